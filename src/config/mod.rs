@@ -1,0 +1,3 @@
+//! The configuration: from files and environment to valid settings.
+
+pub mod settings;

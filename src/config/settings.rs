@@ -1,0 +1,259 @@
+//! The valid configuration: what the rest of the program may rely on. Only `config::validate` makes it.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::event::{AccountId, AccountIdentity, Action, MailboxName};
+use crate::secrets::SecretSource;
+
+/// All of it.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `[monitor]`
+    pub monitor: MonitorSettings,
+    /// `[[accounts]]`, with `[defaults]` applied, in the order of the files.
+    pub accounts: Vec<Arc<Account>>,
+    /// `[connections]`
+    pub connections: ConnectionSettings,
+    /// `[journal]`
+    pub journal: JournalSettings,
+    /// `[events]`
+    pub events: EventSettings,
+    /// `[outputs.X]`; never empty (one stdout where none is configured).
+    pub outputs: Vec<OutputSettings>,
+    /// `[log]`
+    pub log: LogSettings,
+}
+
+/// `[monitor]`
+#[derive(Clone, Debug)]
+pub struct MonitorSettings {
+    /// `idlewatch.instance` of every event.
+    pub instance: Arc<str>,
+    /// Where the journal, the lock and the dead letters are.
+    pub state_dir: PathBuf,
+    /// The time to stop in.
+    pub shutdown_timeout: Duration,
+    /// Refuse to start without state.
+    pub require_state: bool,
+}
+
+/// One account.
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// Id, user, host, port and labels.
+    pub identity: Arc<AccountIdentity>,
+    /// `false`: known, but not watched.
+    pub enabled: bool,
+    /// How the connection is secured.
+    pub tls: TlsMode,
+    /// Its TLS policy; equal policies are one `Arc`, so that they share a context.
+    pub tls_options: Arc<TlsOptions>,
+    /// `tls = "none"` to a host that is not loopback.
+    pub allow_plaintext: bool,
+    /// A PREAUTH greeting is accepted (inside TLS only, or with `tls = "none"`).
+    pub allow_preauth: bool,
+    /// Where the password comes from.
+    pub password: SecretSource,
+    /// The mailboxes to watch; never empty.
+    pub mailboxes: Vec<MailboxName>,
+    /// What a first contact tells.
+    pub initial: Initial,
+    /// IDLE is issued anew after this.
+    pub idle_refresh: Duration,
+    /// NOOP interval where IDLE is missing.
+    pub poll_interval: Duration,
+    /// TCP per address, TLS, greeting: each.
+    pub connect_timeout: Duration,
+    /// A command without a byte of answer.
+    pub command_timeout: Duration,
+    /// TCP keepalive.
+    pub keepalive: Keepalive,
+}
+
+impl Account {
+    /// The account's id.
+    pub fn id(&self) -> &AccountId {
+        &self.identity.id
+    }
+}
+
+/// `tls`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TlsMode {
+    /// TLS from the first byte.
+    Implicit,
+    /// STARTTLS (RFC 9051 section 6.2.1), required.
+    StartTls,
+    /// None: loopback, or `allow_plaintext`.
+    None,
+}
+
+/// `tls_options`
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TlsOptions {
+    /// The library.
+    pub backend: TlsBackend,
+    /// Roots in place of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// The lowest version.
+    pub min_version: TlsVersion,
+}
+
+/// `tls_options.backend`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TlsBackend {
+    /// rustls.
+    Rustls,
+    /// The operating system's library, by async-native-tls.
+    Native,
+}
+
+/// `tls_options.min_version`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum TlsVersion {
+    /// 1.0: `native` only.
+    Tls10,
+    /// 1.1: `native` only.
+    Tls11,
+    /// 1.2, the default.
+    Tls12,
+    /// 1.3: `rustls` only, since native-tls cannot ask for it.
+    Tls13,
+}
+
+/// `initial`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Initial {
+    /// Nothing that is there already.
+    Baseline,
+    /// Everything.
+    All,
+    /// Messages received (INTERNALDATE) within this time before the first contact.
+    Since(Duration),
+}
+
+impl Initial {
+    /// From when messages are told, for a first contact at `now`; `None` for [`Initial::Baseline`].
+    pub fn told_from(self, now: Timestamp) -> Option<Timestamp> {
+        match self {
+            Self::Baseline => None,
+            Self::All => Some(Timestamp::MIN),
+            Self::Since(age) => Some(now.checked_sub(age).unwrap_or(Timestamp::MIN)),
+        }
+    }
+}
+
+/// `keepalive`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Silence before the first probe.
+    pub idle: Duration,
+    /// Between probes.
+    pub interval: Duration,
+    /// Unanswered probes until the link is dead.
+    pub count: u32,
+}
+
+/// `[connections]`
+#[derive(Clone, Debug)]
+pub struct ConnectionSettings {
+    /// Set-ups (dial to login) at the same time.
+    pub max_connecting: u32,
+    /// The same, per host.
+    pub per_host_max_connecting: u32,
+}
+
+/// `[journal]`
+#[derive(Clone, Debug)]
+pub struct JournalSettings {
+    /// Bytes of waiting events at which FETCH pauses.
+    pub max_bytes: u64,
+}
+
+/// `[events]`
+#[derive(Clone, Debug)]
+pub struct EventSettings {
+    /// The actions that are on.
+    pub include: Vec<Action>,
+    /// The longest line, newline included not.
+    pub max_bytes: usize,
+    /// The longest address list.
+    pub max_addresses: usize,
+    /// Whether BODYSTRUCTURE is fetched.
+    pub attachments: bool,
+    /// Further headers, lower case.
+    pub headers: Vec<String>,
+}
+
+/// `[outputs.X]`
+#[derive(Clone, Debug)]
+pub struct OutputSettings {
+    /// X: the name of its lane.
+    pub name: String,
+    /// Where to.
+    pub kind: OutputKind,
+    /// Events wait in the journal for it.
+    pub required: bool,
+    /// For outputs that are not required: the oldest beyond this many waiting events are dropped.
+    pub queue_max_events: u64,
+    /// The actions it takes.
+    pub include: Vec<Action>,
+    /// The form.
+    pub format: OutputFormat,
+    /// At most this many events in one write.
+    pub batch_max_events: usize,
+}
+
+/// `type` and what belongs to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OutputKind {
+    /// The process's standard output.
+    Stdout,
+    /// A file that is appended to.
+    File {
+        /// Its path.
+        path: PathBuf,
+    },
+}
+
+/// `format`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutputFormat {
+    /// `pretty` on a terminal, else `ecs`.
+    Auto,
+    /// One nested ECS JSON object a line.
+    Ecs,
+    /// One line for people.
+    Pretty,
+}
+
+/// `[log]`
+#[derive(Clone, Debug)]
+pub struct LogSettings {
+    /// A filter as env_logger reads it.
+    pub level: String,
+    /// The form.
+    pub format: LogFormat,
+}
+
+/// `log.format`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text; with journald's priorities where stderr goes there.
+    Auto,
+    /// Text.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Whether `host` names this machine for sure: `localhost` or a loopback address.
+pub fn is_loopback(host: &str) -> bool {
+    host.eq_ignore_ascii_case("localhost")
+        || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}

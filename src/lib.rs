@@ -1,0 +1,23 @@
+//! idlewatch watches many IMAP mailboxes and turns every new message into one structured event.
+//!
+//! ARCHITECTURE.md is the map. In short: data flows `config -> coordinator -> account -> sink -> journal -> lanes ->
+//! outputs`, a receipt flows back to the account, and imports only point down.
+
+pub mod account;
+pub mod app;
+pub mod cli;
+pub mod config;
+pub mod coordinator;
+pub mod demo;
+pub mod diagnostics;
+pub mod event;
+pub mod event_id;
+pub mod imap;
+pub mod journal;
+pub mod messages;
+pub mod secrets;
+pub mod sink;
+pub mod status;
+pub mod text;
+pub mod uid_set;
+pub mod wire;

@@ -1,0 +1,3 @@
+//! The binary: arguments, logger, app, exit code.
+
+fn main() {}

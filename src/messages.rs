@@ -1,0 +1,97 @@
+//! Every message that crosses an actor boundary, on one page.
+//!
+//! Awaits point down only: app -> coordinator -> account -> sink. Facts travel up by `try_send`.
+
+use std::time::Duration;
+
+use actix::Message;
+
+use crate::event::{AccountId, AccountState, Cursor, Event, MailboxKey, MailboxName, Trouble};
+pub use crate::journal::Receipt;
+
+/// What one account hands over in one piece: all of it becomes durable, or none of it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Batch {
+    /// In the order in which they are to be told.
+    pub events: Vec<Event>,
+    /// Where the mailbox stands once these events are told; `None` for events without a message.
+    pub checkpoint: Option<Checkpoint>,
+}
+
+/// A cursor that is to be stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Checkpoint {
+    /// Whose it is.
+    pub key: MailboxKey,
+    /// Where it stands.
+    pub cursor: Cursor,
+}
+
+/// Session or account -> sink: make this durable. Answered only once it is, so waiting is backpressure.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Receipt, Undelivered>")]
+pub struct Deliver {
+    /// What is to be delivered.
+    pub batch: Batch,
+}
+
+/// Why there is no receipt. The cursor stays; the server will be asked again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Undelivered {
+    /// The sink is shutting down, or gone.
+    #[error("the monitor is stopping")]
+    Stopping,
+    /// The journal failed for good; the process is about to end.
+    #[error("the journal failed")]
+    JournalFailed,
+}
+
+/// Session or account -> coordinator: something about an account changed. Sent by `try_send`; the newest wins.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct StatusChanged {
+    /// The account.
+    pub account: AccountId,
+    /// Its state now.
+    pub state: AccountState,
+    /// What is wrong.
+    pub trouble: Option<Trouble>,
+    /// The mailbox, where only that one is concerned.
+    pub mailbox: Option<MailboxName>,
+}
+
+/// Coordinator -> account: end all sessions with DONE and LOGOUT, in at most `deadline`.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct StopAccount {
+    /// Then they are dropped.
+    pub deadline: Duration,
+}
+
+/// App -> coordinator: stop all accounts.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct StopAccounts {
+    /// The time for all of them.
+    pub deadline: Duration,
+}
+
+/// App -> sink: commit what came, let the outputs take what they can, close them.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "DrainReport")]
+pub struct Drain {
+    /// What is not taken by then stays in the journal.
+    pub deadline: Duration,
+}
+
+/// What a drain left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DrainReport {
+    /// Events that a required output still lacks; they are sent at the next start.
+    pub undelivered: u64,
+}
+
+/// App -> sink: open the output files anew (SIGHUP, SIGUSR1).
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct ReopenFiles;
