@@ -1,3 +1,18 @@
 //! The conversation with an IMAP server as a pure state machine: no I/O, no clock, no actors.
 
+pub mod capability;
+pub mod command;
+pub mod conversation;
+pub mod ending;
+mod fetch;
+mod idle;
+mod login;
+pub mod one_shot;
+pub mod refusal;
 pub mod reply;
+pub mod rules;
+mod select;
+pub mod summary;
+pub mod tally;
+pub mod utf7;
+mod watch;

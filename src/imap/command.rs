@@ -1,0 +1,402 @@
+//! The typed commands that we send. There is none that changes a mailbox: EXAMINE and BODY.PEEK only.
+
+use std::collections::VecDeque;
+
+use secrecy::{ExposeSecret, SecretString};
+use zeroize::Zeroizing;
+
+use super::capability::Capabilities;
+use crate::uid_set::UidSet;
+
+/// The most header bytes asked for of one message.
+pub const MAX_HEADER: u32 = 65_536;
+
+/// One command. Its text is made by [`Command::encode`] only.
+#[derive(Debug)]
+pub enum Command<'a> {
+    /// CAPABILITY
+    Capability,
+    /// STARTTLS (RFC 9051 section 6.2.1)
+    StartTls,
+    /// LOGIN
+    Login(&'a Credentials),
+    /// AUTHENTICATE PLAIN (RFC 4616), with an initial response where SASL-IR (RFC 4959) is offered.
+    AuthenticatePlain(&'a Credentials),
+    /// ID (RFC 2971): our name and version, nothing of the host or the user.
+    Id,
+    /// LIST of one pattern; the name is encoded as on the wire.
+    List {
+        /// The mailbox pattern.
+        pattern: &'a [u8],
+        /// `RETURN (SPECIAL-USE)`
+        special_use: bool,
+    },
+    /// EXAMINE: opens a mailbox so that nothing in it can change.
+    Examine {
+        /// The name as on the wire.
+        mailbox: &'a [u8],
+        /// `(CONDSTORE)` (RFC 7162 section 3.1.8)
+        condstore: bool,
+    },
+    /// UID FETCH
+    UidFetch {
+        /// Which.
+        uids: UidRange<'a>,
+        /// What.
+        items: &'a str,
+        /// `(CHANGEDSINCE n)` (RFC 7162 section 3.1.4.1)
+        changed_since: Option<u64>,
+    },
+    /// FETCH by sequence numbers.
+    Fetch {
+        /// The first sequence number.
+        first: u32,
+        /// The last.
+        last: u32,
+        /// What.
+        items: &'a str,
+    },
+    /// NOOP
+    Noop,
+    /// IDLE (RFC 2177)
+    Idle,
+    /// LOGOUT
+    Logout,
+}
+
+/// The messages of a UID FETCH.
+#[derive(Clone, Copy, Debug)]
+pub enum UidRange<'a> {
+    /// These.
+    Set(&'a UidSet),
+    /// `n:*`: always answers with the last message too (RFC 9051 section 6.4.9).
+    From(u32),
+}
+
+/// A login name and its password. `Debug` shows neither.
+#[derive(Clone)]
+pub struct Credentials {
+    /// The login name.
+    pub user: String,
+    /// The password.
+    pub password: SecretString,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Credentials([redacted])")
+    }
+}
+
+/// A text that cannot be sent: it holds CR, LF or NUL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the user name or password holds CR, LF or NUL")]
+pub struct Unsendable;
+
+/// A command as bytes: what leaves now, and what follows after each `+` of the server.
+///
+/// Every piece is one write. The bytes may hold a password, so they are wiped when dropped.
+pub struct Encoded {
+    /// Leaves at once.
+    pub first: Line,
+    /// Each leaves after one continuation request.
+    pub rest: VecDeque<Line>,
+}
+
+/// Bytes for one write, wiped when dropped. `Debug` shows how many.
+pub struct Line(Zeroizing<Vec<u8>>);
+
+impl Line {
+    /// The bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl From<Vec<u8>> for Line {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(Zeroizing::new(bytes))
+    }
+}
+
+impl std::fmt::Debug for Line {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Line({} bytes)", self.0.len())
+    }
+}
+
+/// What ends IDLE; it has no tag.
+pub fn done() -> Line {
+    b"DONE\r\n".to_vec().into()
+}
+
+impl Command<'_> {
+    /// The command's name, for people.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Capability => "CAPABILITY",
+            Self::StartTls => "STARTTLS",
+            Self::Login(_) => "LOGIN",
+            Self::AuthenticatePlain(_) => "AUTHENTICATE",
+            Self::Id => "ID",
+            Self::List { .. } => "LIST",
+            Self::Examine { .. } => "EXAMINE",
+            Self::UidFetch { .. } => "UID FETCH",
+            Self::Fetch { .. } => "FETCH",
+            Self::Noop => "NOOP",
+            Self::Idle => "IDLE",
+            Self::Logout => "LOGOUT",
+        }
+    }
+
+    /// The bytes of the command.
+    ///
+    /// # Errors
+    /// Where credentials hold CR, LF or NUL: nothing of them is ever sent.
+    pub fn encode(&self, tag: &str, capabilities: &Capabilities) -> Result<Encoded, Unsendable> {
+        let mut text = Pieces::new(capabilities);
+        text.push(tag.as_bytes());
+        text.push(b" ");
+        match self {
+            Self::Login(credentials) => {
+                text.push(b"LOGIN ");
+                text.astring(credentials.user.as_bytes())?;
+                text.push(b" ");
+                text.astring(credentials.password.expose_secret().as_bytes())?;
+            }
+            Self::AuthenticatePlain(credentials) => {
+                text.push(b"AUTHENTICATE PLAIN");
+                text.initial_response(&plain_response(credentials)?);
+            }
+            Self::Id => {
+                text.push(b"ID (\"name\" \"idlewatch\" \"version\" \"");
+                text.push(env!("CARGO_PKG_VERSION").as_bytes());
+                text.push(b"\")");
+            }
+            Self::List { pattern, special_use } => {
+                text.push(b"LIST \"\" ");
+                text.astring(pattern)?;
+                text.push(if *special_use { b" RETURN (SPECIAL-USE)" } else { b"" });
+            }
+            Self::Examine { mailbox, condstore } => {
+                text.push(b"EXAMINE ");
+                text.astring(mailbox)?;
+                text.push(if *condstore { b" (CONDSTORE)" } else { b"" });
+            }
+            Self::UidFetch { uids, items, changed_since } => {
+                let set = match uids {
+                    UidRange::Set(set) => set.to_string(),
+                    UidRange::From(first) => format!("{first}:*"),
+                };
+                text.push(format!("UID FETCH {set} {items}").as_bytes());
+                if let Some(modseq) = changed_since {
+                    text.push(format!(" (CHANGEDSINCE {modseq})").as_bytes());
+                }
+            }
+            Self::Fetch { first, last, items } => {
+                text.push(format!("FETCH {first}:{last} {items}").as_bytes())
+            }
+            Self::Capability | Self::StartTls | Self::Noop | Self::Idle | Self::Logout => {
+                text.push(self.name().as_bytes());
+            }
+        }
+        Ok(text.finish())
+    }
+}
+
+/// base64 of `NUL user NUL password`; no authorization identity (RFC 4616 section 2).
+fn plain_response(credentials: &Credentials) -> Result<Zeroizing<String>, Unsendable> {
+    let password = credentials.password.expose_secret();
+    if [credentials.user.as_bytes(), password.as_bytes()].into_iter().any(is_unsendable) {
+        return Err(Unsendable);
+    }
+    let clear = Zeroizing::new(format!("\0{}\0{password}", credentials.user));
+    Ok(Zeroizing::new(data_encoding::BASE64.encode(clear.as_bytes())))
+}
+
+fn is_unsendable(text: &[u8]) -> bool {
+    text.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0))
+}
+
+/// Puts the pieces of a command together, cut where the server must say `+` first.
+struct Pieces<'a> {
+    capabilities: &'a Capabilities,
+    done: VecDeque<Line>,
+    current: Zeroizing<Vec<u8>>,
+}
+
+impl<'a> Pieces<'a> {
+    fn new(capabilities: &'a Capabilities) -> Self {
+        // Room for any command with credentials: a growing buffer would leave copies of a password behind.
+        Self { capabilities, done: VecDeque::new(), current: Zeroizing::new(Vec::with_capacity(2048)) }
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        self.current.extend_from_slice(bytes);
+    }
+
+    /// A quoted string where that can hold it, else a literal (RFC 9051 section 4.3): 8-bit text needs one.
+    fn astring(&mut self, text: &[u8]) -> Result<(), Unsendable> {
+        if is_unsendable(text) {
+            return Err(Unsendable);
+        }
+        if text.is_ascii() && !text.iter().any(u8::is_ascii_control) && text.len() <= 1000 {
+            self.quoted(text);
+        } else {
+            self.literal(text);
+        }
+        Ok(())
+    }
+
+    fn quoted(&mut self, text: &[u8]) {
+        self.push(b"\"");
+        for &byte in text {
+            if matches!(byte, b'"' | b'\\') {
+                self.push(b"\\");
+            }
+            self.push(&[byte]);
+        }
+        self.push(b"\"");
+    }
+
+    /// With LITERAL+ or LITERAL- (RFC 7888) all of it stays in one write.
+    fn literal(&mut self, text: &[u8]) {
+        let needs_no_leave = self.capabilities.has("LITERAL+")
+            || (self.capabilities.has("LITERAL-") && text.len() <= 4096)
+            || (self.capabilities.has("IMAP4REV2") && text.len() <= 4096);
+        if needs_no_leave {
+            self.push(format!("{{{}+}}\r\n", text.len()).as_bytes());
+        } else {
+            self.push(format!("{{{}}}\r\n", text.len()).as_bytes());
+            self.cut();
+        }
+        self.push(text);
+    }
+
+    fn initial_response(&mut self, response: &str) {
+        if self.capabilities.has("SASL-IR") {
+            self.push(b" ");
+        } else {
+            self.push(b"\r\n");
+            self.cut();
+        }
+        self.push(response.as_bytes());
+    }
+
+    fn cut(&mut self) {
+        let piece = std::mem::replace(&mut self.current, Zeroizing::new(Vec::with_capacity(2048)));
+        self.done.push_back(Line(piece));
+    }
+
+    fn finish(mut self) -> Encoded {
+        self.push(b"\r\n");
+        self.cut();
+        let first = self.done.pop_front().unwrap_or_else(|| Vec::new().into());
+        Encoded { first, rest: self.done }
+    }
+}
+
+/// The FETCH items for a full event, as the server's capabilities allow.
+pub fn event_items(capabilities: &Capabilities, header_fields: &[&str], structure: bool) -> String {
+    let mut items = String::from("(UID FLAGS INTERNALDATE RFC822.SIZE");
+    if structure {
+        items.push_str(" BODYSTRUCTURE");
+    }
+    if capabilities.has("CONDSTORE") {
+        items.push_str(" MODSEQ");
+    }
+    if capabilities.has("OBJECTID") {
+        items.push_str(" EMAILID THREADID");
+    } else if capabilities.has("X-GM-EXT-1") {
+        items.push_str(" X-GM-MSGID X-GM-THRID");
+    }
+    items.push_str(&format!(" BODY.PEEK[HEADER.FIELDS ({})]<0.{MAX_HEADER}>)", header_fields.join(" ")));
+    items
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn text(command: &Command<'_>, capabilities: &[&str]) -> Result<Vec<String>, Unsendable> {
+        let encoded = command.encode("t1", &Capabilities::new(capabilities))?;
+        let lines = std::iter::once(&encoded.first).chain(&encoded.rest);
+        Ok(lines.map(|line| String::from_utf8_lossy(line.as_bytes()).into_owned()).collect())
+    }
+
+    fn credentials(user: &str, password: &str) -> Credentials {
+        Credentials { user: user.into(), password: password.into() }
+    }
+
+    #[test]
+    fn a_command_is_one_write() {
+        let c = credentials("bob", "a \"b\\");
+        assert_eq!(text(&Command::Login(&c), &[]).unwrap(), ["t1 LOGIN \"bob\" \"a \\\"b\\\\\"\r\n"]);
+        assert_eq!(text(&Command::Idle, &[]).unwrap(), ["t1 IDLE\r\n"]);
+        let set = UidSet::range(4, 6);
+        let fetch = Command::UidFetch { uids: UidRange::Set(&set), items: "(UID)", changed_since: Some(9) };
+        assert_eq!(text(&fetch, &[]).unwrap(), ["t1 UID FETCH 4:6 (UID) (CHANGEDSINCE 9)\r\n"]);
+        let examine = Command::Examine { mailbox: b"INBOX", condstore: true };
+        assert_eq!(text(&examine, &[]).unwrap(), ["t1 EXAMINE \"INBOX\" (CONDSTORE)\r\n"]);
+    }
+
+    #[test]
+    fn text_beyond_ascii_is_a_literal_and_waits_for_leave() {
+        let c = credentials("jürgen", "pä");
+        assert_eq!(text(&Command::Login(&c), &[]).unwrap(), ["t1 LOGIN {7}\r\n", "jürgen {3}\r\n", "pä\r\n"]);
+        assert_eq!(
+            text(&Command::Login(&c), &["LITERAL+"]).unwrap(),
+            ["t1 LOGIN {7+}\r\njürgen {3+}\r\npä\r\n"]
+        );
+    }
+
+    #[test]
+    fn plain_uses_the_initial_response_where_it_may() {
+        let c = credentials("bob", "pw");
+        let response = data_encoding::BASE64.encode(b"\0bob\0pw");
+        assert_eq!(
+            text(&Command::AuthenticatePlain(&c), &["SASL-IR"]).unwrap(),
+            [format!("t1 AUTHENTICATE PLAIN {response}\r\n")]
+        );
+        assert_eq!(
+            text(&Command::AuthenticatePlain(&c), &[]).unwrap(),
+            ["t1 AUTHENTICATE PLAIN\r\n".to_owned(), format!("{response}\r\n")]
+        );
+    }
+
+    #[test]
+    fn line_breaks_and_nul_never_leave() {
+        for bad in ["a\rb", "a\nb", "a\0b"] {
+            for c in [credentials(bad, "x"), credentials("x", bad)] {
+                assert_eq!(text(&Command::Login(&c), &[]), Err(Unsendable));
+                assert_eq!(text(&Command::AuthenticatePlain(&c), &[]), Err(Unsendable));
+            }
+            assert!(text(&Command::Examine { mailbox: bad.as_bytes(), condstore: false }, &[]).is_err());
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let c = credentials("bob-canary", "pw-canary");
+        let line: Line = b"pw-canary".to_vec().into();
+        assert!(!format!("{c:?} {:?} {line:?}", Command::Login(&c)).contains("canary"));
+    }
+
+    proptest! {
+        /// Whatever the credentials: no byte after the command's end, so nothing can be smuggled in.
+        #[test]
+        fn credentials_cannot_start_a_second_command(user in ".*", password in ".*", plus in any::<bool>()) {
+            let c = credentials(&user, &password);
+            let capabilities: &[&str] = if plus { &["LITERAL+"] } else { &[] };
+            if let Ok(lines) = text(&Command::Login(&c), capabilities) {
+                let all = lines.concat();
+                let breaks = all.matches("\r\n").count();
+                let literals = all.matches("}\r\n").count();
+                prop_assert_eq!(breaks, literals + 1);
+                prop_assert!(all.ends_with("\r\n"));
+            }
+        }
+    }
+}

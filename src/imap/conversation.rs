@@ -1,0 +1,650 @@
+//! The conversation with one server about one mailbox: replies in, actions out.
+//!
+//! A value that can be stepped through in a test. Time is an argument, randomness comes with the [`Plan`], and the
+//! only proof of delivery is the journal's [`Receipt`].
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use super::capability::Capabilities;
+use super::command::{Command, Credentials, Line};
+use super::ending::{Ending, ProtocolError, TlsUnavailable};
+use super::fetch::Fetching;
+use super::idle::{Idle, Polling};
+use super::login::{self, Login};
+use super::one_shot::{MailboxListing, OneShot, TitleFetch};
+use super::refusal::Refusal;
+use super::reply::{Code, Reply, Status, StatusText};
+use super::rules::{Kind, Rule, State, rule};
+use super::select::{Dating, Examining, Locating, ProbingUidNext};
+use super::summary::Wanted;
+use super::watch::Selected;
+use crate::event::{Cursor, GapReason, MailboxName, NewMessage, Role};
+use crate::journal::Receipt;
+
+/// Replies that a state has no use for, beyond which a server is only making noise.
+const MOST_IGNORED: u32 = 10_000;
+
+/// What a conversation is for, and all that it may know.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// What to do once logged in.
+    pub goal: Goal,
+    /// How the connection is secured.
+    pub security: Security,
+    /// Whether a PREAUTH greeting is good enough (never before STARTTLS).
+    pub allow_preauth: bool,
+    /// Who logs in; forgotten once that is done.
+    pub credentials: Credentials,
+    /// Ten minutes or so, with jitter: IDLE is issued anew after this.
+    pub idle_refresh: Duration,
+    /// NOOP interval where IDLE is of no use.
+    pub poll_interval: Duration,
+    /// For the greeting.
+    pub greeting_timeout: Duration,
+    /// For a command, from its last sign of life.
+    pub command_timeout: Duration,
+    /// Begins every tag; random, so that nobody can answer ahead (CVE-2026-42246 class).
+    pub tag_prefix: String,
+    /// What to fetch of a message.
+    pub wanted: Arc<Wanted>,
+}
+
+/// What to do once logged in.
+#[derive(Clone, Debug)]
+pub enum Goal {
+    /// Tell what is new in a mailbox, for ever.
+    Watch(Watch),
+    /// List all mailboxes, and log out.
+    ListMailboxes,
+    /// Tell the latest `count` messages of a mailbox, and log out.
+    Titles {
+        /// Which mailbox.
+        mailbox: MailboxName,
+        /// How many at most.
+        count: u32,
+    },
+}
+
+/// The mailbox to watch, and where the last conversation about it stood.
+#[derive(Clone, Debug)]
+pub struct Watch {
+    /// Which mailbox.
+    pub mailbox: MailboxName,
+    /// Its stored cursor; `None` for a first contact.
+    pub checkpoint: Option<Cursor>,
+    /// For a first contact: messages received from then on are told; `None` for none.
+    pub told_from: Option<Timestamp>,
+    /// How many conversations in a row ended in the middle of a FETCH: the more, the less is asked for at once.
+    pub caution: u8,
+}
+
+/// How the connection is secured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Security {
+    /// TLS from the first byte.
+    Implicit,
+    /// STARTTLS, or nothing.
+    StartTls,
+    /// None, as the configuration allows.
+    Plain,
+}
+
+/// What comes in.
+#[derive(Debug)]
+pub enum Input {
+    /// The server said something.
+    Reply(Reply),
+    /// The TLS handshake that [`Action::StartTls`] asked for is done.
+    Secured,
+    /// There were bytes between the STARTTLS completion and the handshake.
+    Injected,
+    /// The deadline has passed; `quiet` unless bytes came since the last input.
+    Elapsed {
+        /// Nothing at all was received.
+        quiet: bool,
+    },
+    /// A delivery is durable.
+    Delivered(Receipt),
+    /// End it: DONE, LOGOUT.
+    Stop,
+}
+
+/// What is to be done, in this order.
+#[derive(Debug)]
+pub enum Action {
+    /// Write this, in one piece.
+    Send(Line),
+    /// Check that no byte is waiting, then do the TLS handshake, then [`Input::Secured`].
+    StartTls,
+    /// The server accepted the login, or needed none.
+    LoggedIn,
+    /// The mailbox is watched from now on, its baseline durable.
+    Watching {
+        /// Whether the server has anything better than polling.
+        idle: bool,
+    },
+    /// Make this durable, then [`Input::Delivered`]. Never two at a time.
+    Deliver(Delivery),
+    /// The answer to [`Goal::ListMailboxes`].
+    Mailboxes(MailboxListing),
+    /// The answer to [`Goal::Titles`]: newest first.
+    Titles(Vec<NewMessage>),
+    /// It is over: close the connection.
+    End(Ending),
+}
+
+/// What was found, and the cursor that covers it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Delivery {
+    /// In the order in which it is to be told.
+    pub findings: Vec<Finding>,
+    /// Where the mailbox stands once this is durable.
+    pub cursor: Cursor,
+}
+
+/// One thing to tell of a mailbox.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Finding {
+    /// A new message.
+    Message(Box<NewMessage>),
+    /// A new UIDVALIDITY.
+    Reset {
+        /// The mailbox's role.
+        role: Option<Role>,
+        /// The UIDVALIDITY before.
+        previous: u32,
+    },
+    /// Messages that cannot be told.
+    Gap {
+        /// The mailbox's role.
+        role: Option<Role>,
+        /// The first UID, where one is known.
+        uid_first: Option<u32>,
+        /// The last UID.
+        uid_last: Option<u32>,
+        /// How many, where that is known.
+        lost: Option<u64>,
+        /// Why.
+        reason: GapReason,
+    },
+}
+
+/// The state machine.
+#[derive(Debug)]
+pub struct Conversation {
+    shared: Shared,
+    phase: Phase,
+}
+
+/// What outlives a phase.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) plan: Plan,
+    pub(super) capabilities: Capabilities,
+    pub(super) stopping: bool,
+    tag_count: u32,
+    in_flight: Option<InFlight>,
+    ignored: u32,
+    /// When to step with [`Input::Elapsed`].
+    deadline: Instant,
+    /// When even signs of life do not help any more.
+    hard_deadline: Instant,
+    awaiting: &'static str,
+    actions: Vec<Action>,
+}
+
+/// The one command that the server works on.
+#[derive(Debug)]
+struct InFlight {
+    tag: String,
+    /// What waits for a `+`.
+    rest: VecDeque<Line>,
+}
+
+/// Where the conversation stands: each phase is named by what it awaits, and owns what it needs.
+#[derive(Debug)]
+pub(super) enum Phase {
+    AwaitGreeting,
+    AwaitCapability { logged_in: bool },
+    AwaitStartTls,
+    AwaitTls,
+    AwaitLogin(Login),
+    AwaitId,
+    Locating(Locating),
+    Examining(Examining),
+    ProbingUidNext(ProbingUidNext),
+    Dating(Dating),
+    Fetching(Fetching),
+    AwaitReceipt(Box<Selected>),
+    Idle(Idle),
+    Polling(Polling),
+    OneShot(OneShot),
+    AwaitLogout,
+    Ended,
+}
+
+impl Conversation {
+    /// Begins by awaiting the greeting; the connection stands (with TLS, where that is implicit).
+    pub fn new(plan: Plan, now: Instant) -> Self {
+        let timeout = plan.greeting_timeout;
+        let mut shared = Shared {
+            plan,
+            capabilities: Capabilities::default(),
+            stopping: false,
+            tag_count: 0,
+            in_flight: None,
+            ignored: 0,
+            deadline: now,
+            hard_deadline: now,
+            awaiting: "",
+            actions: Vec::new(),
+        };
+        shared.wait("the greeting", timeout, timeout * 3, now);
+        Self { shared, phase: Phase::AwaitGreeting }
+    }
+
+    /// One step. The actions are to be carried out in order, before the next step.
+    pub fn step(&mut self, input: Input, now: Instant) -> Vec<Action> {
+        let phase = std::mem::replace(&mut self.phase, Phase::Ended);
+        self.phase = match input {
+            Input::Reply(reply) => self.shared.reply(phase, reply, now),
+            Input::Secured => self.shared.secured(phase, now),
+            Input::Injected => self.shared.end(Ending::TlsUnavailable(TlsUnavailable::Injected)),
+            Input::Elapsed { quiet } => self.shared.elapsed(phase, quiet, now),
+            Input::Delivered(receipt) => self.shared.delivered(phase, &receipt, now),
+            Input::Stop => self.shared.stop(phase, now),
+        };
+        std::mem::take(&mut self.shared.actions)
+    }
+
+    /// When to step with [`Input::Elapsed`] unless something else happens before.
+    pub fn deadline(&self) -> Instant {
+        self.shared.deadline
+    }
+
+    /// What is being waited for, for people.
+    pub fn awaiting(&self) -> &'static str {
+        self.shared.awaiting
+    }
+
+    /// Whether a FETCH of messages runs: a connection that ends now may have died of a message.
+    pub fn is_fetching(&self) -> bool {
+        matches!(&self.phase, Phase::Fetching(fetching) if fetching.is_full())
+    }
+
+    /// Whether messages could be lost sight of if it ended now without a LOGOUT; a login that is being refused must
+    /// be waited for.
+    pub fn state(&self) -> State {
+        self.phase.state()
+    }
+}
+
+impl Phase {
+    fn state(&self) -> State {
+        match self {
+            Self::AwaitGreeting => State::Greeting,
+            Self::AwaitCapability { logged_in: false } | Self::AwaitLogin(_) => State::NotAuthenticated,
+            Self::AwaitStartTls | Self::AwaitTls => State::StartTls,
+            Self::AwaitCapability { logged_in: true }
+            | Self::AwaitId
+            | Self::Locating(_)
+            | Self::Examining(_)
+            | Self::OneShot(_) => State::Authenticated,
+            Self::ProbingUidNext(_)
+            | Self::Dating(_)
+            | Self::Fetching(_)
+            | Self::AwaitReceipt(_)
+            | Self::Polling(_) => State::Selected,
+            Self::Idle(_) => State::Idling,
+            Self::AwaitLogout | Self::Ended => State::LoggingOut,
+        }
+    }
+
+    fn selected(&mut self) -> Option<&mut Selected> {
+        match self {
+            Self::ProbingUidNext(phase) => Some(phase.selected()),
+            Self::Dating(phase) => Some(phase.selected()),
+            Self::Fetching(phase) => Some(phase.selected()),
+            Self::AwaitReceipt(selected) => Some(selected),
+            Self::Idle(phase) => Some(phase.selected()),
+            Self::Polling(phase) => Some(phase.selected()),
+            _ => None,
+        }
+    }
+}
+
+/// Sending, waiting, ending.
+impl Shared {
+    /// Sends `command` and waits for its completion.
+    ///
+    /// Callers return the phase that awaits it. Where the command cannot be sent, the conversation ends.
+    pub(super) fn send(&mut self, command: &Command<'_>, now: Instant) -> Result<(), Ending> {
+        self.tag_count += 1;
+        let tag = format!("{}{}", self.plan.tag_prefix, self.tag_count);
+        let encoded = command.encode(&tag, &self.capabilities).map_err(|_| Ending::Unsendable)?;
+        self.in_flight = Some(InFlight { tag, rest: encoded.rest });
+        self.actions.push(Action::Send(encoded.first));
+        self.wait(command.name(), self.plan.command_timeout, self.plan.command_timeout * 10, now);
+        Ok(())
+    }
+
+    /// Sends `command` and goes to `phase`.
+    pub(super) fn send_then(&mut self, command: &Command<'_>, now: Instant, phase: Phase) -> Phase {
+        match self.send(command, now) {
+            Ok(()) => phase,
+            Err(ending) => self.end(ending),
+        }
+    }
+
+    /// Waits until `timeout` after the last sign of life, and `hard` at most.
+    pub(super) fn wait(&mut self, awaiting: &'static str, timeout: Duration, hard: Duration, now: Instant) {
+        self.awaiting = awaiting;
+        self.deadline = now + timeout;
+        self.hard_deadline = now + hard;
+    }
+
+    pub(super) fn act(&mut self, action: Action) {
+        self.actions.push(action);
+    }
+
+    pub(super) fn end(&mut self, ending: Ending) -> Phase {
+        self.in_flight = None;
+        self.actions.push(Action::End(ending));
+        Phase::Ended
+    }
+
+    pub(super) fn unexpected(&mut self, got: &'static str) -> Phase {
+        let awaiting = self.awaiting;
+        self.end(Ending::Protocol(ProtocolError::Unexpected { awaiting, got }))
+    }
+
+    /// NO or BAD to a command that has no rule of its own.
+    pub(super) fn refused(&mut self, command: &'static str, text: &StatusText) -> Phase {
+        self.end(Ending::CommandRefused { command, refusal: Refusal::of(text) })
+    }
+
+    pub(super) fn log_out(&mut self, now: Instant) -> Phase {
+        let phase = self.send_then(&Command::Logout, now, Phase::AwaitLogout);
+        self.wait("LOGOUT", Duration::from_secs(2), Duration::from_secs(2), now);
+        phase
+    }
+}
+
+/// The inputs.
+impl Shared {
+    fn reply(&mut self, mut phase: Phase, reply: Reply, now: Instant) -> Phase {
+        if matches!(phase, Phase::Ended) {
+            return Phase::Ended;
+        }
+        let Some(reply) = self.continued(reply) else { return phase };
+        let kind = Kind::of(&reply);
+        match rule(phase.state(), kind) {
+            Rule::Take => {}
+            Rule::Ignore => return self.ignore(phase),
+            Rule::End if matches!(phase, Phase::AwaitGreeting) && kind == Kind::Unreadable => {
+                return self.end(Ending::Protocol(ProtocolError::NotImap));
+            }
+            Rule::End => return self.unexpected(kind.as_str()),
+        }
+        self.note_capabilities(&phase, &reply);
+        match reply {
+            Reply::Untagged { status: Status::Bye, text } => self.bye(&phase, &text),
+            Reply::Tagged { tag, .. } if self.in_flight.as_ref().is_none_or(|command| command.tag != tag) => {
+                self.end(Ending::Protocol(ProtocolError::UnknownTag))
+            }
+            Reply::Tagged { status, text, .. } => {
+                self.in_flight = None;
+                self.completed(phase, status, &text, now)
+            }
+            reply => {
+                if let Some(selected) = phase.selected() {
+                    selected.told(&reply);
+                }
+                self.data(phase, reply, now)
+            }
+        }
+    }
+
+    /// A `+` that a literal or a SASL exchange waits for is answered here; any other reply is given back.
+    fn continued(&mut self, reply: Reply) -> Option<Reply> {
+        if let Reply::Continue(_) = reply
+            && let Some(line) = self.in_flight.as_mut().and_then(|command| command.rest.pop_front())
+        {
+            self.actions.push(Action::Send(line));
+            return None;
+        }
+        Some(reply)
+    }
+
+    fn ignore(&mut self, phase: Phase) -> Phase {
+        self.ignored += 1;
+        if self.ignored > MOST_IGNORED {
+            return self.end(Ending::Protocol(ProtocolError::Flood));
+        }
+        phase
+    }
+
+    /// The newest list counts, wherever it stands. Nothing told before the TLS handshake survives it.
+    fn note_capabilities(&mut self, phase: &Phase, reply: &Reply) {
+        let tokens = match reply {
+            Reply::Capability(tokens) => tokens,
+            Reply::Tagged { status: Status::Ok, text, .. } | Reply::Untagged { status: Status::Ok, text } => {
+                match &text.code {
+                    Some(Code::Capability(tokens)) => tokens,
+                    _ => return,
+                }
+            }
+            Reply::Untagged { status: Status::PreAuth, text } => match &text.code {
+                Some(Code::Capability(tokens)) => tokens,
+                _ => return,
+            },
+            _ => return,
+        };
+        if !matches!(phase, Phase::AwaitStartTls | Phase::AwaitTls) {
+            self.capabilities = Capabilities::new(tokens);
+        }
+    }
+
+    fn bye(&mut self, phase: &Phase, text: &StatusText) -> Phase {
+        match phase {
+            // The BYE that we asked for; its completion need not be waited for.
+            Phase::AwaitLogout => self.end(Ending::LoggedOut),
+            _ => self.end(Ending::Bye(Refusal::of(text))),
+        }
+    }
+
+    /// The completion of the command in flight.
+    fn completed(&mut self, phase: Phase, status: Status, text: &StatusText, now: Instant) -> Phase {
+        let ok = status == Status::Ok;
+        match phase {
+            Phase::AwaitCapability { .. } if !ok => self.refused("CAPABILITY", text),
+            Phase::AwaitCapability { logged_in: false } => self.greeted(now),
+            Phase::AwaitCapability { logged_in: true } => self.identify(now),
+            Phase::AwaitStartTls if ok => {
+                self.act(Action::StartTls);
+                self.wait(
+                    "the TLS handshake",
+                    self.plan.greeting_timeout * 2,
+                    self.plan.greeting_timeout * 2,
+                    now,
+                );
+                Phase::AwaitTls
+            }
+            Phase::AwaitStartTls => self.end(Ending::TlsUnavailable(TlsUnavailable::Refused)),
+            Phase::AwaitLogin(login) => login.completed(self, status, text, now),
+            // Whatever the server thinks of our name.
+            Phase::AwaitId => self.pursue(now),
+            Phase::Locating(phase) => phase.completed(self, status, text, now),
+            Phase::Examining(phase) => phase.completed(self, status, text, now),
+            Phase::ProbingUidNext(phase) => phase.completed(self, status, text, now),
+            Phase::Dating(phase) => phase.completed(self, status, text, now),
+            Phase::Fetching(phase) => phase.completed(self, status, text, now),
+            Phase::Idle(phase) => phase.completed(self, status, now),
+            Phase::Polling(phase) => phase.completed(self, status, text, now),
+            Phase::OneShot(phase) => phase.completed(self, status, text, now),
+            Phase::AwaitLogout => self.end(Ending::LoggedOut),
+            Phase::AwaitGreeting | Phase::AwaitTls | Phase::AwaitReceipt(_) | Phase::Ended => {
+                self.end(Ending::Protocol(ProtocolError::UnknownTag))
+            }
+        }
+    }
+
+    /// Untagged data and continuation requests.
+    fn data(&mut self, phase: Phase, reply: Reply, now: Instant) -> Phase {
+        match (phase, reply) {
+            (Phase::AwaitGreeting, Reply::Untagged { status, .. }) => self.greeting(status, now),
+            (Phase::AwaitLogin(mut login), Reply::Capability(_)) => {
+                login.capabilities_told();
+                Phase::AwaitLogin(login)
+            }
+            (Phase::Locating(mut phase), Reply::List(entry)) => {
+                phase.listed(entry);
+                Phase::Locating(phase)
+            }
+            (Phase::Examining(mut phase), reply) => {
+                phase.told(&reply);
+                Phase::Examining(phase)
+            }
+            (Phase::ProbingUidNext(mut phase), Reply::Fetch(items)) => {
+                phase.told(&items);
+                Phase::ProbingUidNext(phase)
+            }
+            (Phase::Dating(mut phase), Reply::Fetch(items)) => {
+                phase.told(&items);
+                Phase::Dating(phase)
+            }
+            (Phase::Fetching(mut phase), Reply::Fetch(items)) => {
+                phase.told(&items, &self.plan.wanted);
+                Phase::Fetching(phase)
+            }
+            (Phase::Idle(phase), Reply::Continue(_)) => phase.accepted(self, now),
+            (Phase::Idle(phase), Reply::Exists(_)) => phase.pushed(self, now),
+            (Phase::Idle(phase), Reply::Untagged { .. }) => phase.remarked(self, now),
+            (Phase::OneShot(mut phase), reply) => {
+                phase.told(reply, &self.plan.wanted);
+                Phase::OneShot(phase)
+            }
+            (phase, _) => phase,
+        }
+    }
+
+    fn secured(&mut self, phase: Phase, now: Instant) -> Phase {
+        match phase {
+            Phase::AwaitTls => {
+                self.capabilities = Capabilities::default();
+                self.plan.security = Security::Implicit;
+                self.ask_capability(false, now)
+            }
+            phase => phase,
+        }
+    }
+
+    fn elapsed(&mut self, phase: Phase, quiet: bool, now: Instant) -> Phase {
+        match phase {
+            Phase::Idle(phase) => phase.elapsed(self, now),
+            Phase::Polling(phase) if phase.is_resting() => phase.ask(self, now),
+            Phase::AwaitReceipt(selected) => selected.rest(self, now),
+            Phase::AwaitLogout => self.end(Ending::LoggedOut),
+            Phase::Ended => Phase::Ended,
+            phase if !quiet && now < self.hard_deadline => {
+                self.deadline = (now + self.plan.command_timeout).min(self.hard_deadline);
+                phase
+            }
+            _ => {
+                let awaiting = self.awaiting;
+                self.end(Ending::TimedOut { awaiting })
+            }
+        }
+    }
+
+    fn delivered(&mut self, phase: Phase, receipt: &Receipt, now: Instant) -> Phase {
+        match phase {
+            Phase::AwaitReceipt(mut selected) => {
+                selected.delivered(receipt, self);
+                selected.proceed(self, now)
+            }
+            Phase::Idle(phase) => phase.delivered(receipt, self, now),
+            Phase::Polling(phase) => phase.delivered(receipt, self, now),
+            phase => phase,
+        }
+    }
+
+    fn stop(&mut self, phase: Phase, now: Instant) -> Phase {
+        self.stopping = true;
+        match phase {
+            Phase::Idle(phase) => phase.stop(self, now),
+            Phase::Polling(phase) if phase.is_resting() => phase.stop(self, now),
+            phase if matches!(phase.state(), State::Selected | State::LoggingOut) => phase,
+            // A login under way is not cut in the middle: the server would count it.
+            Phase::AwaitLogin(login) => Phase::AwaitLogin(login),
+            _ => self.end(Ending::LoggedOut),
+        }
+    }
+}
+
+/// From the greeting to the goal.
+impl Shared {
+    fn greeting(&mut self, status: Status, now: Instant) -> Phase {
+        match (status, self.plan.security) {
+            (Status::PreAuth, Security::StartTls) => {
+                self.end(Ending::TlsUnavailable(TlsUnavailable::PreAuth))
+            }
+            (Status::PreAuth, _) if !self.plan.allow_preauth => {
+                self.end(Ending::Protocol(ProtocolError::PreAuth))
+            }
+            (Status::PreAuth, _) => {
+                self.act(Action::LoggedIn);
+                self.logged_in(!self.capabilities.is_imap(), now)
+            }
+            _ if self.capabilities.is_imap() => self.greeted(now),
+            _ => self.ask_capability(false, now),
+        }
+    }
+
+    fn ask_capability(&mut self, logged_in: bool, now: Instant) -> Phase {
+        self.send_then(&Command::Capability, now, Phase::AwaitCapability { logged_in })
+    }
+
+    /// Greeted, capabilities known: TLS first, then the login.
+    fn greeted(&mut self, now: Instant) -> Phase {
+        if self.stopping {
+            return self.log_out(now);
+        }
+        match self.plan.security {
+            Security::StartTls if self.capabilities.has("STARTTLS") => {
+                self.send_then(&Command::StartTls, now, Phase::AwaitStartTls)
+            }
+            Security::StartTls => self.end(Ending::TlsUnavailable(TlsUnavailable::NotOffered)),
+            Security::Implicit | Security::Plain => login::begin(self, now),
+        }
+    }
+
+    /// Logged in: the capabilities may be others now (RFC 9051 section 6.2.3).
+    pub(super) fn logged_in(&mut self, ask_capability: bool, now: Instant) -> Phase {
+        if ask_capability { self.ask_capability(true, now) } else { self.identify(now) }
+    }
+
+    /// ID, which some servers (163.com) require and the others may know us by.
+    fn identify(&mut self, now: Instant) -> Phase {
+        if self.capabilities.has("ID") {
+            self.send_then(&Command::Id, now, Phase::AwaitId)
+        } else {
+            self.pursue(now)
+        }
+    }
+
+    fn pursue(&mut self, now: Instant) -> Phase {
+        if self.stopping {
+            return self.log_out(now);
+        }
+        match self.plan.goal.clone() {
+            Goal::Watch(watch) => Locating::begin(self, watch, now),
+            Goal::ListMailboxes => MailboxListing::begin(self, now),
+            Goal::Titles { mailbox, count } => TitleFetch::begin(self, mailbox, count, now),
+        }
+    }
+}

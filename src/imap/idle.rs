@@ -1,0 +1,171 @@
+//! Resting between news: IDLE (RFC 2177), or NOOP every minute where IDLE is of no use.
+
+use std::time::{Duration, Instant};
+
+use super::command::{Command, done};
+use super::conversation::{Action, Phase, Shared};
+use super::ending::Ending;
+use super::reply::{Status, StatusText};
+use super::watch::Selected;
+use crate::journal::Receipt;
+
+/// For the `+` of IDLE, and for its completion.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// IDLE, from the command to its completion.
+#[derive(Debug)]
+pub(super) struct Idle {
+    selected: Box<Selected>,
+    step: Step,
+    /// Whether IDLE told anything.
+    told: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    AwaitAcceptance,
+    AwaitNews,
+    AwaitCompletion { refreshing: bool },
+}
+
+impl Idle {
+    pub(super) fn begin(selected: Box<Selected>, shared: &mut Shared, now: Instant) -> Phase {
+        let phase = Self { selected, step: Step::AwaitAcceptance, told: false };
+        let phase = shared.send_then(&Command::Idle, now, Phase::Idle(phase));
+        shared.wait("the answer to IDLE", ANSWER, ANSWER, now);
+        phase
+    }
+
+    pub(super) fn selected(&mut self) -> &mut Selected {
+        &mut self.selected
+    }
+
+    /// `+`. A second one means nothing.
+    pub(super) fn accepted(mut self, shared: &mut Shared, now: Instant) -> Phase {
+        if self.step != Step::AwaitAcceptance {
+            return Phase::Idle(self);
+        }
+        self.step = Step::AwaitNews;
+        // Absolute: what the server says meanwhile, `* OK Still here` above all, does not extend it.
+        let until = self.selected.sweep_at().unwrap_or(now).saturating_duration_since(now);
+        shared.wait("news", until, until, now);
+        // A message may have come between the last look and IDLE (Dovecot and imap4d tell it around the `+`).
+        if self.selected.has_work() || shared.stopping {
+            self.finish(false, shared, now)
+        } else {
+            Phase::Idle(self)
+        }
+    }
+
+    /// EXISTS.
+    pub(super) fn pushed(mut self, shared: &mut Shared, now: Instant) -> Phase {
+        self.told |= self.step == Step::AwaitNews;
+        self.remarked(shared, now)
+    }
+
+    /// Something that may, or may not, be a reason to leave IDLE: a new UIDVALIDITY is, `* OK Still here` is not.
+    pub(super) fn remarked(self, shared: &mut Shared, now: Instant) -> Phase {
+        if self.step == Step::AwaitNews && self.selected.has_work() {
+            return self.finish(false, shared, now);
+        }
+        Phase::Idle(self)
+    }
+
+    pub(super) fn delivered(mut self, receipt: &Receipt, shared: &mut Shared, now: Instant) -> Phase {
+        self.selected.delivered(receipt, shared);
+        if self.step == Step::AwaitNews && (self.selected.has_work() || shared.stopping) {
+            return self.finish(false, shared, now);
+        }
+        Phase::Idle(self)
+    }
+
+    pub(super) fn elapsed(mut self, shared: &mut Shared, now: Instant) -> Phase {
+        match self.step {
+            Step::AwaitNews => {
+                self.selected.sweep_is_due();
+                self.finish(true, shared, now)
+            }
+            Step::AwaitAcceptance => shared.end(Ending::TimedOut { awaiting: "the answer to IDLE" }),
+            Step::AwaitCompletion { .. } => shared.end(Ending::TimedOut { awaiting: "the answer to DONE" }),
+        }
+    }
+
+    pub(super) fn stop(self, shared: &mut Shared, now: Instant) -> Phase {
+        if self.step == Step::AwaitNews { self.finish(false, shared, now) } else { Phase::Idle(self) }
+    }
+
+    fn finish(mut self, refreshing: bool, shared: &mut Shared, now: Instant) -> Phase {
+        self.step = Step::AwaitCompletion { refreshing };
+        shared.act(Action::Send(done()));
+        shared.wait("the answer to DONE", ANSWER, ANSWER, now);
+        Phase::Idle(self)
+    }
+
+    /// The completion: asked for by DONE, or the server's own idea.
+    pub(super) fn completed(mut self, shared: &mut Shared, status: Status, now: Instant) -> Phase {
+        match self.step {
+            Step::AwaitAcceptance if status != Status::Ok => self.selected.idle_was_refused(),
+            Step::AwaitAcceptance | Step::AwaitNews => self.selected.idle_ended_early(),
+            Step::AwaitCompletion { .. } if self.told => self.selected.heard(),
+            Step::AwaitCompletion { refreshing: true } if self.selected.has_work() => {
+                self.selected.heard_nothing();
+            }
+            Step::AwaitCompletion { .. } => {}
+        }
+        self.selected.proceed(shared, now)
+    }
+}
+
+/// Resting between two NOOPs, or awaiting the completion of one.
+#[derive(Debug)]
+pub(super) struct Polling {
+    selected: Box<Selected>,
+    resting: bool,
+}
+
+impl Polling {
+    pub(super) fn begin(selected: Box<Selected>, shared: &mut Shared, now: Instant) -> Phase {
+        let interval = shared.plan.poll_interval;
+        shared.wait("the next poll", interval, interval, now);
+        Phase::Polling(Self { selected, resting: true })
+    }
+
+    pub(super) fn selected(&mut self) -> &mut Selected {
+        &mut self.selected
+    }
+
+    pub(super) fn is_resting(&self) -> bool {
+        self.resting
+    }
+
+    /// The pause is over.
+    pub(super) fn ask(mut self, shared: &mut Shared, now: Instant) -> Phase {
+        if self.selected.sweep_at().is_none_or(|at| at <= now) {
+            self.selected.sweep_is_due();
+        }
+        self.resting = false;
+        shared.send_then(&Command::Noop, now, Phase::Polling(self))
+    }
+
+    pub(super) fn delivered(mut self, receipt: &Receipt, shared: &mut Shared, now: Instant) -> Phase {
+        self.selected.delivered(receipt, shared);
+        if self.resting && (self.selected.has_work() || shared.stopping) {
+            return self.selected.proceed(shared, now);
+        }
+        Phase::Polling(self)
+    }
+
+    pub(super) fn stop(self, shared: &mut Shared, now: Instant) -> Phase {
+        self.selected.proceed(shared, now)
+    }
+
+    pub(super) fn completed(
+        self,
+        shared: &mut Shared,
+        status: Status,
+        text: &StatusText,
+        now: Instant,
+    ) -> Phase {
+        if status == Status::Ok { self.selected.proceed(shared, now) } else { shared.refused("NOOP", text) }
+    }
+}

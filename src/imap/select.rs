@@ -1,0 +1,407 @@
+//! Opening a mailbox: its name on the wire, EXAMINE, and what its numbers mean against the checkpoint.
+
+use std::time::Instant;
+
+use jiff::Timestamp;
+
+use super::command::{Command, UidRange};
+use super::conversation::{Finding, Phase, Shared, Watch};
+use super::ending::Ending;
+use super::refusal::{Refusal, Why};
+use super::reply::{Code, FetchItems, ListEntry, Reply, Status, StatusText};
+use super::summary::internal_date;
+use super::tally::Tally;
+use super::utf7;
+use super::watch::{Position, Selected};
+use crate::event::{Cursor, GapReason, MailboxName, Role};
+use crate::uid_set::UidSet;
+
+/// A mailbox as the server knows it.
+#[derive(Clone, Debug)]
+pub(super) struct Located {
+    pub(super) mailbox: MailboxName,
+    pub(super) wire_name: Vec<u8>,
+    pub(super) role: Option<Role>,
+}
+
+impl Located {
+    fn inbox() -> Self {
+        Self { mailbox: MailboxName::inbox(), wire_name: b"INBOX".to_vec(), role: Some(Role::Inbox) }
+    }
+}
+
+/// Awaits LIST: first the hierarchy delimiter, then the mailbox itself with its attributes.
+#[derive(Debug)]
+pub(super) struct Locating {
+    watch: Watch,
+    step: LocatingStep,
+    entry: Option<ListEntry>,
+}
+
+#[derive(Debug)]
+enum LocatingStep {
+    Delimiter,
+    Mailbox { wire_name: Vec<u8> },
+}
+
+impl Locating {
+    pub(super) fn begin(shared: &mut Shared, watch: Watch, now: Instant) -> Phase {
+        if watch.mailbox.is_inbox() {
+            return Examining::begin(shared, watch, Located::inbox(), now);
+        }
+        let phase = Self { watch, step: LocatingStep::Delimiter, entry: None };
+        let command = Command::List { pattern: b"", special_use: false };
+        shared.send_then(&command, now, Phase::Locating(phase))
+    }
+
+    pub(super) fn listed(&mut self, entry: ListEntry) {
+        self.entry.get_or_insert(entry);
+    }
+
+    pub(super) fn completed(
+        self,
+        shared: &mut Shared,
+        status: Status,
+        text: &StatusText,
+        now: Instant,
+    ) -> Phase {
+        if status != Status::Ok {
+            return shared.refused("LIST", text);
+        }
+        match self.step {
+            LocatingStep::Delimiter => {
+                let delimiter = self.entry.and_then(|entry| entry.delimiter);
+                let wire_name = wire_name(&self.watch.mailbox, delimiter);
+                let special_use = shared.capabilities.lists_special_use();
+                let command = Command::List { pattern: &wire_name.clone(), special_use };
+                let step = LocatingStep::Mailbox { wire_name };
+                shared.send_then(
+                    &command,
+                    now,
+                    Phase::Locating(Self { watch: self.watch, step, entry: None }),
+                )
+            }
+            LocatingStep::Mailbox { wire_name } => {
+                let attributes = self.entry.map(|entry| entry.attributes).unwrap_or_default();
+                let role = attributes.iter().find_map(|attribute| Role::from_attribute(attribute));
+                let located = Located { mailbox: self.watch.mailbox.clone(), wire_name, role };
+                Examining::begin(shared, self.watch, located, now)
+            }
+        }
+    }
+}
+
+/// `/` becomes the server's delimiter, the rest modified UTF-7.
+fn wire_name(mailbox: &MailboxName, delimiter: Option<char>) -> Vec<u8> {
+    let name = match delimiter {
+        Some(delimiter) if delimiter != '/' => {
+            mailbox.as_str().replace('/', delimiter.encode_utf8(&mut [0; 4]))
+        }
+        _ => mailbox.as_str().to_owned(),
+    };
+    utf7::encode(&name).into_bytes()
+}
+
+/// A LIST name as events show it: decoded, `/` between levels, INBOX in capitals.
+pub(super) fn shown_name(entry: &ListEntry) -> MailboxName {
+    let name = utf7::decode(&entry.name);
+    let name = match entry.delimiter {
+        Some(delimiter) if delimiter != '/' => name.replace(delimiter, "/"),
+        _ => name,
+    };
+    if name.eq_ignore_ascii_case("INBOX") { MailboxName::inbox() } else { MailboxName::new(name) }
+}
+
+/// The numbers that a server tells of a mailbox while it opens it.
+#[derive(Debug, Default)]
+pub(super) struct Opened {
+    exists: u32,
+    uid_validity: Option<u32>,
+    uid_next: Option<u32>,
+    modseq: Option<u64>,
+}
+
+impl Opened {
+    pub(super) fn told(&mut self, reply: &Reply) {
+        match reply {
+            Reply::Exists(n) => self.exists = *n,
+            Reply::Untagged { status: Status::Ok, text } => self.told_code(text.code.as_ref()),
+            _ => {}
+        }
+    }
+
+    /// Some servers tell a number only with the completion.
+    pub(super) fn told_code(&mut self, code: Option<&Code>) {
+        match code {
+            Some(Code::UidValidity(n)) => self.uid_validity = Some(*n).filter(|&n| n > 0),
+            Some(Code::UidNext(n)) => self.uid_next = Some(*n).filter(|&n| n > 0),
+            Some(Code::HighestModSeq(n)) => self.modseq = Some(*n).filter(|&n| n > 0),
+            _ => {}
+        }
+    }
+
+    pub(super) fn exists(&self) -> u32 {
+        self.exists
+    }
+
+    pub(super) fn uid_validity(&self) -> Option<u32> {
+        self.uid_validity
+    }
+}
+
+/// Awaits EXAMINE.
+#[derive(Debug)]
+pub(super) struct Examining {
+    watch: Watch,
+    located: Located,
+    opened: Opened,
+}
+
+impl Examining {
+    fn begin(shared: &mut Shared, watch: Watch, located: Located, now: Instant) -> Phase {
+        let wire_name = located.wire_name.clone();
+        let condstore = shared.capabilities.has("CONDSTORE");
+        let phase = Self { watch, located, opened: Opened::default() };
+        shared.send_then(&Command::Examine { mailbox: &wire_name, condstore }, now, Phase::Examining(phase))
+    }
+
+    pub(super) fn told(&mut self, reply: &Reply) {
+        self.opened.told(reply);
+    }
+
+    pub(super) fn completed(
+        mut self,
+        shared: &mut Shared,
+        status: Status,
+        text: &StatusText,
+        now: Instant,
+    ) -> Phase {
+        if status != Status::Ok {
+            return shared.end(refused(text));
+        }
+        self.opened.told_code(text.code.as_ref());
+        let Some(uid_validity) = self.opened.uid_validity else {
+            return shared.end(Ending::NoUidValidity);
+        };
+        let opened = OpenedMailbox { located: self.located, opened: self.opened, uid_validity };
+        match opened.opened.uid_next {
+            Some(uid_next) => contact(shared, self.watch, opened, uid_next, now),
+            None if opened.opened.exists == 0 => {
+                let known = self.watch.checkpoint.as_ref().map_or(1, |cursor| cursor.uid_next);
+                contact(shared, self.watch, opened, known, now)
+            }
+            None => ProbingUidNext::begin(shared, self.watch, opened, now),
+        }
+    }
+}
+
+/// NO to EXAMINE: the mailbox's own trouble, unless the server says that it is a matter of patience.
+fn refused(text: &StatusText) -> Ending {
+    let refusal = Refusal::of(text);
+    match refusal.why {
+        Why::Patience => Ending::CommandRefused { command: "EXAMINE", refusal },
+        _ => Ending::MailboxRefused(refusal),
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct OpenedMailbox {
+    located: Located,
+    opened: Opened,
+    uid_validity: u32,
+}
+
+/// Awaits the UID of the last message: 163.com and Winmail send no UIDNEXT.
+#[derive(Debug)]
+pub(super) struct ProbingUidNext {
+    watch: Watch,
+    opened: OpenedMailbox,
+    last: u32,
+    /// Where replies about the mailbox go meanwhile.
+    selected: Box<Selected>,
+}
+
+impl ProbingUidNext {
+    fn begin(shared: &mut Shared, watch: Watch, opened: OpenedMailbox, now: Instant) -> Phase {
+        let exists = opened.opened.exists;
+        let cursor = Cursor::baseline(opened.uid_validity, 1, None);
+        let selected = Selected::new(opened.position(), cursor, &watch);
+        let phase = Self { watch, opened, last: 0, selected };
+        let command = Command::Fetch { first: exists, last: exists, items: "(UID)" };
+        shared.send_then(&command, now, Phase::ProbingUidNext(phase))
+    }
+
+    pub(super) fn selected(&mut self) -> &mut Selected {
+        &mut self.selected
+    }
+
+    pub(super) fn told(&mut self, items: &FetchItems) {
+        self.last = self.last.max(items.uid.unwrap_or(0));
+    }
+
+    pub(super) fn completed(
+        mut self,
+        shared: &mut Shared,
+        status: Status,
+        text: &StatusText,
+        now: Instant,
+    ) -> Phase {
+        if status != Status::Ok {
+            return shared.refused("FETCH", text);
+        }
+        if self.last == 0 {
+            // The last message went meanwhile; its UID will not be known, so nothing may be taken for old.
+            return shared.refused("FETCH", &StatusText { code: None, text: "told no UID".into() });
+        }
+        self.opened.opened.exists = self.selected.exists();
+        contact(shared, self.watch, self.opened, self.last.saturating_add(1), now)
+    }
+}
+
+impl OpenedMailbox {
+    fn position(&self) -> Position {
+        Position { located: self.located.clone(), tally: Tally::new(self.opened.exists) }
+    }
+}
+
+/// The mailbox is open and its numbers are known: what do they mean against the checkpoint?
+fn contact(shared: &mut Shared, watch: Watch, opened: OpenedMailbox, uid_next: u32, now: Instant) -> Phase {
+    let position = opened.position();
+    let (validity, modseq, exists) = (opened.uid_validity, opened.opened.modseq, opened.opened.exists);
+    match &watch.checkpoint {
+        Some(cursor) if cursor.uid_validity == validity => {
+            let mut selected = Selected::new(position, cursor.clone(), &watch);
+            selected.resume(uid_next, modseq);
+            selected.proceed(shared, now)
+        }
+        Some(cursor) => {
+            let previous = cursor.uid_validity;
+            let baseline = Cursor::baseline(validity, uid_next, modseq);
+            let role = position.located.role;
+            let mut selected = Selected::new(position, baseline.clone(), &watch);
+            selected.resume(uid_next, modseq);
+            selected.deliver(shared, reset(role, previous, exists), baseline, now)
+        }
+        None => first_contact(shared, watch, position, Cursor::baseline(validity, uid_next, modseq), now),
+    }
+}
+
+/// A new epoch: its messages cannot be told from the old ones by UID, so it begins with a baseline, and says so.
+fn reset(role: Option<Role>, previous: u32, exists: u32) -> Vec<Finding> {
+    let mut findings = vec![Finding::Reset { role, previous }];
+    if exists > 0 {
+        findings.push(Finding::Gap {
+            role,
+            uid_first: None,
+            uid_last: None,
+            lost: None,
+            reason: GapReason::UidValidity,
+        });
+    }
+    findings
+}
+
+fn first_contact(
+    shared: &mut Shared,
+    watch: Watch,
+    position: Position,
+    baseline: Cursor,
+    now: Instant,
+) -> Phase {
+    let uid_next = baseline.uid_next;
+    match watch.told_from {
+        Some(from) if from > Timestamp::MIN && uid_next > 1 => {
+            let mut selected = Selected::new(position, baseline.clone(), &watch);
+            selected.resume(uid_next, baseline.modseq);
+            Dating::begin(shared, selected, baseline, from, now)
+        }
+        Some(_) => {
+            let everything = Cursor { uid_next: 1, seen: UidSet::new(), ..baseline };
+            let mut selected = Selected::new(position, everything.clone(), &watch);
+            selected.backfill(uid_next);
+            selected.deliver(shared, Vec::new(), everything, now)
+        }
+        None => {
+            let mut selected = Selected::new(position, baseline.clone(), &watch);
+            selected.resume(uid_next, baseline.modseq);
+            selected.deliver(shared, Vec::new(), baseline, now)
+        }
+    }
+}
+
+/// Awaits the dates of all messages: which of them are young enough to be told at a first contact?
+#[derive(Debug)]
+pub(super) struct Dating {
+    selected: Box<Selected>,
+    baseline: Cursor,
+    from: Timestamp,
+    young: UidSet,
+}
+
+impl Dating {
+    fn begin(
+        shared: &mut Shared,
+        selected: Box<Selected>,
+        baseline: Cursor,
+        from: Timestamp,
+        now: Instant,
+    ) -> Phase {
+        let phase = Self { selected, baseline, from, young: UidSet::new() };
+        let command =
+            Command::UidFetch { uids: UidRange::From(1), items: "(UID INTERNALDATE)", changed_since: None };
+        shared.send_then(&command, now, Phase::Dating(phase))
+    }
+
+    pub(super) fn selected(&mut self) -> &mut Selected {
+        &mut self.selected
+    }
+
+    pub(super) fn told(&mut self, items: &FetchItems) {
+        let (Some(uid), Some(date)) = (items.uid, items.internal_date.as_deref()) else { return };
+        // A date that cannot be read does not make a message old.
+        if uid < self.baseline.uid_next && internal_date(date).is_none_or(|date| date >= self.from) {
+            self.young.insert(uid);
+        }
+    }
+
+    pub(super) fn completed(
+        mut self,
+        shared: &mut Shared,
+        status: Status,
+        text: &StatusText,
+        now: Instant,
+    ) -> Phase {
+        if status != Status::Ok {
+            return shared.refused("UID FETCH", text);
+        }
+        let Some(first) = self.young.first() else {
+            return self.selected.deliver(shared, Vec::new(), self.baseline, now);
+        };
+        let uid_next = self.baseline.uid_next;
+        let mut cursor = Cursor { uid_next: first, ..self.baseline };
+        cursor.seen.subtract(&self.young);
+        self.selected.backfill(uid_next);
+        self.selected.deliver(shared, Vec::new(), cursor, now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_use_the_servers_delimiter_on_the_wire_and_a_slash_in_events() {
+        let mailbox = MailboxName::from("Lists/Größe");
+        let wire = wire_name(&mailbox, Some('.'));
+        assert_eq!(wire, b"Lists.Gr&APYA3w-e");
+        let entry = ListEntry { attributes: Vec::new(), delimiter: Some('.'), name: wire };
+        assert_eq!(shown_name(&entry), mailbox);
+        assert_eq!(wire_name(&mailbox, None), b"Lists/Gr&APYA3w-e");
+    }
+
+    #[test]
+    fn inbox_is_one_mailbox_in_whatever_case() {
+        let entry = ListEntry { attributes: Vec::new(), delimiter: None, name: b"inbox".to_vec() };
+        assert!(shown_name(&entry).is_inbox());
+    }
+}

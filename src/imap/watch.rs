@@ -1,0 +1,395 @@
+//! What is known of the open mailbox, and the one decision that is taken again and again: what next?
+
+use std::time::{Duration, Instant};
+
+use super::conversation::{Action, Delivery, Finding, Phase, Shared, Watch};
+use super::fetch::Fetching;
+use super::idle::{Idle, Polling};
+use super::reply::{Code, Reply, Status};
+use super::select::{Located, Locating};
+use super::tally::Tally;
+use crate::event::{Cursor, GapReason, MessageSummary, NewMessage, Source};
+use crate::journal::Receipt;
+use crate::uid_set::UidSet;
+
+/// UIDs below the cursor that a check round still looks at: late-visible ones come soon, or never.
+pub(super) const LOOK_BACK: u32 = 1_000;
+
+/// The most ranges of a seen-set.
+const MOST_RANGES: usize = 128;
+
+/// How long the journal may take before the connection is kept alive by IDLE meanwhile.
+const PATIENCE_WITH_JOURNAL: Duration = Duration::from_secs(20);
+
+/// Check rounds in a row that find what IDLE did not tell, after which IDLE is not believed any more.
+const DEAF_AFTER: u8 = 2;
+
+/// Times that a server may end IDLE by itself before it is polled instead.
+const MOST_EARLY_ENDS: u8 = 3;
+
+/// An open mailbox, before it is held against a checkpoint.
+#[derive(Debug)]
+pub(super) struct Position {
+    pub(super) located: Located,
+    pub(super) tally: Tally,
+}
+
+/// The open mailbox.
+#[derive(Debug)]
+pub(super) struct Selected {
+    located: Located,
+    tally: Tally,
+    /// As journalled; only a receipt moves it.
+    cursor: Cursor,
+    /// A delivery has no receipt yet.
+    outstanding: bool,
+    /// Known to be there, and not told yet.
+    pending: UidSet,
+    /// Every UID below it is seen, pending, or not there.
+    asked_to: u32,
+    /// UIDNEXT as told; 0 where it was not.
+    told_next: u32,
+    /// There may be more above `asked_to` than the tally knows of.
+    ask_top: bool,
+    sweep_due: bool,
+    sweep_at: Option<Instant>,
+    /// CHANGEDSINCE for the next check round.
+    modseq: Option<u64>,
+    source: Source,
+    /// How little is asked for at once: see [`super::fetch`].
+    caution: u8,
+    /// Holes below are no news: they were there before the first contact.
+    gap_floor: u32,
+    announced: bool,
+    epoch_ended: bool,
+    idle: IdleTrust,
+}
+
+/// How far the server's IDLE is to be trusted.
+#[derive(Debug, Default)]
+struct IdleTrust {
+    refused: bool,
+    silent_finds: u8,
+    early_ends: u8,
+}
+
+impl Selected {
+    pub(super) fn new(position: Position, cursor: Cursor, watch: &Watch) -> Box<Self> {
+        Box::new(Self {
+            located: position.located,
+            tally: position.tally,
+            asked_to: cursor.uid_next,
+            modseq: cursor.modseq,
+            cursor,
+            outstanding: false,
+            pending: UidSet::new(),
+            told_next: 0,
+            ask_top: false,
+            sweep_due: false,
+            sweep_at: None,
+            source: Source::Sync,
+            caution: watch.caution,
+            gap_floor: 0,
+            announced: false,
+            epoch_ended: false,
+            idle: IdleTrust::default(),
+        })
+    }
+
+    /// The server's UIDNEXT and HIGHESTMODSEQ at EXAMINE, against the cursor's.
+    pub(super) fn resume(&mut self, uid_next: u32, modseq: Option<u64>) {
+        self.told_next = uid_next;
+        self.ask_top = uid_next > self.cursor.uid_next;
+        // A HIGHESTMODSEQ that went backwards, or away, says nothing any more (RFC 7162 section 3.1.2.2).
+        self.modseq = match (self.modseq, modseq) {
+            (Some(known), Some(told)) if known <= told => Some(known),
+            (_, told) => told,
+        };
+    }
+
+    /// A first contact that tells what is there already: holes below `uid_next` are none.
+    pub(super) fn backfill(&mut self, uid_next: u32) {
+        self.told_next = uid_next;
+        self.gap_floor = uid_next;
+        self.ask_top = true;
+        self.asked_to = self.cursor.uid_next.min(self.asked_to);
+    }
+
+    /// Mailbox data, whichever phase it comes in.
+    pub(super) fn told(&mut self, reply: &Reply) {
+        match reply {
+            Reply::Exists(n) => self.tally.told_exists(*n),
+            Reply::Expunge(seq) => self.tally.told_expunge(*seq),
+            Reply::Vanished { earlier: false, count } => self.tally.told_vanished(*count),
+            Reply::Untagged { status: Status::Ok, text } => {
+                if let Some(Code::UidValidity(n)) = text.code {
+                    self.epoch_ended |= n != self.cursor.uid_validity;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// What next? Asked after everything that may have changed the answer.
+    pub(super) fn proceed(mut self: Box<Self>, shared: &mut Shared, now: Instant) -> Phase {
+        if self.outstanding {
+            return self.await_receipt(shared, now);
+        }
+        if shared.stopping {
+            return shared.log_out(now);
+        }
+        if self.epoch_ended {
+            return self.examine_again(shared, now);
+        }
+        self.announce(shared);
+        if !self.pending.is_empty() {
+            Fetching::chunk(self, shared, now)
+        } else if self.ask_top || self.tally.news() > 0 {
+            Fetching::top(self, shared, now)
+        } else if std::mem::take(&mut self.sweep_due) {
+            Fetching::sweep(self, shared, now)
+        } else {
+            self.rest(shared, now)
+        }
+    }
+
+    /// Whether there is something to do that IDLE must be left for.
+    pub(super) fn has_work(&self) -> bool {
+        let work = self.epoch_ended || self.ask_top || self.tally.news() > 0 || !self.pending.is_empty();
+        work && !self.outstanding
+    }
+
+    /// IDLE, or a pause between two NOOPs.
+    pub(super) fn rest(mut self: Box<Self>, shared: &mut Shared, now: Instant) -> Phase {
+        self.sweep_at.get_or_insert(now + shared.plan.idle_refresh);
+        if self.idles(shared) {
+            self.source = Source::Idle;
+            Idle::begin(self, shared, now)
+        } else {
+            self.source = Source::Poll;
+            Polling::begin(self, shared, now)
+        }
+    }
+
+    fn idles(&self, shared: &Shared) -> bool {
+        shared.capabilities.has("IDLE") && !self.idle.refused && self.idle.silent_finds < DEAF_AFTER
+    }
+
+    fn announce(&mut self, shared: &mut Shared) {
+        if !std::mem::replace(&mut self.announced, true) {
+            let idle = self.idles(shared);
+            shared.act(Action::Watching { idle });
+        }
+    }
+
+    fn examine_again(self: Box<Self>, shared: &mut Shared, now: Instant) -> Phase {
+        let mailbox = self.located.mailbox.clone();
+        let watch = Watch { mailbox, checkpoint: Some(self.cursor), told_from: None, caution: self.caution };
+        Locating::begin(shared, watch, now)
+    }
+
+    /// Hands `findings` over, and waits for the receipt.
+    pub(super) fn deliver(
+        mut self: Box<Self>,
+        shared: &mut Shared,
+        findings: Vec<Finding>,
+        cursor: Cursor,
+        now: Instant,
+    ) -> Phase {
+        shared.act(Action::Deliver(Delivery { findings, cursor }));
+        self.outstanding = true;
+        self.await_receipt(shared, now)
+    }
+
+    fn await_receipt(self: Box<Self>, shared: &mut Shared, now: Instant) -> Phase {
+        shared.wait("the journal", PATIENCE_WITH_JOURNAL, PATIENCE_WITH_JOURNAL, now);
+        Phase::AwaitReceipt(self)
+    }
+
+    /// The only place where the cursor moves.
+    pub(super) fn delivered(&mut self, receipt: &Receipt, shared: &mut Shared) {
+        if let Some(cursor) = receipt.cursor() {
+            self.cursor = cursor.clone();
+        }
+        self.outstanding = false;
+        self.announce(shared);
+    }
+
+    /// All that `got` holds will have been told: delivers it, with the gaps that are left behind.
+    pub(super) fn tell(mut self: Box<Self>, shared: &mut Shared, mut got: Got, now: Instant) -> Phase {
+        let (cursor, holes) = self.advance(&got.uids());
+        let missed = u64::from(self.tally.take_missed());
+        let mut findings = Vec::with_capacity(got.0.len() + 1);
+        if !holes.is_empty() {
+            findings.push(Finding::Gap {
+                role: self.located.role,
+                uid_first: holes.first(),
+                uid_last: holes.last(),
+                lost: Some(holes.len()).filter(|&lost| lost <= missed),
+                reason: GapReason::Expunged,
+            });
+        }
+        got.0.sort_unstable_by_key(|(uid, _)| *uid);
+        findings.extend(got.0.into_iter().map(|(uid, summary)| Finding::Message(self.message(uid, summary))));
+        if findings.is_empty() && cursor.uid_next == self.cursor.uid_next && cursor.seen == self.cursor.seen {
+            return self.proceed(shared, now);
+        }
+        self.deliver(shared, findings, cursor, now)
+    }
+
+    /// The cursor once `got` is told, and the UIDs passed over because nothing is there.
+    fn advance(&self, got: &UidSet) -> (Cursor, UidSet) {
+        let mut cursor = Cursor { modseq: self.modseq, ..self.cursor.clone() };
+        cursor.seen.extend(got);
+        let accounted = self.pending.first().unwrap_or(self.asked_to).min(self.asked_to);
+        let mut holes = UidSet::new();
+        if accounted > cursor.uid_next {
+            holes.insert_range(cursor.uid_next.max(self.gap_floor), accounted - 1);
+            holes.subtract(&cursor.seen);
+            cursor.uid_next = accounted;
+        }
+        cursor.seen.collapse(cursor.uid_next.saturating_sub(LOOK_BACK), MOST_RANGES);
+        (cursor, holes)
+    }
+
+    pub(super) fn message(&self, uid: u32, summary: MessageSummary) -> Box<NewMessage> {
+        Box::new(NewMessage {
+            mailbox: self.located.mailbox.clone(),
+            role: self.located.role,
+            messages: Some(self.tally.exists()),
+            uid_validity: self.cursor.uid_validity,
+            uid,
+            source: self.source,
+            epoch_changed: false,
+            summary,
+        })
+    }
+}
+
+/// For the phases that fetch.
+impl Selected {
+    pub(super) fn exists(&self) -> u32 {
+        self.tally.exists()
+    }
+
+    pub(super) fn asked_to(&self) -> u32 {
+        self.asked_to
+    }
+
+    pub(super) fn told_next(&self) -> u32 {
+        self.told_next
+    }
+
+    pub(super) fn uid_next(&self) -> u32 {
+        self.cursor.uid_next
+    }
+
+    pub(super) fn modseq(&self) -> Option<u64> {
+        self.modseq
+    }
+
+    pub(super) fn forget_modseq(&mut self) {
+        self.modseq = None;
+    }
+
+    pub(super) fn saw_modseq(&mut self, modseq: u64) {
+        self.modseq = self.modseq.map(|known| known.max(modseq));
+    }
+
+    pub(super) fn caution(&self) -> u8 {
+        self.caution
+    }
+
+    pub(super) fn set_caution(&mut self, caution: u8) {
+        self.caution = caution;
+    }
+
+    pub(super) fn is_seen(&self, uid: u32) -> bool {
+        self.cursor.seen.contains(uid)
+    }
+
+    pub(super) fn seen(&self) -> &UidSet {
+        &self.cursor.seen
+    }
+
+    /// A FETCH of all that is new is issued: how many messages the tally expects of it, and whether it knows.
+    pub(super) fn ask_for_top(&mut self) -> Option<u32> {
+        let expected = self.tally.ask();
+        let certain = !std::mem::take(&mut self.ask_top);
+        certain.then_some(expected)
+    }
+
+    pub(super) fn ask_top_again(&mut self) {
+        self.ask_top = true;
+    }
+
+    pub(super) fn take_pending(&mut self, most: u32) -> UidSet {
+        self.pending.take_lowest(most)
+    }
+
+    /// `present` is there; what of it is unseen has to be told. Returns whether there is any.
+    pub(super) fn found(&mut self, present: &UidSet) -> bool {
+        let mut unseen = present.clone();
+        unseen.subtract(&self.cursor.seen);
+        self.pending.extend(&unseen);
+        !unseen.is_empty()
+    }
+
+    /// Every UID below `uid` is accounted for.
+    pub(super) fn asked_below(&mut self, uid: u32) {
+        self.asked_to = self.asked_to.max(uid);
+    }
+
+    pub(super) fn found_by_check(&mut self) {
+        self.source = Source::Poll;
+        self.heard_nothing();
+    }
+}
+
+/// For the phases that rest.
+impl Selected {
+    pub(super) fn idle_was_refused(&mut self) {
+        self.idle.refused = true;
+    }
+
+    pub(super) fn idle_ended_early(&mut self) {
+        self.idle.early_ends += 1;
+        self.idle.refused |= self.idle.early_ends >= MOST_EARLY_ENDS;
+    }
+
+    /// IDLE told something: it is to be trusted.
+    pub(super) fn heard(&mut self) {
+        self.idle.silent_finds = 0;
+        self.idle.early_ends = 0;
+    }
+
+    /// Something came that IDLE should have told: GNU imap4d announces IDLE and never pushes.
+    pub(super) fn heard_nothing(&mut self) {
+        self.idle.silent_finds = self.idle.silent_finds.saturating_add(1);
+    }
+
+    /// When the next check round is due.
+    pub(super) fn sweep_at(&self) -> Option<Instant> {
+        self.sweep_at
+    }
+
+    pub(super) fn sweep_is_due(&mut self) {
+        self.sweep_due = true;
+        self.sweep_at = None;
+        self.source = Source::Poll;
+    }
+}
+
+/// Messages that were fetched and are to be told.
+#[derive(Debug, Default)]
+pub(super) struct Got(pub(super) Vec<(u32, MessageSummary)>);
+
+impl Got {
+    pub(super) fn uids(&self) -> UidSet {
+        self.0.iter().map(|(uid, _)| *uid).collect()
+    }
+
+    pub(super) fn holds(&self, uid: u32) -> bool {
+        self.0.iter().any(|(known, _)| *known == uid)
+    }
+}
