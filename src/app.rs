@@ -1,1 +1,242 @@
-//! app
+//! The composition root: builds everything, waits for signals, and takes it down in order.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::prelude::*;
+use futures::future::BoxFuture;
+use jiff::Timestamp;
+use log::{error, info, warn};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::account::session::Wires;
+use crate::cli::Exit;
+use crate::config::settings::{Account, Settings};
+use crate::coordinator::actor::{Coordinator, CoordinatorContext};
+use crate::coordinator::gate::Gate;
+use crate::event::{Action, Event, EventBody, MonitorState};
+use crate::event_id;
+use crate::imap::summary::Wanted;
+use crate::journal::StateOrigin;
+use crate::messages::{Batch, Deliver, Drain, ReopenFiles, StopAccounts};
+use crate::sink::{Fatal, Sink, SinkHandle, SinkOptions};
+use crate::wire::tls::TlsContexts;
+
+/// What `run` may be told besides the configuration.
+#[derive(Debug, Default)]
+pub struct RunOptions {
+    /// Move a damaged journal aside and start anew.
+    pub new_state: bool,
+}
+
+/// Runs the monitor until a signal, `stop`, or a failure that cannot be survived.
+pub fn run(settings: &Settings, options: &RunOptions, stop: BoxFuture<'static, ()>) -> Exit {
+    raise_descriptor_limit();
+    let system = System::new();
+    system.block_on(monitor(settings, options, stop))
+}
+
+/// One descriptor per connection, and the default of 1,024 is soon reached.
+fn raise_descriptor_limit() {
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        warn!("the limit of open files cannot be raised: {error}");
+    }
+}
+
+async fn monitor(settings: &Settings, options: &RunOptions, stop: BoxFuture<'static, ()>) -> Exit {
+    let mut signals = match Signals::new() {
+        Ok(signals) => signals,
+        Err(error) => {
+            error!("signals cannot be handled: {error}");
+            return Exit::CannotStart;
+        }
+    };
+    let mut sink = match Sink::start(sink_options(settings, options)).await {
+        Ok(sink) => sink,
+        Err(error) => {
+            error!("{error}");
+            return error.exit();
+        }
+    };
+    announce(settings, &sink).await;
+    let arbiters = arbiters();
+    let accounts: Vec<_> = settings.accounts.iter().filter(|account| account.enabled).cloned().collect();
+    info!("watching {} accounts", accounts.len());
+    let coordinator = Coordinator::new(context(settings, accounts, &arbiters, &sink)).start();
+    let exit = signals.wait(&mut sink, stop).await;
+    let exit = shut_down(settings, &coordinator, &sink, &mut signals, exit).await;
+    for arbiter in arbiters {
+        arbiter.stop();
+    }
+    exit
+}
+
+fn sink_options(settings: &Settings, options: &RunOptions) -> SinkOptions {
+    SinkOptions {
+        state_dir: settings.monitor.state_dir.clone(),
+        require_state: settings.monitor.require_state,
+        new_state: options.new_state,
+        journal: settings.journal.clone(),
+        outputs: settings.outputs.clone(),
+        events: settings.events.clone(),
+        instance: settings.monitor.instance.clone(),
+    }
+}
+
+fn arbiters() -> Vec<Arbiter> {
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    (0..cores).map(|_| Arbiter::new()).collect()
+}
+
+fn context(
+    settings: &Settings,
+    accounts: Vec<Arc<Account>>,
+    arbiters: &[Arbiter],
+    sink: &SinkHandle,
+) -> CoordinatorContext {
+    let wanted = Wanted {
+        attachments: settings.events.attachments,
+        headers: settings.events.headers.clone(),
+        max_addresses: settings.events.max_addresses,
+    };
+    CoordinatorContext {
+        accounts,
+        arbiters: arbiters.iter().map(Arbiter::handle).collect(),
+        wires: Wires {
+            tls: TlsContexts::default(),
+            gate: Gate::new(&settings.connections),
+            wanted: Arc::new(wanted),
+        },
+        sink: sink.addr.clone().recipient(),
+        journal: sink.journal.clone(),
+        include: included(settings),
+    }
+}
+
+/// The actions that are on and that some output takes.
+fn included(settings: &Settings) -> Arc<[Action]> {
+    let taken = |action: &Action| settings.outputs.iter().any(|output| output.include.contains(action));
+    settings.events.include.iter().copied().filter(taken).collect()
+}
+
+/// `monitor.state` events of a start: a state that was lost must not look like a quiet one.
+async fn announce(settings: &Settings, sink: &SinkHandle) {
+    let mut states = vec![MonitorState::Started];
+    if sink.origin == StateOrigin::New {
+        warn!("there is no state in {}: every mailbox begins with a baseline", settings.monitor.state_dir.display());
+        states.push(MonitorState::StateNew);
+    }
+    for state in states {
+        tell(settings, sink, state).await;
+    }
+}
+
+async fn tell(settings: &Settings, sink: &SinkHandle, state: MonitorState) {
+    if !included(settings).contains(&Action::MonitorState) {
+        return;
+    }
+    let body = EventBody::MonitorState(state);
+    let event = Event { at: Timestamp::now(), id: event_id::fresh(), account: None, body };
+    let batch = Batch { events: vec![event], checkpoint: None };
+    if !matches!(sink.addr.send(Deliver { batch }).await, Ok(Ok(_))) {
+        warn!("monitor.state {} could not be journalled", state.as_str());
+    }
+}
+
+/// Accounts first (DONE, LOGOUT), then what they delivered last, then the outputs. A second signal ends at once.
+async fn shut_down(
+    settings: &Settings,
+    coordinator: &Addr<Coordinator>,
+    sink: &SinkHandle,
+    signals: &mut Signals,
+    exit: Exit,
+) -> Exit {
+    let deadline = Instant::now() + settings.monitor.shutdown_timeout;
+    let left = || deadline.saturating_duration_since(Instant::now());
+    let orderly = async {
+        // Most of the time is for the outputs: connections that do not answer LOGOUT are merely cut.
+        let _ = coordinator.send(StopAccounts { deadline: left() / 2 }).await;
+        let told = tell(settings, sink, MonitorState::Stopping);
+        let _ = tokio::time::timeout(left() / 4, told).await;
+        let report = sink.addr.send(Drain { deadline: left() }).await.unwrap_or_default();
+        if report.undelivered > 0 {
+            info!("{} events wait for the next start", report.undelivered);
+        }
+        info!("stopped");
+        exit
+    };
+    tokio::select! {
+        exit = orderly => exit,
+        exit = signals.stop() => {
+            warn!("stopped at once by a second signal");
+            exit.at_once()
+        }
+        () = tokio::time::sleep(left() + Duration::from_secs(1)) => {
+            warn!("stopped: the time to stop in is over");
+            exit
+        }
+    }
+}
+
+/// The signals that matter.
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+    user1: tokio::signal::unix::Signal,
+}
+
+/// Which signal asked to stop.
+#[derive(Clone, Copy)]
+enum StopSignal {
+    Interrupt,
+    Terminate,
+}
+
+impl StopSignal {
+    fn at_once(self) -> Exit {
+        match self {
+            Self::Interrupt => Exit::Interrupted,
+            Self::Terminate => Exit::Terminated,
+        }
+    }
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+            user1: signal(SignalKind::user_defined1())?,
+        })
+    }
+
+    async fn stop(&mut self) -> StopSignal {
+        tokio::select! {
+            _ = self.interrupt.recv() => StopSignal::Interrupt,
+            _ = self.terminate.recv() => StopSignal::Terminate,
+        }
+    }
+
+    /// Waits until something ends the monitor.
+    async fn wait(&mut self, sink: &mut SinkHandle, mut stop: BoxFuture<'static, ()>) -> Exit {
+        loop {
+            tokio::select! {
+                _ = self.interrupt.recv() => return Exit::Ok,
+                _ = self.terminate.recv() => return Exit::Ok,
+                () = stop.as_mut() => return Exit::Ok,
+                fatal = sink.fatal.recv() => return fatally(&fatal),
+                _ = self.hangup.recv() => {}
+                _ = self.user1.recv() => {}
+            }
+            let _ = sink.addr.send(ReopenFiles).await;
+        }
+    }
+}
+
+fn fatally(fatal: &Fatal) -> Exit {
+    error!("{fatal}");
+    Exit::Io
+}

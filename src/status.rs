@@ -1,1 +1,68 @@
-//! status
+//! What is known of all accounts, as a value.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::event::{AccountId, AccountState, Trouble};
+use crate::messages::StatusChanged;
+
+/// The state of every account.
+#[derive(Clone, Debug, Default)]
+pub struct StatusBoard {
+    accounts: HashMap<AccountId, AccountStatus>,
+}
+
+/// The state of one account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccountStatus {
+    /// Its state.
+    pub state: AccountState,
+    /// What is wrong.
+    pub trouble: Option<Trouble>,
+}
+
+impl StatusBoard {
+    /// All of `accounts` connecting.
+    pub fn new(accounts: impl IntoIterator<Item = AccountId>) -> Self {
+        let connecting = AccountStatus { state: AccountState::Connecting, trouble: None };
+        Self { accounts: accounts.into_iter().map(|account| (account, connecting.clone())).collect() }
+    }
+
+    /// Takes a change in. Trouble of one mailbox leaves the account's as it is.
+    pub fn apply(&mut self, change: StatusChanged) {
+        let Some(status) = self.accounts.get_mut(&change.account) else { return };
+        status.state = change.state;
+        if change.mailbox.is_none() {
+            status.trouble = change.trouble;
+        }
+    }
+
+    /// How many accounts are in each state.
+    pub fn counts(&self) -> BTreeMap<&'static str, usize> {
+        let mut counts = BTreeMap::new();
+        for status in self.accounts.values() {
+            *counts.entry(status.state.as_str()).or_default() += 1;
+        }
+        counts
+    }
+
+    /// How many accounts there are, and how many are still making their first connection.
+    pub fn progress(&self) -> (usize, usize) {
+        let connecting = |status: &&AccountStatus| status.state == AccountState::Connecting;
+        (self.accounts.len(), self.accounts.values().filter(connecting).count())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_are_counted() {
+        let mut board = StatusBoard::new(["a", "b"].map(AccountId::from));
+        let state = AccountState::Online;
+        board.apply(StatusChanged { account: "a".into(), state, trouble: None, mailbox: None });
+        board.apply(StatusChanged { account: "unknown".into(), state, trouble: None, mailbox: None });
+        assert_eq!(board.counts(), BTreeMap::from([("connecting", 1), ("online", 1)]));
+        assert_eq!(board.progress(), (2, 1));
+    }
+}

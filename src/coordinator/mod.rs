@@ -1,1 +1,4 @@
-//! coordinator
+//! All accounts: started, spread over the arbiters, paced, and stopped.
+
+pub mod actor;
+pub mod gate;

@@ -3,6 +3,11 @@
 //! `wire::Link` makes these from complete frames; the conversation never sees bytes. A server's text is hostile:
 //! it is at most [`MAX_TEXT`] bytes here, and still has to be made harmless before it is shown (`crate::text`).
 
+use crate::text::cap;
+
+/// The most flags kept of a message.
+const MOST_FLAGS: usize = 64;
+
 /// The most bytes kept of a server's human-readable text.
 pub const MAX_TEXT: usize = 512;
 
@@ -77,6 +82,20 @@ pub struct StatusText {
     pub text: String,
 }
 
+impl StatusText {
+    /// From the text after OK, NO and the like, its code included.
+    pub fn parse(text: &str) -> Self {
+        let coded = text.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+        match coded {
+            Some((code, rest)) => {
+                let text = cap(rest.trim_start_matches(' '), MAX_TEXT).to_owned();
+                Self { code: Some(Code::parse(code)), text }
+            }
+            None => Self { code: None, text: cap(text, MAX_TEXT).to_owned() },
+        }
+    }
+}
+
 /// `resp-text-code`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Code {
@@ -93,6 +112,23 @@ pub enum Code {
 }
 
 impl Code {
+    /// From the text between the brackets.
+    pub fn parse(code: &str) -> Self {
+        let (name, argument) = code.split_once(' ').unwrap_or((code, ""));
+        let name = cap(name, 64).to_ascii_uppercase();
+        let number = |n: &str| n.trim().parse().unwrap_or(0);
+        match name.as_str() {
+            "CAPABILITY" => {
+                let tokens = argument.split_ascii_whitespace().take(256);
+                Self::Capability(tokens.map(|token| cap(token, 64).to_owned()).collect())
+            }
+            "UIDVALIDITY" => Self::UidValidity(number(argument)),
+            "UIDNEXT" => Self::UidNext(number(argument)),
+            "HIGHESTMODSEQ" => Self::HighestModSeq(argument.trim().parse().unwrap_or(0)),
+            _ => Self::Named(name),
+        }
+    }
+
     /// The code's name in capitals.
     pub fn name(&self) -> &str {
         match self {
@@ -161,4 +197,9 @@ pub struct ListEntry {
     pub delimiter: Option<char>,
     /// The name as on the wire (unescaped, still modified UTF-7), at most 1,024 bytes.
     pub name: Vec<u8>,
+}
+
+/// As many flags as anybody needs, each of a sane length.
+pub(super) fn cap_flags<'a>(flags: impl Iterator<Item = &'a str>) -> Vec<String> {
+    flags.take(MOST_FLAGS).map(|flag| cap(flag, 64).to_owned()).collect()
 }

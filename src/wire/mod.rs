@@ -1,1 +1,7 @@
-//! wire
+//! The I/O below the core: from a host name to replies, with every length bounded and every step under a deadline.
+
+pub mod dial;
+pub mod frame;
+pub mod guard;
+pub mod link;
+pub mod tls;

@@ -1,0 +1,310 @@
+//! "It ended; now what?" The one place that answers: blame, then verdict. Pure.
+
+use std::time::Duration;
+
+use super::backoff::full_jitter;
+use crate::event::{AccountState, ErrorType, Trouble};
+use crate::imap::ending::{Ending, ProtocolError, TlsUnavailable};
+use crate::imap::refusal::{Refusal, Why};
+use crate::messages::Undelivered;
+use crate::secrets::SecretError;
+use crate::text;
+use crate::wire::dial::DialError;
+use crate::wire::link::LinkError;
+use crate::wire::tls::TlsError;
+
+/// Why a session ended.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionEnd {
+    /// The conversation came to its end.
+    #[error("the conversation ended")]
+    Conversation(Ending),
+    /// No connection.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// No TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The connection broke.
+    #[error("while awaiting {awaiting}: {error}")]
+    Link {
+        /// How.
+        error: LinkError,
+        /// What was being waited for.
+        awaiting: &'static str,
+    },
+    /// The password could not be had.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// The journal could not be asked for the checkpoint, or takes nothing any more.
+    #[error(transparent)]
+    Undelivered(#[from] Undelivered),
+    /// A bug of ours.
+    #[error("panic: {0}")]
+    Panicked(String),
+}
+
+/// Whose fault it is: decides how long to wait, and who has to act.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Blame {
+    /// Nobody: we were asked to stop.
+    Nobody,
+    /// What lies between.
+    Network,
+    /// The server.
+    Server,
+    /// The server asks for patience.
+    Limit,
+    /// User name or password.
+    Credentials,
+    /// One mailbox of the account.
+    Mailbox,
+    /// A person has to change something: certificate, TLS, secret.
+    Operator,
+    /// Us.
+    Ourselves,
+}
+
+/// What is done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// Nothing more.
+    Stopped,
+    /// Try again, as this state, after this time.
+    Retry {
+        /// The account's state meanwhile.
+        state: AccountState,
+        /// The wait.
+        after: Duration,
+    },
+    /// Only this mailbox is in trouble: look again after this time.
+    RetryMailbox {
+        /// The wait.
+        after: Duration,
+    },
+    /// Wait for a person.
+    Suspend,
+}
+
+/// The waits after each refused login; after the last, [`Verdict::Suspend`].
+const CREDENTIAL_WAITS: [Duration; 5] = [
+    Duration::from_secs(5 * 60),
+    Duration::from_secs(60 * 60),
+    Duration::from_secs(2 * 60 * 60),
+    Duration::from_secs(4 * 60 * 60),
+    Duration::from_secs(8 * 60 * 60),
+];
+
+const OPERATOR_WAIT: Duration = Duration::from_secs(15 * 60);
+const MAILBOX_WAIT: Duration = Duration::from_secs(5 * 60);
+const MOST_PANICS: u32 = 5;
+
+/// Whose fault it is.
+pub fn blame(end: &SessionEnd) -> Blame {
+    match end {
+        SessionEnd::Conversation(ending) => blame_ending(ending),
+        SessionEnd::Dial(_) => Blame::Network,
+        SessionEnd::Tls(error) if error.needs_operator() => Blame::Operator,
+        SessionEnd::Tls(_) => Blame::Network,
+        SessionEnd::Link { error: LinkError::Closed | LinkError::Io(_), .. } => Blame::Network,
+        SessionEnd::Link { error: LinkError::Limit(_), .. } => Blame::Server,
+        SessionEnd::Secret(_) => Blame::Operator,
+        SessionEnd::Undelivered(Undelivered::Stopping) => Blame::Nobody,
+        SessionEnd::Undelivered(Undelivered::JournalFailed) | SessionEnd::Panicked(_) => Blame::Ourselves,
+    }
+}
+
+fn blame_ending(ending: &Ending) -> Blame {
+    match ending {
+        Ending::LoggedOut => Blame::Nobody,
+        Ending::Bye(refusal) | Ending::CommandRefused { refusal, .. } => match refusal.why {
+            Why::Patience => Blame::Limit,
+            Why::Credentials | Why::Mailbox | Why::Unsaid => Blame::Server,
+        },
+        Ending::LoginRefused(refusal) => match refusal.why {
+            Why::Patience => Blame::Limit,
+            Why::Credentials | Why::Mailbox | Why::Unsaid => Blame::Credentials,
+        },
+        Ending::NoMechanism | Ending::Unsendable | Ending::TlsUnavailable(_) => Blame::Operator,
+        Ending::Protocol(ProtocolError::PreAuth) => Blame::Operator,
+        Ending::Protocol(_) => Blame::Server,
+        Ending::MailboxRefused(_) | Ending::NoUidValidity => Blame::Mailbox,
+        Ending::TimedOut { .. } => Blame::Network,
+    }
+}
+
+/// What follows; `failures` counts the ends of this blame in a row, this one included, and is at least 1.
+pub fn verdict(blame: Blame, failures: u32, random: f64) -> Verdict {
+    let retry = |state, base| Verdict::Retry {
+        state,
+        after: full_jitter(Duration::from_secs(base), failures, random),
+    };
+    match blame {
+        Blame::Nobody => Verdict::Stopped,
+        Blame::Network => retry(AccountState::Backoff, 1),
+        Blame::Server => retry(AccountState::Backoff, 5),
+        // Patience has a lower bound: half of the range is waited for at least.
+        Blame::Limit => Verdict::Retry {
+            state: AccountState::Throttled,
+            after: full_jitter(Duration::from_secs(60), failures, 0.5 + random / 2.0),
+        },
+        Blame::Credentials => match CREDENTIAL_WAITS.get(failures.saturating_sub(1) as usize) {
+            Some(after) => Verdict::Retry { state: AccountState::AuthFailed, after: *after },
+            None => Verdict::Suspend,
+        },
+        Blame::Mailbox => Verdict::RetryMailbox { after: MAILBOX_WAIT },
+        Blame::Operator => Verdict::Retry { state: AccountState::TlsFailed, after: OPERATOR_WAIT },
+        Blame::Ourselves if failures > MOST_PANICS => Verdict::Suspend,
+        Blame::Ourselves => retry(AccountState::Backoff, 60),
+    }
+}
+
+/// The end in the words of `error.*`: no secret, and the server's text made harmless.
+pub fn trouble(end: &SessionEnd) -> Option<Trouble> {
+    let trouble = match end {
+        SessionEnd::Conversation(ending) => return ending_trouble(ending),
+        SessionEnd::Dial(error) => {
+            let error_type = match error {
+                DialError::Dns { .. } => ErrorType::Dns,
+                _ => ErrorType::Connect,
+            };
+            Trouble { error_type, code: None, message: error.to_string() }
+        }
+        SessionEnd::Tls(error) => tell(ErrorType::Tls, Some(error.code()), error.to_string()),
+        SessionEnd::Link { error: LinkError::Limit(_), .. } => {
+            tell(ErrorType::Protocol, Some("limit"), end.to_string())
+        }
+        SessionEnd::Link { .. } => tell(ErrorType::Connect, None, end.to_string()),
+        SessionEnd::Secret(error) => tell(ErrorType::Config, Some("secret"), error.to_string()),
+        SessionEnd::Undelivered(Undelivered::Stopping) => return None,
+        SessionEnd::Undelivered(error) => tell(ErrorType::Io, None, error.to_string()),
+        SessionEnd::Panicked(message) => tell(ErrorType::Internal, None, format!("panic: {message}")),
+    };
+    Some(Trouble { message: text::line(&trouble.message, MESSAGE), ..trouble })
+}
+
+/// The longest `error.message`, bytes.
+const MESSAGE: usize = 512;
+
+fn tell(error_type: ErrorType, code: Option<&str>, message: String) -> Trouble {
+    Trouble { error_type, code: code.map(str::to_owned), message }
+}
+
+fn ending_trouble(ending: &Ending) -> Option<Trouble> {
+    let trouble = match ending {
+        Ending::LoggedOut => return None,
+        Ending::Bye(refusal) => refused(refusal, ErrorType::Protocol, "the server said BYE"),
+        Ending::LoginRefused(refusal) => refused(refusal, ErrorType::Auth, "the login was refused"),
+        Ending::MailboxRefused(refusal) => Trouble {
+            code: Some("mailbox_missing".to_owned()),
+            ..refused(refusal, ErrorType::Mailbox, "the mailbox cannot be opened")
+        },
+        Ending::CommandRefused { command, refusal } => {
+            refused(refusal, ErrorType::Protocol, &format!("{command} was refused"))
+        }
+        Ending::NoMechanism => tell(
+            ErrorType::Auth,
+            Some("auth_mechanism"),
+            "the server allows no login here: LOGINDISABLED, or no mechanism in common; use TLS".to_owned(),
+        ),
+        Ending::Unsendable => tell(
+            ErrorType::Config,
+            Some("secret"),
+            "the user name or password holds CR, LF or NUL".to_owned(),
+        ),
+        Ending::NoUidValidity => {
+            tell(ErrorType::Mailbox, Some("no_uidvalidity"), "the mailbox has no UIDVALIDITY".to_owned())
+        }
+        Ending::TlsUnavailable(why) => tell(ErrorType::Tls, Some("tls_unavailable"), starttls(*why).to_owned()),
+        Ending::Protocol(error) => protocol(error),
+        Ending::TimedOut { awaiting } => {
+            tell(ErrorType::Timeout, None, format!("no answer in time while awaiting {awaiting}"))
+        }
+    };
+    Some(Trouble {
+        message: text::line(&trouble.message, MESSAGE),
+        code: trouble.code.map(|code| text::line(&code, 64)),
+        ..trouble
+    })
+}
+
+fn refused(refusal: &Refusal, error_type: ErrorType, unsaid: &str) -> Trouble {
+    let error_type = if refusal.why == Why::Patience { ErrorType::Throttled } else { error_type };
+    let message = if refusal.text.trim().is_empty() { unsaid.to_owned() } else { refusal.text.clone() };
+    Trouble { error_type, code: refusal.code.clone(), message }
+}
+
+fn starttls(why: TlsUnavailable) -> &'static str {
+    match why {
+        TlsUnavailable::NotOffered => "the server does not offer STARTTLS; nothing secret was sent",
+        TlsUnavailable::Refused => "the server refused STARTTLS; nothing secret was sent",
+        TlsUnavailable::PreAuth => "the server greets with PREAUTH, before TLS; nothing secret was sent",
+        TlsUnavailable::Injected => "bytes were injected before the TLS handshake; nothing secret was sent",
+    }
+}
+
+fn protocol(error: &ProtocolError) -> Trouble {
+    let (code, message) = match error {
+        ProtocolError::NotImap => (Some("not_imap"), "this is no IMAP server".to_owned()),
+        ProtocolError::Unexpected { awaiting, got } => (None, format!("{got} while awaiting {awaiting}")),
+        ProtocolError::UnknownTag => (None, "a completion for a command that was not sent".to_owned()),
+        ProtocolError::PreAuth => {
+            (None, "the server greets with PREAUTH; set allow_preauth = true if that is meant".to_owned())
+        }
+        ProtocolError::Flood => (Some("limit"), "the server makes only noise".to_owned()),
+    };
+    tell(ErrorType::Protocol, code, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(why: Why) -> Refusal {
+        Refusal { why, code: None, text: "x".to_owned() }
+    }
+
+    #[test]
+    fn a_limit_at_login_is_no_wrong_password() {
+        let end = SessionEnd::Conversation(Ending::LoginRefused(refusal(Why::Patience)));
+        assert_eq!(blame(&end), Blame::Limit);
+        assert_eq!(trouble(&end).map(|trouble| trouble.error_type), Some(ErrorType::Throttled));
+        for random in [0.0, 0.5, 1.0] {
+            let Verdict::Retry { state, after } = verdict(Blame::Limit, 1, random) else { panic!() };
+            assert_eq!(state, AccountState::Throttled);
+            assert!(after >= Duration::from_secs(30), "{after:?}");
+        }
+    }
+
+    #[test]
+    fn refused_logins_are_few() {
+        let waits: Vec<_> = (1..=6).map(|failures| verdict(Blame::Credentials, failures, 0.3)).collect();
+        let in_an_hour = waits.iter().scan(Duration::ZERO, |at, verdict| match verdict {
+            Verdict::Retry { after, .. } => {
+                *at += *after;
+                Some(*at)
+            }
+            _ => None,
+        });
+        assert_eq!(1 + in_an_hour.filter(|at| *at < Duration::from_secs(3600)).count(), 2);
+        assert_eq!(waits.last(), Some(&Verdict::Suspend));
+    }
+
+    #[test]
+    fn an_unusable_certificate_waits_for_the_operator() {
+        let end = SessionEnd::Conversation(Ending::TlsUnavailable(TlsUnavailable::NotOffered));
+        assert_eq!(blame(&end), Blame::Operator);
+        assert_eq!(
+            verdict(Blame::Operator, 9, 0.1),
+            Verdict::Retry { state: AccountState::TlsFailed, after: OPERATOR_WAIT }
+        );
+    }
+
+    #[test]
+    fn a_hostile_text_is_told_harmless() {
+        let text = "\x1b[2J \u{202e}evil\r\nnext".repeat(100);
+        let end = SessionEnd::Conversation(Ending::Bye(Refusal { why: Why::Unsaid, code: None, text }));
+        let message = trouble(&end).map(|trouble| trouble.message).unwrap_or_default();
+        assert!(message.len() <= MESSAGE && !message.contains(['\x1b', '\u{202e}', '\r', '\n']), "{message}");
+    }
+}

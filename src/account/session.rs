@@ -1,0 +1,373 @@
+//! One connected life: dial, TLS, then the conversation pumped between the wire and the pure core.
+
+use std::any::Any;
+use std::fmt::Debug;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::Recipient;
+use futures::FutureExt;
+use futures::channel::mpsc::UnboundedSender;
+use futures::future::LocalBoxFuture;
+use jiff::Timestamp;
+use rand::Rng;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout};
+
+use super::findings::Reporter;
+use super::lifecycle::SessionEnd;
+use crate::config::settings::{Account, TlsMode};
+use crate::coordinator::gate::Gate;
+use crate::event::{MailboxName, NewMessage};
+use crate::imap::command::{Credentials, Line};
+use crate::imap::conversation::{Action, Conversation, Delivery, Goal, Input, Plan, Security, Watch};
+use crate::imap::ending::Ending;
+use crate::imap::one_shot::MailboxListing;
+use crate::imap::summary::Wanted;
+use crate::journal::{JournalHandle, Receipt};
+use crate::messages::{Deliver, Undelivered};
+use crate::wire::dial::{Endpoint, dial};
+use crate::wire::link::{Link, LinkError};
+use crate::wire::tls::{Stream, TlsContexts, TlsError};
+
+/// For LOGOUT and the like when we are asked to stop, at the very most.
+const WRITE: Duration = Duration::from_secs(30);
+
+/// What sessions share; one per process.
+#[derive(Clone, Debug)]
+pub struct Wires {
+    /// One TLS context per policy.
+    pub tls: TlsContexts,
+    /// How many connections are set up at once.
+    pub gate: Gate,
+    /// What is fetched of a message.
+    pub wanted: Arc<Wanted>,
+}
+
+/// What a session tells while it lives.
+#[derive(Debug)]
+pub enum Milestone {
+    /// The login was accepted.
+    LoggedIn,
+    /// The mailbox is being watched.
+    Watching,
+    /// The answer to a one-shot question.
+    Mailboxes(MailboxListing),
+    /// The answer to a one-shot question, newest first.
+    Titles(Vec<NewMessage>),
+}
+
+/// Where a session's milestones go, with the mailbox that they are about.
+pub type Milestones = UnboundedSender<(MailboxName, Milestone)>;
+
+/// How a session ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Why.
+    pub end: SessionEnd,
+    /// It ended in the middle of a FETCH, and nothing was delivered by it.
+    pub died_fetching: bool,
+}
+
+/// Watches one mailbox until the connection ends. Never panics: a panic inside is one more way to end.
+pub async fn watch(
+    account: Arc<Account>,
+    mailbox: MailboxName,
+    caution: u8,
+    wires: Wires,
+    sink: Outlet,
+    milestones: Milestones,
+    stop: oneshot::Receiver<()>,
+) -> Outcome {
+    let life = async {
+        let checkpoint = sink.checkpoint(&account, &mailbox).await?;
+        let told_from = account.initial.told_from(Timestamp::now());
+        let goal = Goal::Watch(Watch { mailbox: mailbox.clone(), checkpoint, told_from, caution });
+        converse(&account, &mailbox, goal, &wires, &sink, &milestones, stop).await
+    };
+    unpanicked(life).await
+}
+
+/// Asks one question and logs out.
+pub async fn ask(account: &Account, goal: Goal, wires: &Wires, milestones: &Milestones) -> SessionEnd {
+    let (_keep, stop) = oneshot::channel();
+    let mailbox = MailboxName::inbox();
+    let life = converse(account, &mailbox, goal, wires, &NoOutlet, milestones, stop);
+    unpanicked(life).await.end
+}
+
+async fn unpanicked(life: impl Future<Output = Result<Outcome, SessionEnd>>) -> Outcome {
+    match AssertUnwindSafe(life).catch_unwind().await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(end)) => Outcome { end, died_fetching: false },
+        Err(panic) => {
+            Outcome { end: SessionEnd::Panicked(panic_text(panic.as_ref())), died_fetching: false }
+        }
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref().map(String::as_str));
+    text.unwrap_or("no message").to_owned()
+}
+
+/// Connects, and pumps the conversation to its end. Set-up is boxed: its state is large and soon gone.
+async fn converse(
+    account: &Account,
+    mailbox: &MailboxName,
+    goal: Goal,
+    wires: &Wires,
+    delivers: &impl Delivers,
+    milestones: &Milestones,
+    mut stop: oneshot::Receiver<()>,
+) -> Result<Outcome, SessionEnd> {
+    let host = &account.identity.host;
+    let permit = tokio::select! {
+        permit = wires.gate.enter(host) => permit,
+        _ = &mut stop => return Err(SessionEnd::Conversation(Ending::LoggedOut)),
+    };
+    let set_up = Box::pin(async {
+        let plan = plan(account, goal, wires).await?;
+        let stream = connect(account, wires).await?;
+        Ok::<_, SessionEnd>((plan, stream))
+    });
+    let (plan, stream) = tokio::select! {
+        ready = set_up => ready?,
+        _ = &mut stop => return Err(SessionEnd::Conversation(Ending::LoggedOut)),
+    };
+    let secure = async |stream| upgrade(account, wires, stream).await;
+    let mut permit = Some(permit);
+    let told = |milestone| {
+        permit.take();
+        let _ = milestones.unbounded_send((mailbox.clone(), milestone));
+    };
+    Ok(pump(stream, plan, delivers, told, secure, stop).await)
+}
+
+async fn plan(account: &Account, goal: Goal, wires: &Wires) -> Result<Plan, SessionEnd> {
+    let password = account.password.resolve().await?;
+    let (jitter, tag_prefix) = {
+        let mut random = rand::rng();
+        let letters = (0..6).map(|_| char::from(random.random_range(b'a'..=b'z'))).collect();
+        (random.random_range(0.9..1.1), letters)
+    };
+    Ok(Plan {
+        goal,
+        security: match account.tls {
+            TlsMode::Implicit => Security::Implicit,
+            TlsMode::StartTls => Security::StartTls,
+            TlsMode::None => Security::Plain,
+        },
+        allow_preauth: account.allow_preauth,
+        credentials: Credentials { user: account.identity.user.clone(), password },
+        idle_refresh: account.idle_refresh.mul_f64(jitter),
+        poll_interval: account.poll_interval.mul_f64(jitter),
+        greeting_timeout: account.connect_timeout,
+        command_timeout: account.command_timeout,
+        tag_prefix,
+        wanted: wires.wanted.clone(),
+    })
+}
+
+async fn connect(account: &Account, wires: &Wires) -> Result<Stream, SessionEnd> {
+    let endpoint = Endpoint {
+        host: account.identity.host.clone(),
+        port: account.identity.port,
+        connect_timeout: account.connect_timeout,
+        keepalive: account.keepalive,
+    };
+    let tcp = dial(&endpoint).await?;
+    match account.tls {
+        TlsMode::Implicit => Ok(wires
+            .tls
+            .handshake(&account.tls_options, &account.identity.host, tcp, account.connect_timeout)
+            .await?),
+        TlsMode::StartTls | TlsMode::None => Ok(Stream::Plain(tcp)),
+    }
+}
+
+async fn upgrade(account: &Account, wires: &Wires, stream: Stream) -> Result<Stream, TlsError> {
+    match stream {
+        Stream::Plain(tcp) => {
+            let host = &account.identity.host;
+            wires.tls.handshake(&account.tls_options, host, tcp, account.connect_timeout).await
+        }
+        secured => Ok(secured),
+    }
+}
+
+/// Where a conversation's deliveries go.
+pub trait Delivers {
+    /// Makes `delivery` durable; waiting for that is backpressure.
+    fn deliver(&self, delivery: Delivery) -> Delivering;
+}
+
+/// The sink, as one mailbox sees it.
+#[derive(Clone, Debug)]
+pub struct Outlet {
+    /// Where batches go.
+    pub sink: Recipient<Deliver>,
+    /// Where checkpoints are read.
+    pub journal: JournalHandle,
+    /// Makes events of findings.
+    pub reporter: Reporter,
+    /// The mailbox.
+    pub mailbox: MailboxName,
+}
+
+impl Outlet {
+    async fn checkpoint(
+        &self,
+        account: &Account,
+        mailbox: &MailboxName,
+    ) -> Result<Option<crate::event::Cursor>, SessionEnd> {
+        let cursors = self.journal.cursors(account.id()).await.map_err(|_| Undelivered::JournalFailed)?;
+        Ok(cursors.into_iter().find(|(name, _)| name == mailbox).map(|(_, cursor)| cursor))
+    }
+}
+
+impl Delivers for Outlet {
+    fn deliver(&self, delivery: Delivery) -> Delivering {
+        let batch = self.reporter.batch(&self.mailbox, delivery, Timestamp::now());
+        let sink = self.sink.clone();
+        async move { sink.send(Deliver { batch }).await.unwrap_or(Err(Undelivered::Stopping)) }.boxed_local()
+    }
+}
+
+/// A one-shot conversation delivers nothing.
+struct NoOutlet;
+
+impl Delivers for NoOutlet {
+    fn deliver(&self, _: Delivery) -> Delivering {
+        futures::future::ready(Err(Undelivered::Stopping)).boxed_local()
+    }
+}
+
+/// Pumps replies into the core and its actions out, until one of them says that it is over.
+///
+/// Generic over the stream, so that transcripts run through all of it but TCP and TLS.
+pub async fn pump<S>(
+    stream: S,
+    plan: Plan,
+    delivers: &impl Delivers,
+    told: impl FnMut(Milestone),
+    secure: impl AsyncFn(S) -> Result<S, TlsError>,
+    mut stop: oneshot::Receiver<()>,
+) -> Outcome
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + Debug,
+{
+    let conversation = Conversation::new(plan, now());
+    let mut pump = Pump { conversation, delivers, told, secure, delivery: None, delivered: false, fetching: false };
+    let mut link = Link::new(stream);
+    let mut stopping = false;
+    let end = loop {
+        let heard = link.bytes_in();
+        let input = tokio::select! {
+            biased;
+            // Asked to stop, or nobody is left who could ask.
+            _ = &mut stop, if !stopping => {
+                stopping = true;
+                Input::Stop
+            }
+            outcome = receipt(&mut pump.delivery) => match outcome {
+                Ok(receipt) => pump.delivered(receipt),
+                Err(error) => break error.into(),
+            },
+            reply = link.next() => match reply {
+                Ok(reply) => Input::Reply(reply),
+                Err(error) => break pump.lost(error),
+            },
+            () = tokio::time::sleep_until(pump.conversation.deadline().into()) => {
+                Input::Elapsed { quiet: link.bytes_in() == heard }
+            }
+        };
+        match pump.step(link, input).await {
+            Ok(same_or_secured) => link = same_or_secured,
+            Err(end) => break end,
+        }
+    };
+    Outcome { end, died_fetching: pump.fetching && !pump.delivered }
+}
+
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
+}
+
+/// A delivery under way.
+pub type Delivering = LocalBoxFuture<'static, Result<Receipt, Undelivered>>;
+
+/// The receipt of the delivery under way; never, where there is none.
+async fn receipt(delivery: &mut Option<Delivering>) -> Result<Receipt, Undelivered> {
+    match delivery {
+        Some(delivery) => delivery.await,
+        None => std::future::pending().await,
+    }
+}
+
+struct Pump<'a, D, T, U> {
+    conversation: Conversation,
+    delivers: &'a D,
+    told: T,
+    secure: U,
+    delivery: Option<Delivering>,
+    delivered: bool,
+    /// A FETCH of messages was running before the last step.
+    fetching: bool,
+}
+
+impl<D: Delivers, T: FnMut(Milestone), U> Pump<'_, D, T, U> {
+    fn delivered(&mut self, receipt: Receipt) -> Input {
+        self.delivery = None;
+        self.delivered = true;
+        Input::Delivered(receipt)
+    }
+
+    fn lost(&self, error: LinkError) -> SessionEnd {
+        SessionEnd::Link { error, awaiting: self.conversation.awaiting() }
+    }
+
+    /// One input, and all actions that follow from it; a handshake is an input of its own.
+    async fn step<S>(&mut self, mut link: Link<S>, input: Input) -> Result<Link<S>, SessionEnd>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + Debug,
+        U: AsyncFn(S) -> Result<S, TlsError>,
+    {
+        let mut next = Some(input);
+        while let Some(input) = next.take() {
+            self.fetching = self.conversation.is_fetching();
+            for action in self.conversation.step(input, now()) {
+                match action {
+                    Action::Send(line) => send(&mut link, &line).await.map_err(|error| self.lost(error))?,
+                    Action::StartTls if link.has_buffered() => next = Some(Input::Injected),
+                    Action::StartTls => {
+                        link = Link::new((self.secure)(link.into_stream()).await?);
+                        next = Some(Input::Secured);
+                    }
+                    Action::LoggedIn => {
+                        link.logged_in();
+                        (self.told)(Milestone::LoggedIn);
+                    }
+                    Action::Watching { .. } => (self.told)(Milestone::Watching),
+                    Action::Mailboxes(listing) => (self.told)(Milestone::Mailboxes(listing)),
+                    Action::Titles(messages) => (self.told)(Milestone::Titles(messages)),
+                    Action::Deliver(found) => self.delivery = Some(self.delivers.deliver(found)),
+                    Action::End(ending) => return Err(SessionEnd::Conversation(ending)),
+                }
+            }
+            self.fetching = self.conversation.is_fetching();
+        }
+        Ok(link)
+    }
+}
+
+/// Writes run to their end under a deadline: half a command cannot be repaired.
+async fn send<S>(link: &mut Link<S>, line: &Line) -> Result<(), LinkError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + Debug,
+{
+    timeout(WRITE, link.send(line.as_bytes())).await.unwrap_or(Err(LinkError::Closed))
+}

@@ -1,0 +1,206 @@
+//! Where an account stands, as the sum of its mailboxes, and when that is worth an event. Pure.
+
+use std::time::Duration;
+
+use crate::event::{AccountState, MailboxName, StateChange, Trouble};
+
+/// Where one mailbox of the account stands.
+#[derive(Clone, Debug, PartialEq)]
+pub enum MailboxStanding {
+    /// A connection is being made, or waits for another one of the account to prove the login.
+    Connecting,
+    /// Watched.
+    Watching,
+    /// A try failed; a clock runs.
+    Waiting(Setback),
+    /// It cannot be opened; the account is well otherwise.
+    Missing(Trouble),
+    /// Nothing happens until a person acts.
+    Suspended(Setback),
+}
+
+/// A failed try.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Setback {
+    /// What the account is called meanwhile.
+    pub state: AccountState,
+    /// What went wrong.
+    pub trouble: Option<Trouble>,
+    /// How many tries in a row failed.
+    pub attempt: u32,
+    /// The wait until the next.
+    pub retry_in: Option<Duration>,
+}
+
+/// The account's mailboxes, and what was told of them last.
+#[derive(Debug)]
+pub struct Standing {
+    mailboxes: Vec<(MailboxName, MailboxStanding)>,
+    told: AccountState,
+    told_trouble: Option<Trouble>,
+}
+
+impl Standing {
+    /// All of them connecting.
+    pub fn new(mailboxes: &[MailboxName]) -> Self {
+        Self {
+            mailboxes: mailboxes.iter().map(|name| (name.clone(), MailboxStanding::Connecting)).collect(),
+            told: AccountState::Connecting,
+            told_trouble: None,
+        }
+    }
+
+    /// The state as last told.
+    pub fn state(&self) -> AccountState {
+        self.told
+    }
+
+    /// The mailbox at `index` stands differently now; what of that is to be told.
+    pub fn change(&mut self, index: usize, standing: MailboxStanding) -> Option<StateChange> {
+        let (name, slot) = self.mailboxes.get_mut(index)?;
+        let name = name.clone();
+        let before = std::mem::replace(slot, standing.clone());
+        match (&before, standing) {
+            (MailboxStanding::Missing(old), MailboxStanding::Missing(new)) if *old == new => None,
+            (_, MailboxStanding::Missing(trouble)) => {
+                Some(self.of_mailbox(name, Some(trouble))).or_else(|| self.of_account())
+            }
+            (MailboxStanding::Missing(_), MailboxStanding::Watching) => {
+                let change = self.of_account();
+                change.or_else(|| Some(self.of_mailbox(name, None)))
+            }
+            _ => self.of_account(),
+        }
+    }
+
+    /// The state is the mailbox's alone: `state` = `previous`.
+    fn of_mailbox(&mut self, mailbox: MailboxName, trouble: Option<Trouble>) -> StateChange {
+        if self.told == AccountState::Connecting && self.overall().0 == AccountState::Online {
+            self.told = AccountState::Online;
+        }
+        StateChange {
+            state: self.told,
+            previous: self.told,
+            attempt: 0,
+            retry_in_ms: None,
+            last_proven_alive: None,
+            mailbox: Some(mailbox),
+            trouble,
+        }
+    }
+
+    /// One event per fault: the same trouble again is no news, and neither is a new try.
+    fn of_account(&mut self) -> Option<StateChange> {
+        let (state, setback) = self.overall();
+        let trouble = setback.as_ref().and_then(|setback| setback.trouble.clone());
+        let same_fault = match (&trouble, &self.told_trouble) {
+            (Some(new), Some(old)) => new.error_type == old.error_type && new.code == old.code,
+            (new, old) => new.is_none() == old.is_none(),
+        };
+        if state == AccountState::Connecting || (state == self.told && same_fault) {
+            return None;
+        }
+        let previous = std::mem::replace(&mut self.told, state);
+        self.told_trouble = trouble.clone();
+        let retry_in = setback.as_ref().and_then(|setback| setback.retry_in);
+        Some(StateChange {
+            state,
+            previous,
+            attempt: setback.map_or(0, |setback| setback.attempt),
+            retry_in_ms: retry_in.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
+            last_proven_alive: None,
+            mailbox: None,
+            trouble,
+        })
+    }
+
+    /// The worst of the mailboxes decides; one that is merely missing does not.
+    fn overall(&self) -> (AccountState, Option<Setback>) {
+        let setbacks = self.mailboxes.iter().filter_map(|(_, standing)| match standing {
+            MailboxStanding::Waiting(setback) | MailboxStanding::Suspended(setback) => Some(setback),
+            _ => None,
+        });
+        if let Some(worst) = setbacks.max_by_key(|setback| severity(setback.state)) {
+            return (worst.state, Some(worst.clone()));
+        }
+        let connecting = |(_, standing): &(_, MailboxStanding)| *standing == MailboxStanding::Connecting;
+        let state = if self.mailboxes.iter().any(connecting) {
+            AccountState::Connecting
+        } else {
+            AccountState::Online
+        };
+        (state, None)
+    }
+}
+
+fn severity(state: AccountState) -> u8 {
+    match state {
+        AccountState::Suspended => 5,
+        AccountState::AuthFailed => 4,
+        AccountState::TlsFailed => 3,
+        AccountState::Throttled => 2,
+        AccountState::Backoff => 1,
+        AccountState::Connecting | AccountState::Online | AccountState::Disabled | AccountState::Removed => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::ErrorType;
+
+    fn trouble(error_type: ErrorType) -> Trouble {
+        Trouble { error_type, code: None, message: "x".to_owned() }
+    }
+
+    fn waiting(error_type: ErrorType, attempt: u32) -> MailboxStanding {
+        MailboxStanding::Waiting(Setback {
+            state: AccountState::Backoff,
+            trouble: Some(trouble(error_type)),
+            attempt,
+            retry_in: Some(Duration::from_secs(1)),
+        })
+    }
+
+    fn states(change: Option<StateChange>) -> Option<(AccountState, AccountState)> {
+        change.map(|change| (change.previous, change.state))
+    }
+
+    #[test]
+    fn a_fault_is_told_once_and_its_end_once() {
+        let mut standing = Standing::new(&[MailboxName::inbox()]);
+        let online = Some((AccountState::Connecting, AccountState::Online));
+        assert_eq!(states(standing.change(0, MailboxStanding::Watching)), online);
+        let lost = standing.change(0, waiting(ErrorType::Connect, 1));
+        assert_eq!(states(lost), Some((AccountState::Online, AccountState::Backoff)));
+        assert_eq!(standing.change(0, MailboxStanding::Connecting), None);
+        assert_eq!(standing.change(0, waiting(ErrorType::Connect, 2)), None);
+        let other_fault = standing.change(0, waiting(ErrorType::Dns, 3));
+        assert_eq!(other_fault.map(|change| change.attempt), Some(3));
+        let back = standing.change(0, MailboxStanding::Watching);
+        assert_eq!(states(back), Some((AccountState::Backoff, AccountState::Online)));
+    }
+
+    #[test]
+    fn an_account_is_online_when_all_of_its_mailboxes_are() {
+        let mut standing = Standing::new(&[MailboxName::inbox(), "Sent".into()]);
+        assert_eq!(standing.change(0, MailboxStanding::Watching), None);
+        assert_eq!(
+            states(standing.change(1, MailboxStanding::Watching)),
+            Some((AccountState::Connecting, AccountState::Online))
+        );
+    }
+
+    #[test]
+    fn a_missing_mailbox_is_its_own_trouble() {
+        let mut standing = Standing::new(&[MailboxName::inbox(), "Gone".into()]);
+        standing.change(0, MailboxStanding::Watching);
+        let missing = MailboxStanding::Missing(trouble(ErrorType::Mailbox));
+        let change = standing.change(1, missing.clone()).unwrap();
+        assert_eq!((change.previous, change.state), (AccountState::Online, AccountState::Online));
+        assert_eq!(change.mailbox, Some("Gone".into()));
+        assert_eq!(standing.change(1, missing), None);
+        let back = standing.change(1, MailboxStanding::Watching).unwrap();
+        assert_eq!((back.mailbox, back.trouble), (Some("Gone".into()), None));
+    }
+}
