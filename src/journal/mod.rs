@@ -1,8 +1,15 @@
 //! Where events and cursors become durable in one transaction, and where the lanes keep their positions.
 
-use std::ops::RangeInclusive;
+pub mod lock;
+pub mod sqlite;
+pub mod writer;
 
-use crate::event::{Cursor, MailboxKey};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+
+pub use self::writer::{JournalHandle, LaneSpec};
+use crate::event::{AccountId, Action, Cursor, Event, MailboxKey, MailboxName};
+use crate::messages::{Batch, Checkpoint};
 
 /// Proof that a batch is durable. Only the journal makes one, and only one of these moves an account's cursor.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,4 +28,150 @@ impl Receipt {
     pub fn sequences(&self) -> Option<RangeInclusive<u64>> {
         self.sequences.clone()
     }
+}
+
+/// A batch with its events encoded: what a commit takes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    events: Vec<(Action, String)>,
+    checkpoint: Option<Checkpoint>,
+}
+
+impl Entry {
+    /// Encodes a batch.
+    pub fn new(batch: Batch) -> Self {
+        let encode = |event: &Event| {
+            // The event's own types can always be written.
+            serde_json::to_string(event).ok().map(|payload| (event.body.action(), payload))
+        };
+        Self { events: batch.events.iter().filter_map(encode).collect(), checkpoint: batch.checkpoint }
+    }
+
+    /// Bytes of its events.
+    pub fn bytes(&self) -> u64 {
+        self.events.iter().map(|(_, payload)| payload.len() as u64).sum()
+    }
+
+    /// How many events it holds.
+    pub fn len(&self) -> usize {
+        self.events.len()
+    }
+
+    /// Whether it holds no event.
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty()
+    }
+}
+
+/// An event with its number.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JournalledEvent {
+    /// `event.sequence`
+    pub sequence: u64,
+    /// The event.
+    pub event: Event,
+}
+
+/// How far an output has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LanePosition {
+    /// Everything up to this sequence was taken.
+    pub sequence: u64,
+    /// For files: which file, and where it ends as far as it is ours.
+    pub file: Option<FileEnd>,
+}
+
+/// The end of an output file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FileEnd {
+    /// Device and inode: another file at the same path is another generation.
+    pub generation: String,
+    /// Bytes.
+    pub offset: u64,
+}
+
+/// Whether there was state before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StateOrigin {
+    /// None: everything begins with a baseline.
+    New,
+    /// There was.
+    Existing,
+}
+
+/// What keeps events, cursors and lane positions.
+///
+/// There is no way to save a cursor without the events that it covers, nor the other way round.
+pub trait Journal: Send {
+    /// Makes entries durable, and lane positions with them: one transaction.
+    ///
+    /// # Errors
+    /// Nothing of it is kept then.
+    fn commit(
+        &mut self,
+        entries: &[Entry],
+        positions: &[(String, LanePosition)],
+    ) -> Result<Vec<Receipt>, JournalError>;
+
+    /// The cursors of an account's mailboxes, each of its current epoch.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    fn cursors(&mut self, account: &AccountId) -> Result<Vec<(MailboxName, Cursor)>, JournalError>;
+
+    /// The next `most` events after `sequence`.
+    ///
+    /// # Errors
+    /// When the journal cannot be read, or a row is damaged.
+    fn pending(&mut self, after: u64, most: usize) -> Result<Vec<JournalledEvent>, JournalError>;
+
+    /// The lanes that are to be known from now on, and where each stands; a new one begins with the oldest event.
+    ///
+    /// # Errors
+    /// When the journal cannot be written.
+    fn lanes(&mut self, names: &[String]) -> Result<Vec<LanePosition>, JournalError>;
+
+    /// Forgets events up to `sequence`.
+    ///
+    /// # Errors
+    /// When the journal cannot be written.
+    fn forget(&mut self, sequence: u64) -> Result<(), JournalError>;
+
+    /// Bytes of the events that are kept, and the last sequence given.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    fn extent(&mut self) -> Result<(u64, u64), JournalError>;
+}
+
+/// What goes wrong with an open journal.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// No room; it may come back.
+    #[error("the disk of the journal is full")]
+    DiskFull,
+    /// For good: what is on disk is known again only after a restart.
+    #[error("the journal failed: {0}")]
+    Failed(String),
+    /// Nobody writes it any more.
+    #[error("the journal is closed")]
+    Closed,
+}
+
+/// Why a journal cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say it")]
+pub enum OpenError {
+    #[error("{path}: {cause}", path = path.display())]
+    StateDir { path: PathBuf, cause: std::io::Error },
+    #[error("{path}: others may enter it (mode {mode:o}); the journal holds mail metadata: chmod 700 it", path = path.display())]
+    Exposed { path: PathBuf, mode: u32 },
+    #[error("{path} is locked by another idlewatch{by}", path = path.display(), by = pid.as_ref().map(|pid| format!(" (pid {pid})")).unwrap_or_default())]
+    Locked { path: PathBuf, pid: Option<String> },
+    #[error("{path} is damaged: {cause}; `idlewatch run --new-state` moves it aside and begins anew: every mailbox with a baseline", path = path.display())]
+    Damaged { path: PathBuf, cause: String },
+    #[error("{path} was written by a newer idlewatch (schema {version})", path = path.display())]
+    Newer { path: PathBuf, version: i64 },
+    #[error("there is no state in {path}, and monitor.require_state is set", path = path.display())]
+    NoState { path: PathBuf },
 }

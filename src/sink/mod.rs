@@ -1,1 +1,169 @@
-//! sink
+//! From batches to outputs: the journal first, then one lane per output.
+
+pub mod actor;
+pub mod aggregate;
+pub mod encode;
+mod lane;
+pub mod output;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use actix::prelude::*;
+use tokio::sync::{mpsc, watch};
+
+pub use self::actor::Sink;
+use self::encode::{Encoder, EncoderSettings};
+use self::lane::Lane;
+use self::output::{Output, OutputError};
+use crate::cli::Exit;
+use crate::config::settings::{EventSettings, JournalSettings, OutputSettings};
+use crate::journal::lock::StateLock;
+use crate::journal::sqlite::SqliteJournal;
+use crate::journal::{JournalError, JournalHandle, LanePosition, LaneSpec, OpenError, StateOrigin};
+
+/// What a sink is made of.
+#[derive(Clone, Debug)]
+pub struct SinkOptions {
+    /// Where the journal is.
+    pub state_dir: PathBuf,
+    /// Refuse to start without state.
+    pub require_state: bool,
+    /// Move a damaged journal aside.
+    pub new_state: bool,
+    /// Its bounds.
+    pub journal: JournalSettings,
+    /// The outputs; at least one.
+    pub outputs: Vec<OutputSettings>,
+    /// How events are written.
+    pub events: EventSettings,
+    /// Whose they are.
+    pub instance: Arc<str>,
+}
+
+/// A running sink.
+#[derive(Debug)]
+pub struct SinkHandle {
+    /// Where batches go.
+    pub addr: Addr<Sink>,
+    /// Where checkpoints are read.
+    pub journal: JournalHandle,
+    /// Whether there was state before.
+    pub origin: StateOrigin,
+    /// An output file was longer than a crash can leave it: the state is older than the file.
+    pub restored: bool,
+    /// Hears of failures that end the process.
+    pub fatal: FatalReceiver,
+    _lock: StateLock,
+}
+
+/// Hears of failures that end the process.
+#[derive(Debug)]
+pub struct FatalReceiver(mpsc::UnboundedReceiver<Fatal>);
+
+impl FatalReceiver {
+    /// The first failure; never, while all is well.
+    pub async fn recv(&mut self) -> Fatal {
+        match self.0.recv().await {
+            Some(fatal) => fatal,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// What the process cannot go on with.
+#[derive(Debug, thiserror::Error)]
+pub enum Fatal {
+    /// Whoever read our stdout is gone.
+    #[error("stdout was closed by its reader; what it did not take is kept for the next start")]
+    StdoutClosed,
+    /// The journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
+
+/// Why a sink cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum SinkStartError {
+    /// The journal cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// It can be opened and not used.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// An output cannot be built.
+    #[error("outputs.{name}: {error}")]
+    Output {
+        /// Which.
+        name: String,
+        /// Why.
+        error: OutputError,
+    },
+}
+
+impl SinkStartError {
+    /// The process's exit code.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Open(OpenError::Locked { .. }) => Exit::Locked,
+            _ => Exit::CannotStart,
+        }
+    }
+}
+
+impl Sink {
+    /// Opens the journal and the outputs, and starts everything.
+    ///
+    /// # Errors
+    /// Where one of them cannot be had.
+    pub async fn start_with(options: SinkOptions) -> Result<SinkHandle, SinkStartError> {
+        let lock = StateLock::take(&options.state_dir)?;
+        let (journal, origin) = SqliteJournal::open(&options.state_dir, options.require_state, options.new_state)?;
+        let (failed, fatal) = mpsc::unbounded_channel();
+        let specs = options.outputs.iter().map(|output| LaneSpec {
+            name: output.name.clone(),
+            required: output.required,
+            queue_max_events: output.queue_max_events,
+        });
+        let journal_failed = failed.clone();
+        let (journal, positions) =
+            JournalHandle::start(journal, specs.collect(), options.journal.max_bytes, move |error| {
+                let _ = journal_failed.send(error.into());
+            })?;
+        let (stop, stopped) = watch::channel(false);
+        let (reopen, reopened) = watch::channel(0);
+        let mut lanes = Vec::new();
+        let mut restored = false;
+        for (index, (settings, position)) in options.outputs.iter().zip(positions).enumerate() {
+            let (output, was_restored) = open(settings, &position, &options.events)?;
+            restored |= was_restored;
+            let lane = Lane {
+                index,
+                name: settings.name.clone(),
+                include: settings.include.clone(),
+                batch_max_events: settings.batch_max_events,
+                encoder: Encoder::new(EncoderSettings::new(&options, settings)),
+                output,
+                position,
+                journal: journal.clone(),
+                failed: failed.clone(),
+                stopped: stopped.clone(),
+                reopened: reopened.clone(),
+            };
+            lanes.push(actix_rt::spawn(lane.run()));
+        }
+        let addr = Self::new(journal.clone(), stop, reopen, lanes).start();
+        Ok(SinkHandle { addr, journal, origin, restored, fatal: FatalReceiver(fatal), _lock: lock })
+    }
+}
+
+fn open(
+    settings: &OutputSettings,
+    position: &LanePosition,
+    events: &EventSettings,
+) -> Result<(Output, bool), SinkStartError> {
+    // What one batch can at most leave behind in a crash.
+    let most = settings.batch_max_events.saturating_mul(events.max_bytes + 1) as u64;
+    Output::open(&settings.kind, position, most)
+        .map_err(|error| SinkStartError::Output { name: settings.name.clone(), error })
+}

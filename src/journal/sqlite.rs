@@ -1,0 +1,463 @@
+//! The journal in SQLite: WAL, one fsync per commit; `sqlite3 journal.db` shows all of it.
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use jiff::Timestamp;
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, ffi, params};
+
+use super::{
+    Entry, FileEnd, Journal, JournalError, JournalledEvent, LanePosition, OpenError, Receipt, StateOrigin,
+};
+use crate::event::{AccountId, Cursor, MailboxName};
+use crate::messages::Checkpoint;
+use crate::uid_set::UidSet;
+
+/// "idlw": tells our databases from others.
+const APPLICATION_ID: i64 = 0x6964_6c77;
+
+const SCHEMA_VERSION: i64 = 1;
+
+const SCHEMA: &str = "
+CREATE TABLE events (
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+    action   TEXT NOT NULL,
+    payload  TEXT NOT NULL,
+    crc      INTEGER NOT NULL
+);
+CREATE TABLE cursors (
+    account      TEXT NOT NULL,
+    mailbox      TEXT NOT NULL,
+    uid_validity INTEGER NOT NULL,
+    uid_next     INTEGER NOT NULL,
+    seen         TEXT NOT NULL,
+    modseq       INTEGER,
+    updated_at   INTEGER NOT NULL,
+    crc          INTEGER NOT NULL,
+    PRIMARY KEY (account, mailbox, uid_validity)
+) WITHOUT ROWID;
+CREATE TABLE lanes (
+    name       TEXT PRIMARY KEY,
+    position   INTEGER NOT NULL,
+    generation TEXT,
+    offset     INTEGER
+) WITHOUT ROWID;
+";
+
+/// The cursor of an epoch that ended is kept for servers that flip back.
+const OLD_EPOCHS_MS: i64 = 30 * 24 * 3600 * 1000;
+
+/// A journal in a file.
+#[derive(Debug)]
+pub struct SqliteJournal {
+    db: Connection,
+    bytes: u64,
+}
+
+impl SqliteJournal {
+    /// Opens `dir/journal.db`; whoever calls holds the directory's lock.
+    ///
+    /// # Errors
+    /// Where it is damaged, foreign, or newer than this program. `new_state` moves such a file aside.
+    pub fn open(dir: &Path, require_state: bool, new_state: bool) -> Result<(Self, StateOrigin), OpenError> {
+        let path = dir.join("journal.db");
+        if new_state {
+            move_aside(dir).map_err(|cause| OpenError::StateDir { path: dir.to_owned(), cause })?;
+        }
+        let origin = if path.exists() { StateOrigin::Existing } else { StateOrigin::New };
+        if origin == StateOrigin::New {
+            if require_state && !new_state {
+                return Err(OpenError::NoState { path: dir.to_owned() });
+            }
+            let failed = |cause| OpenError::StateDir { path: path.clone(), cause };
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
+        }
+        let damaged = |cause: rusqlite::Error| OpenError::Damaged { path: path.clone(), cause: cause.to_string() };
+        let mut db = Connection::open(&path).map_err(damaged)?;
+        match origin {
+            StateOrigin::New => create(&mut db).map_err(damaged)?,
+            StateOrigin::Existing => check(&db, &path)?,
+        }
+        let bytes = settle(&db).map_err(damaged)?;
+        Ok((Self { db, bytes }, origin))
+    }
+
+    /// A journal that is gone with the process.
+    ///
+    /// # Errors
+    /// When there is no memory for it.
+    pub fn in_memory() -> Result<Self, JournalError> {
+        let mut db = Connection::open_in_memory().map_err(failed)?;
+        create(&mut db).map_err(failed)?;
+        Ok(Self { db, bytes: 0 })
+    }
+}
+
+fn create(db: &mut Connection) -> rusqlite::Result<()> {
+    db.pragma_update(None, "journal_mode", "WAL")?;
+    let transaction = db.transaction()?;
+    transaction.execute_batch(SCHEMA)?;
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    transaction.commit()
+}
+
+/// A zero-byte file is a damaged one, not a new one.
+fn check(db: &Connection, path: &Path) -> Result<(), OpenError> {
+    let damaged = |cause: String| OpenError::Damaged { path: path.to_owned(), cause };
+    let pragma = |name: &str| {
+        db.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(|error| damaged(error.to_string()))
+    };
+    if pragma("application_id")? != APPLICATION_ID {
+        return Err(damaged("it is empty, or not a journal of idlewatch".to_owned()));
+    }
+    let version = pragma("user_version")?;
+    if version > SCHEMA_VERSION {
+        return Err(OpenError::Newer { path: path.to_owned(), version });
+    }
+    let verdict: String = db
+        .pragma_query_value(None, "quick_check", |row| row.get(0))
+        .map_err(|error| damaged(error.to_string()))?;
+    if verdict == "ok" { Ok(()) } else { Err(damaged(crate::text::line(&verdict, 200))) }
+}
+
+fn settle(db: &Connection) -> rusqlite::Result<u64> {
+    db.pragma_update(None, "synchronous", "FULL")?;
+    db.pragma_update(None, "wal_autocheckpoint", 1000)?;
+    db.set_prepared_statement_cache_capacity(32);
+    db.query_row("SELECT COALESCE(SUM(LENGTH(CAST(payload AS BLOB))), 0) FROM events", [], |row| row.get(0))
+}
+
+fn move_aside(dir: &Path) -> std::io::Result<()> {
+    let stamp = Timestamp::now().as_second();
+    for name in ["journal.db", "journal.db-wal", "journal.db-shm"] {
+        let from = dir.join(name);
+        if from.exists() {
+            fs::rename(&from, dir.join(format!("{name}.damaged-{stamp}")))?;
+        }
+    }
+    Ok(())
+}
+
+/// A full disk passes; whatever else a write meets is known again only after a restart.
+fn failed(error: rusqlite::Error) -> JournalError {
+    match &error {
+        rusqlite::Error::SqliteFailure(cause, _)
+            if cause.code == ErrorCode::DiskFull || cause.extended_code == ffi::SQLITE_IOERR_WRITE =>
+        {
+            JournalError::DiskFull
+        }
+        _ => JournalError::Failed(error.to_string()),
+    }
+}
+
+fn crc(parts: &[&[u8]]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    for part in parts {
+        hasher.update(part);
+        hasher.update(&[0]);
+    }
+    hasher.finalize()
+}
+
+fn cursor_crc(account: &str, mailbox: &str, cursor: &Cursor) -> u32 {
+    let numbers = format!("{} {} {:?}", cursor.uid_validity, cursor.uid_next, cursor.modseq);
+    crc(&[account.as_bytes(), mailbox.as_bytes(), numbers.as_bytes(), cursor.seen.to_string().as_bytes()])
+}
+
+fn insert(transaction: &Transaction<'_>, entry: &Entry) -> rusqlite::Result<Receipt> {
+    let mut statement =
+        transaction.prepare_cached("INSERT INTO events (action, payload, crc) VALUES (?1, ?2, ?3)")?;
+    let mut sequences: Option<(u64, u64)> = None;
+    for (action, payload) in &entry.events {
+        statement.execute(params![action.as_str(), payload, crc(&[payload.as_bytes()])])?;
+        let sequence = u64::try_from(transaction.last_insert_rowid()).unwrap_or_default();
+        sequences = Some(sequences.map_or((sequence, sequence), |(first, _)| (first, sequence)));
+    }
+    if let Some(checkpoint) = &entry.checkpoint {
+        store(transaction, checkpoint)?;
+    }
+    let checkpoint = entry.checkpoint.clone().map(|checkpoint| (checkpoint.key, checkpoint.cursor));
+    Ok(Receipt { checkpoint, sequences: sequences.map(|(first, last)| first..=last) })
+}
+
+fn store(transaction: &Transaction<'_>, Checkpoint { key, cursor }: &Checkpoint) -> rusqlite::Result<()> {
+    let (account, mailbox) = (key.account.as_str(), key.mailbox.as_str());
+    let now = Timestamp::now().as_millisecond();
+    transaction
+        .prepare_cached(
+            "INSERT OR REPLACE INTO cursors (account, mailbox, uid_validity, uid_next, seen, modseq, updated_at, crc)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        )?
+        .execute(params![
+            account,
+            mailbox,
+            cursor.uid_validity,
+            cursor.uid_next,
+            cursor.seen.to_string(),
+            cursor.modseq.and_then(|modseq| i64::try_from(modseq).ok()),
+            now,
+            cursor_crc(account, mailbox, cursor),
+        ])?;
+    transaction
+        .prepare_cached(
+            "DELETE FROM cursors WHERE account = ?1 AND mailbox = ?2 AND uid_validity <> ?3 AND updated_at < ?4",
+        )?
+        .execute(params![account, mailbox, cursor.uid_validity, now - OLD_EPOCHS_MS])?;
+    Ok(())
+}
+
+impl Journal for SqliteJournal {
+    fn commit(
+        &mut self,
+        entries: &[Entry],
+        positions: &[(String, LanePosition)],
+    ) -> Result<Vec<Receipt>, JournalError> {
+        let transaction = self.db.transaction().map_err(failed)?;
+        let receipts: rusqlite::Result<Vec<_>> = entries.iter().map(|entry| insert(&transaction, entry)).collect();
+        let receipts = receipts.map_err(failed)?;
+        for (name, position) in positions {
+            let file = position.file.as_ref();
+            transaction
+                .prepare_cached("UPDATE lanes SET position = ?2, generation = ?3, offset = ?4 WHERE name = ?1")
+                .and_then(|mut update| {
+                    let offset = file.and_then(|end| i64::try_from(end.offset).ok());
+                    update.execute(params![name, position.sequence, file.map(|end| &end.generation), offset])
+                })
+                .map_err(failed)?;
+        }
+        transaction.commit().map_err(failed)?;
+        self.bytes += entries.iter().map(Entry::bytes).sum::<u64>();
+        Ok(receipts)
+    }
+
+    fn cursors(&mut self, account: &AccountId) -> Result<Vec<(MailboxName, Cursor)>, JournalError> {
+        let mut statement = self
+            .db
+            .prepare_cached(
+                "SELECT mailbox, uid_validity, uid_next, seen, modseq, crc FROM cursors AS newest
+                 WHERE account = ?1 AND updated_at =
+                     (SELECT MAX(updated_at) FROM cursors WHERE account = ?1 AND mailbox = newest.mailbox)",
+            )
+            .map_err(failed)?;
+        let rows = statement
+            .query_map([account.as_str()], |row| {
+                let mailbox: String = row.get(0)?;
+                let seen: String = row.get(3)?;
+                let modseq: Option<i64> = row.get(4)?;
+                let cursor = Cursor {
+                    uid_validity: row.get(1)?,
+                    uid_next: row.get(2)?,
+                    seen: seen.parse().unwrap_or_else(|_| UidSet::new()),
+                    modseq: modseq.and_then(|modseq| u64::try_from(modseq).ok()),
+                };
+                let sound = row.get::<_, u32>(5)? == cursor_crc(account.as_str(), &mailbox, &cursor);
+                Ok((MailboxName::new(mailbox), cursor, sound))
+            })
+            .map_err(failed)?;
+        let mut cursors = Vec::new();
+        for row in rows {
+            let (mailbox, cursor, sound) = row.map_err(failed)?;
+            if !sound {
+                return Err(JournalError::Failed(format!("the cursor of {account}/{mailbox} is damaged")));
+            }
+            cursors.push((mailbox, cursor));
+        }
+        Ok(cursors)
+    }
+
+    fn pending(&mut self, after: u64, most: usize) -> Result<Vec<JournalledEvent>, JournalError> {
+        let mut statement = self
+            .db
+            .prepare_cached("SELECT sequence, payload, crc FROM events WHERE sequence > ?1 ORDER BY sequence LIMIT ?2")
+            .map_err(failed)?;
+        let rows = statement
+            .query_map(params![after, most], |row| {
+                Ok((row.get::<_, u64>(0)?, row.get::<_, String>(1)?, row.get::<_, u32>(2)?))
+            })
+            .map_err(failed)?;
+        let mut events = Vec::new();
+        for row in rows {
+            let (sequence, payload, sum) = row.map_err(failed)?;
+            let event = serde_json::from_str(&payload).ok().filter(|_| sum == crc(&[payload.as_bytes()]));
+            let Some(event) = event else {
+                return Err(JournalError::Failed(format!("event {sequence} is damaged")));
+            };
+            events.push(JournalledEvent { sequence, event });
+        }
+        Ok(events)
+    }
+
+    fn lanes(&mut self, names: &[String]) -> Result<Vec<LanePosition>, JournalError> {
+        let transaction = self.db.transaction().map_err(failed)?;
+        let mut positions = Vec::new();
+        for name in names {
+            let known = transaction
+                .query_row("SELECT position, generation, offset FROM lanes WHERE name = ?1", [name], |row| {
+                    let generation: Option<String> = row.get(1)?;
+                    let offset: Option<u64> = row.get(2)?;
+                    let file = generation.zip(offset).map(|(generation, offset)| FileEnd { generation, offset });
+                    Ok(LanePosition { sequence: row.get(0)?, file })
+                })
+                .optional()
+                .map_err(failed)?;
+            if known.is_none() {
+                transaction
+                    .execute("INSERT INTO lanes (name, position) VALUES (?1, 0)", [name])
+                    .map_err(failed)?;
+            }
+            positions.push(known.unwrap_or_default());
+        }
+        // An output that is configured no more holds nothing back.
+        let names = serde_json::to_string(names).unwrap_or_default();
+        transaction
+            .execute("DELETE FROM lanes WHERE name NOT IN (SELECT value FROM json_each(?1))", [names])
+            .map_err(failed)?;
+        transaction.commit().map_err(failed)?;
+        Ok(positions)
+    }
+
+    fn forget(&mut self, sequence: u64) -> Result<(), JournalError> {
+        let transaction = self.db.transaction().map_err(failed)?;
+        let gone: u64 = transaction
+            .prepare_cached("SELECT COALESCE(SUM(LENGTH(CAST(payload AS BLOB))), 0) FROM events WHERE sequence <= ?1")
+            .and_then(|mut sum| sum.query_row([sequence], |row| row.get(0)))
+            .map_err(failed)?;
+        transaction
+            .prepare_cached("DELETE FROM events WHERE sequence <= ?1")
+            .and_then(|mut delete| delete.execute([sequence]))
+            .map_err(failed)?;
+        transaction.commit().map_err(failed)?;
+        self.bytes = self.bytes.saturating_sub(gone);
+        Ok(())
+    }
+
+    fn extent(&mut self) -> Result<(u64, u64), JournalError> {
+        // sqlite_sequence knows the last number given even when all events are gone.
+        let last = self
+            .db
+            .prepare_cached("SELECT COALESCE(MAX(seq), 0) FROM sqlite_sequence WHERE name = 'events'")
+            .and_then(|mut last| last.query_row([], |row| row.get(0)))
+            .map_err(failed)?;
+        Ok((self.bytes, last))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Seek, SeekFrom, Write};
+
+    use super::*;
+    use crate::event::{Event, EventBody, MailboxKey, MonitorState};
+    use crate::messages::Batch;
+
+    fn entry(id: &str, uid_next: Option<u32>) -> Entry {
+        let body = EventBody::MonitorState(MonitorState::Started);
+        let event = Event { at: Timestamp::UNIX_EPOCH, id: id.to_owned(), account: None, body };
+        let key = MailboxKey { account: "a".into(), mailbox: MailboxName::inbox() };
+        let checkpoint =
+            uid_next.map(|next| Checkpoint { key, cursor: Cursor::baseline(7, next, Some(u64::from(next))) });
+        Entry::new(Batch { events: vec![event], checkpoint })
+    }
+
+    fn open(dir: &Path) -> Result<(SqliteJournal, StateOrigin), OpenError> {
+        SqliteJournal::open(dir, false, false)
+    }
+
+    #[test]
+    fn events_and_cursors_survive_a_process_that_just_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut journal, origin) = open(dir.path()).unwrap();
+        assert_eq!(origin, StateOrigin::New);
+        journal.lanes(&["out".to_owned()]).unwrap();
+        let receipts = journal.commit(&[entry("one", Some(5)), entry("two", None)], &[]).unwrap();
+        assert_eq!(receipts[0].cursor().map(|cursor| cursor.uid_next), Some(5));
+        assert_eq!(receipts[1].sequences(), Some(2..=2));
+        let copy = tempfile::tempdir().unwrap();
+        for file in fs::read_dir(dir.path()).unwrap() {
+            let file = file.unwrap();
+            fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
+        }
+        let (mut journal, origin) = open(copy.path()).unwrap();
+        assert_eq!(origin, StateOrigin::Existing);
+        assert_eq!(journal.cursors(&"a".into()).unwrap()[0].1, Cursor::baseline(7, 5, Some(5)));
+        let ids = |events: Vec<JournalledEvent>| events.into_iter().map(|e| e.event.id).collect::<Vec<_>>();
+        assert_eq!(ids(journal.pending(0, 10).unwrap()), ["one", "two"]);
+        assert_eq!(ids(journal.pending(1, 10).unwrap()), ["two"]);
+    }
+
+    #[test]
+    fn numbers_are_never_given_twice() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut journal, _) = open(dir.path()).unwrap();
+        journal.commit(&[entry("one", None)], &[]).unwrap();
+        journal.forget(1).unwrap();
+        assert_eq!(journal.extent().unwrap(), (0, 1));
+        drop(journal);
+        let (mut journal, _) = open(dir.path()).unwrap();
+        assert_eq!(journal.commit(&[entry("two", None)], &[]).unwrap()[0].sequences(), Some(2..=2));
+    }
+
+    #[test]
+    fn the_newest_epoch_counts_and_the_old_one_is_kept() {
+        let mut journal = SqliteJournal::in_memory().unwrap();
+        let key = MailboxKey { account: "a".into(), mailbox: MailboxName::inbox() };
+        for validity in [1, 2] {
+            let cursor = Cursor::baseline(validity, 10, None);
+            let checkpoint = Some(Checkpoint { key: key.clone(), cursor });
+            journal.commit(&[Entry::new(Batch { events: Vec::new(), checkpoint })], &[]).unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+        let cursors = journal.cursors(&"a".into()).unwrap();
+        assert_eq!(cursors.iter().map(|(_, cursor)| cursor.uid_validity).collect::<Vec<_>>(), [2]);
+        let kept: i64 = journal.db.query_row("SELECT COUNT(*) FROM cursors", [], |row| row.get(0)).unwrap();
+        assert_eq!(kept, 2);
+    }
+
+    #[test]
+    fn lanes_keep_their_place_and_old_ones_go() {
+        let mut journal = SqliteJournal::in_memory().unwrap();
+        let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+        journal.lanes(&names(&["file", "gone"])).unwrap();
+        let file = Some(FileEnd { generation: "1:2".to_owned(), offset: 99 });
+        let position = LanePosition { sequence: 4, file };
+        journal.commit(&[], &[("file".to_owned(), position.clone())]).unwrap();
+        assert_eq!(journal.lanes(&names(&["file", "new"])).unwrap(), [position, LanePosition::default()]);
+    }
+
+    #[test]
+    fn damage_is_found_at_the_start_and_never_taken_for_a_new_state() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("journal.db"), "").unwrap();
+        assert!(matches!(open(dir.path()), Err(OpenError::Damaged { .. })));
+        let (_, origin) = SqliteJournal::open(dir.path(), false, true).unwrap();
+        assert_eq!(origin, StateOrigin::New);
+        let aside = fs::read_dir(dir.path()).unwrap().filter_map(Result::ok);
+        assert!(aside.map(|file| file.file_name()).any(|name| name.to_string_lossy().contains("damaged-")));
+    }
+
+    #[test]
+    fn a_flipped_bit_in_an_event_is_not_sent_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut journal, _) = open(dir.path()).unwrap();
+        journal.commit(&[entry("a-rather-unique-id", None)], &[]).unwrap();
+        journal.db.pragma_update(None, "wal_checkpoint", "TRUNCATE").unwrap();
+        drop(journal);
+        let path = dir.path().join("journal.db");
+        let mut file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).unwrap();
+        let at = bytes.windows(18).position(|window| window == b"a-rather-unique-id").unwrap();
+        file.seek(SeekFrom::Start(at as u64)).unwrap();
+        file.write_all(b"b").unwrap();
+        let (mut journal, _) = open(dir.path()).unwrap();
+        assert!(matches!(journal.pending(0, 10), Err(JournalError::Failed(_))));
+    }
+
+    #[test]
+    fn state_that_is_required_must_be_there() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(matches!(SqliteJournal::open(dir.path(), true, false), Err(OpenError::NoState { .. })));
+    }
+}

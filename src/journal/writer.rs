@@ -1,0 +1,363 @@
+//! The journal's own thread: groups what comes while a commit runs into the next one, and answers with receipts.
+
+use std::collections::VecDeque;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use log::{error, warn};
+use tokio::sync::{oneshot, watch};
+
+use super::{Entry, Journal, JournalError, JournalledEvent, LanePosition, Receipt};
+use crate::event::{AccountId, Cursor, Event, EventBody, MailboxName, MonitorState};
+use crate::event_id;
+use crate::messages::{Batch, Undelivered};
+use crate::sink::aggregate::Group;
+
+/// Between tries when the disk is full.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// Where to ask the writer; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct JournalHandle {
+    requests: Sender<Request>,
+    /// The last sequence that is durable.
+    news: watch::Receiver<u64>,
+}
+
+/// What the writer has to know of a lane.
+#[derive(Clone, Debug)]
+pub struct LaneSpec {
+    /// The output's name.
+    pub name: String,
+    /// Whether events wait for it.
+    pub required: bool,
+    /// If not: the most that wait.
+    pub queue_max_events: u64,
+}
+
+#[derive(Debug)]
+enum Request {
+    Commit { entry: Entry, answer: oneshot::Sender<Result<Receipt, Undelivered>> },
+    Delivered { lane: usize, position: LanePosition, answer: oneshot::Sender<Result<(), JournalError>> },
+    Cursors { account: AccountId, answer: oneshot::Sender<Result<Vec<(MailboxName, Cursor)>, JournalError>> },
+    Pending { after: u64, most: usize, answer: oneshot::Sender<Result<Vec<JournalledEvent>, JournalError>> },
+    Undelivered { answer: oneshot::Sender<u64> },
+}
+
+impl JournalHandle {
+    /// Starts the writer's thread. `failed` hears of a failure that cannot be survived.
+    ///
+    /// # Errors
+    /// When the lanes cannot be set up, or there is no thread to be had.
+    pub fn start(
+        mut journal: impl Journal + 'static,
+        lanes: Vec<LaneSpec>,
+        max_bytes: u64,
+        failed: impl FnOnce(JournalError) + Send + 'static,
+    ) -> Result<(Self, Vec<LanePosition>), JournalError> {
+        let names: Vec<_> = lanes.iter().map(|lane| lane.name.clone()).collect();
+        let positions = journal.lanes(&names)?;
+        let (bytes, last) = journal.extent()?;
+        let (requests, inbox) = channel();
+        let (told, news) = watch::channel(last);
+        let lanes = lanes.into_iter().zip(positions.clone()).collect();
+        let writer = Writer { journal, lanes, max_bytes, bytes, last, told, waiting: VecDeque::new(), full: false, forgotten: 0 };
+        std::thread::Builder::new()
+            .name("journal".to_owned())
+            .spawn(move || {
+                if let Err(error) = writer.run(&inbox) {
+                    failed(error);
+                }
+            })
+            .map_err(|error| JournalError::Failed(error.to_string()))?;
+        Ok((Self { requests, news }, positions))
+    }
+
+    /// Makes an entry durable.
+    ///
+    /// # Errors
+    /// When the journal has failed, or is closed.
+    pub async fn commit(&self, entry: Entry) -> Result<Receipt, Undelivered> {
+        let (answer, answered) = oneshot::channel();
+        self.requests.send(Request::Commit { entry, answer }).map_err(|_| Undelivered::JournalFailed)?;
+        answered.await.unwrap_or(Err(Undelivered::JournalFailed))
+    }
+
+    /// The cursors of an account's mailboxes.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub async fn cursors(&self, account: &AccountId) -> Result<Vec<(MailboxName, Cursor)>, JournalError> {
+        let account = account.clone();
+        self.ask(|answer| Request::Cursors { account, answer }).await?
+    }
+
+    /// The next `most` events after a position.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub async fn pending(&self, after: u64, most: usize) -> Result<Vec<JournalledEvent>, JournalError> {
+        self.ask(|answer| Request::Pending { after, most, answer }).await?
+    }
+
+    /// An output took everything up to `position`.
+    ///
+    /// # Errors
+    /// When the journal cannot be written.
+    pub async fn delivered(&self, lane: usize, position: LanePosition) -> Result<(), JournalError> {
+        self.ask(|answer| Request::Delivered { lane, position, answer }).await?
+    }
+
+    /// How many events some required output still lacks.
+    pub async fn undelivered(&self) -> u64 {
+        self.ask(|answer| Request::Undelivered { answer }).await.unwrap_or_default()
+    }
+
+    /// Tells when there are new events: the last sequence that is durable.
+    pub fn news(&self) -> watch::Receiver<u64> {
+        self.news.clone()
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, JournalError> {
+        let (answer, answered) = oneshot::channel();
+        self.requests.send(request(answer)).map_err(|_| JournalError::Closed)?;
+        answered.await.map_err(|_| JournalError::Closed)
+    }
+}
+
+struct Writer<J> {
+    journal: J,
+    lanes: Vec<(LaneSpec, LanePosition)>,
+    max_bytes: u64,
+    bytes: u64,
+    last: u64,
+    told: watch::Sender<u64>,
+    /// Entries that have to wait for room.
+    waiting: VecDeque<(Entry, oneshot::Sender<Result<Receipt, Undelivered>>)>,
+    full: bool,
+    /// Events up to here are gone already.
+    forgotten: u64,
+}
+
+#[derive(Default)]
+struct Round {
+    entries: Vec<Entry>,
+    receivers: Vec<oneshot::Sender<Result<Receipt, Undelivered>>>,
+    positions: Vec<(usize, LanePosition)>,
+    position_receivers: Vec<oneshot::Sender<Result<(), JournalError>>>,
+    group: Group,
+}
+
+impl<J: Journal> Writer<J> {
+    fn run(mut self, inbox: &Receiver<Request>) -> Result<(), JournalError> {
+        let mut blocked = false;
+        loop {
+            let request = if blocked {
+                match inbox.recv_timeout(RETRY) {
+                    Ok(request) => Some(request),
+                    Err(RecvTimeoutError::Timeout) => None,
+                    Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                }
+            } else {
+                match inbox.recv() {
+                    Ok(request) => Some(request),
+                    Err(_) => return Ok(()),
+                }
+            };
+            let mut round = Round::default();
+            let mut next = request;
+            while let Some(request) = next {
+                self.take(request, &mut round);
+                next = if round.group.is_full() { None } else { inbox.try_recv().ok() };
+            }
+            blocked = self.finish(round)?;
+        }
+    }
+
+    fn take(&mut self, request: Request, round: &mut Round) {
+        match request {
+            Request::Commit { entry, answer } => {
+                round.group.add(entry.len(), entry.bytes());
+                self.waiting.push_back((entry, answer));
+            }
+            Request::Delivered { lane, position, answer } => {
+                round.positions.push((lane, position));
+                round.position_receivers.push(answer);
+            }
+            Request::Cursors { account, answer } => drop(answer.send(self.journal.cursors(&account))),
+            Request::Pending { after, most, answer } => drop(answer.send(self.journal.pending(after, most))),
+            Request::Undelivered { answer } => drop(answer.send(self.undelivered())),
+        }
+    }
+
+    /// Commits the round; whether something has to wait for the disk.
+    fn finish(&mut self, mut round: Round) -> Result<bool, JournalError> {
+        self.admit(&mut round);
+        if round.entries.is_empty() && round.positions.is_empty() {
+            return Ok(false);
+        }
+        let positions: Vec<_> = round
+            .positions
+            .iter()
+            .filter_map(|(lane, position)| Some((self.lanes.get(*lane)?.0.name.clone(), position.clone())))
+            .collect();
+        match self.journal.commit(&round.entries, &positions) {
+            Ok(receipts) => self.committed(round, receipts).map(|()| false),
+            Err(JournalError::DiskFull) => {
+                warn!("the journal's disk is full: nothing is fetched until there is room");
+                for (entry, answer) in round.entries.into_iter().zip(round.receivers).rev() {
+                    self.waiting.push_front((entry, answer));
+                }
+                for answer in round.position_receivers {
+                    let _ = answer.send(Err(JournalError::DiskFull));
+                }
+                Ok(true)
+            }
+            Err(failure) => {
+                error!("{failure}");
+                for answer in round.receivers {
+                    let _ = answer.send(Err(Undelivered::JournalFailed));
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    /// What waits may go in while there is room. Cursors without events need none.
+    fn admit(&mut self, round: &mut Round) {
+        let mut bytes = self.bytes;
+        let mut kept = VecDeque::new();
+        for (entry, answer) in self.waiting.drain(..) {
+            if entry.is_empty() || bytes < self.max_bytes {
+                bytes += entry.bytes();
+                round.entries.push(entry);
+                round.receivers.push(answer);
+            } else {
+                kept.push_back((entry, answer));
+            }
+        }
+        self.waiting = kept;
+        let full = !self.waiting.is_empty();
+        if full != self.full {
+            self.full = full;
+            let state = if full { MonitorState::JournalFull } else { MonitorState::JournalOk };
+            warn!("{}: {} of {} bytes wait for an output", state.as_str(), self.bytes, self.max_bytes);
+            let body = EventBody::MonitorState(state);
+            let event = Event { at: Timestamp::now(), id: event_id::fresh(), account: None, body };
+            round.entries.push(Entry::new(Batch { events: vec![event], checkpoint: None }));
+        }
+    }
+
+    fn committed(&mut self, round: Round, receipts: Vec<Receipt>) -> Result<(), JournalError> {
+        for (lane, position) in round.positions {
+            if let Some((_, known)) = self.lanes.get_mut(lane) {
+                *known = position;
+            }
+        }
+        if let Some(last) = receipts.iter().filter_map(Receipt::sequences).map(|range| *range.end()).max() {
+            self.last = self.last.max(last);
+        }
+        for (answer, receipt) in round.receivers.into_iter().zip(receipts) {
+            let _ = answer.send(Ok(receipt));
+        }
+        for answer in round.position_receivers {
+            let _ = answer.send(Ok(()));
+        }
+        self.prune()?;
+        self.told.send_if_modified(|told| std::mem::replace(told, self.last) != self.last);
+        Ok(())
+    }
+
+    /// Forgets what all lanes have. A lane that is not required holds back only so much.
+    fn prune(&mut self) -> Result<(), JournalError> {
+        let last = self.last;
+        let held = self.lanes.iter().map(|(spec, position)| match spec.required {
+            true => position.sequence,
+            false => position.sequence.max(last.saturating_sub(spec.queue_max_events)),
+        });
+        let taken = held.min().unwrap_or(last);
+        if taken > self.forgotten {
+            match self.journal.forget(taken) {
+                Ok(()) => self.forgotten = taken,
+                // What is not forgotten now is forgotten next time.
+                Err(JournalError::DiskFull) => {}
+                Err(failure) => return Err(failure),
+            }
+        }
+        self.bytes = self.journal.extent()?.0;
+        Ok(())
+    }
+
+    fn undelivered(&self) -> u64 {
+        let required = self.lanes.iter().filter(|(spec, _)| spec.required);
+        required.map(|(_, position)| self.last.saturating_sub(position.sequence)).max().unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::sqlite::SqliteJournal;
+
+    fn entry(id: &str) -> Entry {
+        let body = EventBody::MonitorState(MonitorState::Started);
+        let event = Event { at: Timestamp::UNIX_EPOCH, id: id.to_owned(), account: None, body };
+        Entry::new(Batch { events: vec![event], checkpoint: None })
+    }
+
+    fn start(max_bytes: u64, required: bool, queue: u64) -> JournalHandle {
+        let lane = LaneSpec { name: "out".to_owned(), required, queue_max_events: queue };
+        let journal = SqliteJournal::in_memory().unwrap();
+        JournalHandle::start(journal, vec![lane], max_bytes, |_| {}).unwrap().0
+    }
+
+    async fn pending(journal: &JournalHandle) -> Vec<String> {
+        let events = journal.pending(0, 100).await.unwrap();
+        let name = |event: JournalledEvent| match event.event.body {
+            EventBody::MonitorState(MonitorState::Started) => event.event.id,
+            body => format!("{body:?}"),
+        };
+        events.into_iter().map(name).collect()
+    }
+
+    #[tokio::test]
+    async fn a_receipt_comes_with_the_numbers_and_the_lanes_are_told() {
+        let journal = start(1 << 20, true, 0);
+        let mut news = journal.news();
+        let receipt = journal.commit(entry("one")).await.unwrap();
+        assert_eq!(receipt.sequences(), Some(1..=1));
+        news.changed().await.unwrap();
+        assert_eq!(*news.borrow(), 1);
+        assert_eq!(journal.undelivered().await, 1);
+        journal.delivered(0, LanePosition { sequence: 1, file: None }).await.unwrap();
+        assert_eq!((pending(&journal).await.len(), journal.undelivered().await), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_full_journal_holds_the_receipt_back_until_there_is_room() {
+        let journal = start(10, true, 0);
+        journal.commit(entry("one")).await.unwrap();
+        let handle = journal.clone();
+        let mut second = tokio::spawn(async move { handle.commit(entry("two")).await });
+        // The full journal says so itself, as an event.
+        let mut news = journal.news();
+        while pending(&journal).await.len() < 2 {
+            news.changed().await.unwrap();
+        }
+        assert!(futures::poll!(&mut second).is_pending());
+        journal.delivered(0, LanePosition { sequence: 2, file: None }).await.unwrap();
+        assert!(second.await.unwrap().is_ok());
+        let left = pending(&journal).await;
+        assert!(left.contains(&"two".to_owned()) && left.iter().any(|e| e.contains("JournalOk")), "{left:?}");
+    }
+
+    #[tokio::test]
+    async fn a_lane_that_is_not_required_holds_back_only_so_much() {
+        let journal = start(1 << 20, false, 2);
+        for id in ["one", "two", "three", "four"] {
+            journal.commit(entry(id)).await.unwrap();
+        }
+        assert_eq!(pending(&journal).await, ["three", "four"]);
+    }
+}

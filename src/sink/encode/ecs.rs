@@ -1,0 +1,412 @@
+//! The canonical line: one nested ECS object, keys in a fixed order, absent rather than null.
+
+use jiff::Timestamp;
+
+use super::{EncoderSettings, words};
+use crate::event::{
+    AccountState, Address, Event, EventBody, MailboxGap, MailboxReset, NewMessage, Role, StateChange, Trouble,
+};
+use crate::event_id;
+use crate::text::{json_string, shortened};
+
+pub(super) fn line(settings: &EncoderSettings, sequence: u64, event: &Event, out: &mut Vec<u8>) {
+    let start = out.len();
+    let writer = Writer { settings, sequence, event };
+    writer.whole(event, &[], out);
+    if out.len() - start <= settings.max_bytes {
+        return;
+    }
+    let mut smaller = event.clone();
+    let mut cut = Vec::new();
+    for shorten in SHORTENING {
+        if let Some(field) = shorten(&mut smaller) {
+            cut.push(field);
+            out.truncate(start);
+            writer.whole(&smaller, &cut, out);
+            if out.len() - start <= settings.max_bytes {
+                return;
+            }
+        }
+    }
+    out.truncate(start);
+    writer.ids_only(out);
+}
+
+/// What is given up, in this order; `None` where there is nothing to give up.
+const SHORTENING: [fn(&mut Event) -> Option<&'static str>; 7] = [
+    |event| with(event, |m| !std::mem::take(&mut m.summary.headers).is_empty(), "idlewatch.message.headers"),
+    |event| with(event, |m| truncate(&mut m.summary.attachments, 5), "email.attachments"),
+    |event| with(event, |m| lists(m, 20), "email.to.address"),
+    |event| with(event, |m| lists(m, 5), "email.to.address"),
+    |event| with(event, |m| truncate(&mut m.summary.in_reply_to, 0), "idlewatch.message.in_reply_to"),
+    |event| {
+        with(
+            event,
+            |m| m.summary.subject.as_mut().is_some_and(|s| s.len() > 256 && { *s = shortened(s, 256); true }),
+            "email.subject",
+        )
+    },
+    |event| {
+        let account = event.account.as_mut()?;
+        let labels = !account.labels.is_empty();
+        std::sync::Arc::make_mut(account).labels.clear();
+        labels.then_some("labels")
+    },
+];
+
+fn with(event: &mut Event, cut: impl FnOnce(&mut NewMessage) -> bool, field: &'static str) -> Option<&'static str> {
+    match &mut event.body {
+        EventBody::MessageNew(message) => cut(message).then_some(field),
+        _ => None,
+    }
+}
+
+fn truncate<T>(list: &mut Vec<T>, most: usize) -> bool {
+    let longer = list.len() > most;
+    list.truncate(most);
+    longer
+}
+
+fn lists(message: &mut NewMessage, most: usize) -> bool {
+    let summary = &mut message.summary;
+    let lists = [&mut summary.from, &mut summary.to, &mut summary.cc, &mut summary.bcc, &mut summary.reply_to];
+    lists.into_iter().fold(false, |cut, list| truncate(list, most) || cut)
+}
+
+/// Writes one JSON object.
+struct Object<'a> {
+    out: &'a mut Vec<u8>,
+    empty: bool,
+}
+
+impl<'a> Object<'a> {
+    fn new(out: &'a mut Vec<u8>) -> Self {
+        out.push(b'{');
+        Self { out, empty: true }
+    }
+
+    fn key(&mut self, key: &str) {
+        if !std::mem::replace(&mut self.empty, false) {
+            self.out.push(b',');
+        }
+        json_string(key, self.out);
+        self.out.push(b':');
+    }
+
+    fn text(&mut self, key: &str, text: &str) {
+        self.key(key);
+        json_string(text, self.out);
+    }
+
+    /// Absent where there is nothing to say.
+    fn maybe(&mut self, key: &str, text: Option<&str>) {
+        if let Some(text) = text.filter(|text| !text.is_empty()) {
+            self.text(key, text);
+        }
+    }
+
+    fn number(&mut self, key: &str, number: u64) {
+        self.key(key);
+        self.out.extend_from_slice(number.to_string().as_bytes());
+    }
+
+    fn maybe_number(&mut self, key: &str, number: Option<u64>) {
+        if let Some(number) = number {
+            self.number(key, number);
+        }
+    }
+
+    fn time(&mut self, key: &str, at: Option<Timestamp>) {
+        if let Some(at) = at {
+            self.text(key, &time(at));
+        }
+    }
+
+    /// The caller decides whether an empty list says something.
+    fn texts<'t>(&mut self, key: &str, texts: impl IntoIterator<Item = &'t str>) {
+        self.key(key);
+        self.out.push(b'[');
+        for (i, text) in texts.into_iter().enumerate() {
+            if i > 0 {
+                self.out.push(b',');
+            }
+            json_string(text, self.out);
+        }
+        self.out.push(b']');
+    }
+
+    fn some_texts(&mut self, key: &str, texts: &[String]) {
+        if !texts.is_empty() {
+            self.texts(key, texts.iter().map(String::as_str));
+        }
+    }
+
+    fn object(&mut self, key: &str, fill: impl FnOnce(&mut Object<'_>)) {
+        self.key(key);
+        let mut object = Object::new(self.out);
+        fill(&mut object);
+        object.end();
+    }
+
+    fn end(self) {
+        self.out.push(b'}');
+    }
+}
+
+/// RFC 3339, UTC, three decimals.
+fn time(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
+}
+
+struct Writer<'a> {
+    settings: &'a EncoderSettings,
+    sequence: u64,
+    event: &'a Event,
+}
+
+impl Writer<'_> {
+    fn whole(&self, event: &Event, cut: &[&'static str], out: &mut Vec<u8>) {
+        let level = words::level(event);
+        let mut line = Object::new(out);
+        line.text("@timestamp", &time(event.at));
+        line.text("level", level);
+        line.text("message", &words::message(event));
+        line.object("ecs", |ecs| ecs.text("version", "8.17.0"));
+        line.object("event", |o| self.event(event, o));
+        line.object("service", |service| service.text("name", "idlewatch"));
+        line.object("idlewatch", |o| self.idlewatch(event, cut, o));
+        if let Some(account) = &event.account {
+            line.object("user", |user| user.text("name", &account.user));
+            line.object("server", |server| {
+                server.text("address", &account.host);
+                server.number("port", u64::from(account.port));
+            });
+        }
+        match &event.body {
+            EventBody::MessageNew(message) => line.object("email", |email| self.email(event, message, email)),
+            EventBody::AccountState(change) => {
+                if let Some(trouble) = &change.trouble {
+                    line.object("error", |error| self::error(trouble, error));
+                }
+            }
+            _ => {}
+        }
+        if let Some(account) = event.account.as_ref().filter(|account| !account.labels.is_empty()) {
+            line.object("labels", |labels| {
+                for (key, value) in &account.labels {
+                    labels.text(key, value);
+                }
+            });
+        }
+        line.object("log", |log| log.text("level", level));
+        line.end();
+    }
+
+    /// The last resort: who, where, which.
+    fn ids_only(&self, out: &mut Vec<u8>) {
+        let mut event = self.event.clone();
+        if let EventBody::MessageNew(message) = &mut event.body {
+            message.summary = crate::event::MessageSummary {
+                size: message.summary.size,
+                received_at: message.summary.received_at,
+                ..Default::default()
+            };
+            message.mailbox = shortened(message.mailbox.as_str(), 256).as_str().into();
+        }
+        if let Some(account) = event.account.as_mut() {
+            let account = std::sync::Arc::make_mut(account);
+            account.labels.clear();
+            account.user = shortened(&account.user, 64);
+            account.host = shortened(&account.host, 128);
+        }
+        self.whole(&event, &["message"], out);
+    }
+
+    fn event(&self, event: &Event, o: &mut Object<'_>) {
+        o.text("kind", "event");
+        let (categories, dataset): (&[&str], _) = match &event.body {
+            EventBody::MessageNew(_) => (&["email"], "idlewatch.message"),
+            EventBody::AccountState(change) if is_auth(change) => (&["email", "authentication"], "idlewatch.account"),
+            EventBody::AccountState(_) => (&["email"], "idlewatch.account"),
+            EventBody::MailboxReset(_) | EventBody::MailboxGap(_) => (&["email"], "idlewatch.mailbox"),
+            EventBody::MonitorState(_) => (&["email"], "idlewatch.monitor"),
+        };
+        o.texts("category", categories.iter().copied());
+        o.texts("type", ["info"]);
+        o.text("action", event.body.action().as_str());
+        o.text("id", &event.id);
+        o.text("module", "idlewatch");
+        o.text("dataset", dataset);
+        o.number("sequence", self.sequence);
+        if let EventBody::AccountState(change) = &event.body
+            && change.trouble.is_some()
+        {
+            o.text("outcome", "failure");
+        }
+    }
+
+    fn idlewatch(&self, event: &Event, cut: &[&'static str], o: &mut Object<'_>) {
+        o.text("schema", "1.0");
+        o.text("instance", &self.settings.instance);
+        if let Some(account) = &event.account {
+            o.object("account", |o| {
+                o.text("id", account.id.as_str());
+                if let EventBody::AccountState(change) = &event.body {
+                    state(change, o);
+                }
+            });
+        }
+        match &event.body {
+            EventBody::MessageNew(message) => self::message(message, cut, o),
+            EventBody::AccountState(change) => {
+                if let Some(name) = &change.mailbox {
+                    o.object("mailbox", |o| o.text("name", name.as_str()));
+                }
+            }
+            EventBody::MailboxReset(reset) => self::reset(reset, o),
+            EventBody::MailboxGap(gap) => self::gap(gap, o),
+            EventBody::MonitorState(state) => o.object("monitor", |o| o.text("state", state.as_str())),
+        }
+    }
+
+    fn email(&self, event: &Event, message: &NewMessage, o: &mut Object<'_>) {
+        let summary = &message.summary;
+        if let Some(account) = &event.account {
+            o.text("local_id", &event_id::local_id(&account.id, &message.mailbox, message.uid_validity, message.uid));
+        }
+        o.maybe("message_id", summary.message_id.as_deref());
+        o.maybe("subject", summary.subject.as_deref());
+        addresses("from", &summary.from, o);
+        if let Some(sender) = &summary.sender {
+            o.object("sender", |o| o.text("address", &sender.address));
+        }
+        addresses("reply_to", &summary.reply_to, o);
+        addresses("to", &summary.to, o);
+        addresses("cc", &summary.cc, o);
+        addresses("bcc", &summary.bcc, o);
+        o.maybe("content_type", summary.content_type.as_deref());
+        o.time("origination_timestamp", summary.sent_at);
+        o.time("delivery_timestamp", summary.received_at);
+        o.text("direction", if message.role == Some(Role::Sent) { "outbound" } else { "inbound" });
+        if summary.attachments.is_empty() {
+            return;
+        }
+        o.key("attachments");
+        o.out.push(b'[');
+        for (i, attachment) in summary.attachments.iter().enumerate() {
+            if i > 0 {
+                o.out.push(b',');
+            }
+            let mut entry = Object::new(o.out);
+            entry.object("file", |file| {
+                let name = attachment.name.as_deref();
+                file.maybe("name", name);
+                let extension = name.and_then(|name| name.rsplit_once('.')).map(|(_, extension)| extension);
+                file.maybe("extension", extension.filter(|e| e.len() <= 16).map(str::to_lowercase).as_deref());
+                file.maybe("mime_type", Some(&attachment.mime_type));
+                file.maybe_number("size", attachment.size);
+            });
+            entry.end();
+        }
+        o.out.push(b']');
+    }
+}
+
+fn is_auth(change: &StateChange) -> bool {
+    change.state == AccountState::AuthFailed
+}
+
+fn addresses(key: &str, list: &[Address], o: &mut Object<'_>) {
+    if !list.is_empty() {
+        o.object(key, |o| o.texts("address", list.iter().map(|address| address.address.as_str())));
+    }
+}
+
+fn error(trouble: &Trouble, o: &mut Object<'_>) {
+    o.text("type", trouble.error_type.as_str());
+    o.maybe("code", trouble.code.as_deref());
+    o.maybe("message", Some(&trouble.message));
+}
+
+fn state(change: &StateChange, o: &mut Object<'_>) {
+    o.text("state", change.state.as_str());
+    o.text("previous_state", change.previous.as_str());
+    o.maybe_number("attempt", Some(u64::from(change.attempt)).filter(|&n| n > 0));
+    o.maybe_number("retry_in_ms", change.retry_in_ms);
+    o.time("last_proven_alive", change.last_proven_alive);
+}
+
+fn mailbox(name: &str, role: Option<Role>, messages: Option<u32>, o: &mut Object<'_>) {
+    o.object("mailbox", |o| {
+        o.text("name", name);
+        o.maybe("role", role.map(Role::as_str));
+        o.maybe_number("messages", messages.map(u64::from));
+    });
+}
+
+fn message(message: &NewMessage, cut: &[&'static str], o: &mut Object<'_>) {
+    let summary = &message.summary;
+    mailbox(message.mailbox.as_str(), message.role, message.messages, o);
+    o.object("imap", |o| {
+        o.number("uid_validity", u64::from(message.uid_validity));
+        o.number("uid", u64::from(message.uid));
+        if let Some(flags) = &summary.flags {
+            o.texts("flags", flags.iter().map(String::as_str));
+        }
+        o.maybe("modseq", summary.modseq.map(|modseq| modseq.to_string()).as_deref());
+        o.maybe("email_id", summary.email_id.as_deref());
+        o.maybe("thread_id", summary.thread_id.as_deref());
+    });
+    o.text("source", message.source.as_str());
+    if message.epoch_changed {
+        o.key("epoch_changed");
+        o.out.extend_from_slice(b"true");
+    }
+    o.maybe_number("recipient_count", Some(u64::from(summary.recipient_count)).filter(|&n| n > 0));
+    let mut truncated: Vec<&str> = summary.truncated.iter().map(String::as_str).collect();
+    truncated.extend(cut.iter().copied().filter(|field| !summary.truncated.iter().any(|known| known == field)));
+    truncated.dedup();
+    if !truncated.is_empty() {
+        o.texts("truncated", truncated);
+    }
+    o.some_texts("decode_errors", &summary.decode_errors);
+    o.object("message", |o| {
+        o.maybe_number("size", summary.size);
+        o.some_texts("in_reply_to", &summary.in_reply_to);
+        o.maybe_number("references_count", summary.references_count.map(u64::from));
+        let names: Vec<_> = summary.from.iter().filter_map(|from| from.name.clone()).collect();
+        o.some_texts("from_name", &names);
+        o.maybe("list_id", summary.list_id.as_deref());
+        if !summary.headers.is_empty() {
+            o.object("headers", |o| {
+                for (name, values) in &summary.headers {
+                    o.some_texts(name, values);
+                }
+            });
+        }
+    });
+    o.maybe("from", summary.from.first().map(|from| from.address.as_str()));
+}
+
+fn reset(reset: &MailboxReset, o: &mut Object<'_>) {
+    mailbox(reset.mailbox.as_str(), reset.role, None, o);
+    o.object("imap", |o| {
+        o.number("uid_validity", u64::from(reset.uid_validity));
+        o.number("uid_validity_previous", u64::from(reset.uid_validity_previous));
+        o.number("uid_next", u64::from(reset.uid_next));
+    });
+}
+
+fn gap(gap: &MailboxGap, o: &mut Object<'_>) {
+    mailbox(gap.mailbox.as_str(), gap.role, None, o);
+    o.object("imap", |o| o.number("uid_validity", u64::from(gap.uid_validity)));
+    o.object("gap", |o| {
+        o.time("since", gap.since);
+        o.time("until", gap.until);
+        o.maybe_number("uid_first", gap.uid_first.map(u64::from));
+        o.maybe_number("uid_last", gap.uid_last.map(u64::from));
+        o.maybe_number("recovered", gap.recovered);
+        o.maybe_number("lost", gap.lost);
+        o.text("reason", gap.reason.as_str());
+    });
+}

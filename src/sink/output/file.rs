@@ -1,0 +1,230 @@
+//! A file that is appended to: every event in it exactly once, whatever happens to the process.
+//!
+//! The journal remembers which file it was (device and inode) and where it ended once a batch was written and synced.
+//! What lies behind that end was written by a process that did not live to say so: it is cut off and written again.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use log::{info, warn};
+
+use super::OutputError;
+use crate::journal::FileEnd;
+
+/// The file.
+#[derive(Debug)]
+pub struct FileOutput {
+    path: PathBuf,
+    /// `None` after a failure, or when it is to be opened anew.
+    file: Option<File>,
+    end: FileEnd,
+}
+
+impl FileOutput {
+    /// Opens `path` and mends what a crash left behind `known`; a tail longer than `most` is no crash's: that file is
+    /// kept aside, and `true` says so.
+    ///
+    /// # Errors
+    /// Where it cannot be opened, or its directory is not there.
+    pub fn open(path: PathBuf, known: Option<&FileEnd>, most: u64) -> Result<(Self, bool), OutputError> {
+        let failed = |cause| OutputError::Io { path: path.clone(), cause };
+        let (file, mut end) = append(&path).map_err(failed)?;
+        let mut restored = false;
+        if let Some(known) = known.filter(|known| known.generation == end.generation) {
+            let tail = end.offset.saturating_sub(known.offset);
+            if tail > most {
+                let aside = orphan(&path);
+                warn!("{} goes on {tail} bytes behind what the journal knows of: kept as {}", path.display(), aside.display());
+                fs::rename(&path, &aside).map_err(failed)?;
+                let (file, end) = append(&path).map_err(failed)?;
+                return Ok((Self { path, file: Some(file), end }, true));
+            }
+            if tail > 0 {
+                info!("{}: {tail} bytes of an interrupted batch are written again", path.display());
+                file.set_len(known.offset).and_then(|()| file.sync_data()).map_err(failed)?;
+                end.offset = known.offset;
+            }
+            // Shorter than we left it: somebody truncated it, which is their right.
+            restored = false;
+        }
+        Ok((Self { path, file: Some(file), end }, restored))
+    }
+
+    /// The file and its end, as far as it is ours.
+    pub fn end(&self) -> FileEnd {
+        self.end.clone()
+    }
+
+    /// Opens the path anew before the next write: its file may have been renamed (logrotate).
+    pub fn reopen(&mut self) {
+        self.file = None;
+    }
+
+    /// Writes and syncs whole lines. File systems block, so not on the caller's thread.
+    ///
+    /// # Errors
+    /// Where they are not durable. The file is cut back then, and opened anew next time: after a failed fsync nobody
+    /// knows what the old descriptor's pages hold.
+    pub async fn write(&mut self, lines: Vec<u8>) -> Result<(), (OutputError, Vec<u8>)> {
+        let path = self.path.clone();
+        let file = self.file.take();
+        let end = self.end.clone();
+        let written = tokio::task::spawn_blocking(move || {
+            let written = append_lines(&path, file, end, &lines);
+            written.map_err(|cause| (OutputError::Io { path, cause }, lines))
+        });
+        match written.await {
+            Ok(Ok((file, end))) => {
+                self.file = Some(file);
+                self.end = end;
+                Ok(())
+            }
+            Ok(Err(error)) => Err(error),
+            Err(panic) => {
+                let cause = io::Error::other(panic.to_string());
+                Err((OutputError::Io { path: self.path.clone(), cause }, Vec::new()))
+            }
+        }
+    }
+}
+
+fn append(path: &Path) -> io::Result<(File, FileEnd)> {
+    let file = OpenOptions::new().append(true).create(true).mode(0o640).open(path)?;
+    let end = end_of(&file)?;
+    Ok((file, end))
+}
+
+fn end_of(file: &File) -> io::Result<FileEnd> {
+    let meta = file.metadata()?;
+    Ok(FileEnd { generation: generation(&meta), offset: meta.size() })
+}
+
+fn generation(meta: &fs::Metadata) -> String {
+    format!("{}:{}", meta.dev(), meta.ino())
+}
+
+fn orphan(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(format!(".orphan-{}", Timestamp::now().as_millisecond()));
+    path.with_file_name(name)
+}
+
+fn append_lines(path: &Path, file: Option<File>, end: FileEnd, lines: &[u8]) -> io::Result<(File, FileEnd)> {
+    let (mut file, end) = current(path, file, end)?;
+    let written = file.write_all(lines).and_then(|()| file.sync_data());
+    if let Err(error) = written {
+        // Half a batch must not stay; if this fails too, the next start does it.
+        let _ = file.set_len(end.offset);
+        return Err(error);
+    }
+    let offset = end.offset + lines.len() as u64;
+    Ok((file, FileEnd { offset, ..end }))
+}
+
+/// The file at `path`: the one we have, unless it was renamed, removed or truncated meanwhile.
+fn current(path: &Path, file: Option<File>, end: FileEnd) -> io::Result<(File, FileEnd)> {
+    let same = |meta: &fs::Metadata| generation(meta) == end.generation && meta.size() == end.offset;
+    if let Some(file) = file
+        && fs::metadata(path).is_ok_and(|meta| same(&meta))
+    {
+        return Ok((file, end));
+    }
+    let (file, found) = append(path)?;
+    if found.generation == end.generation && found.offset > end.offset {
+        // Ours, with half a batch of a failed write behind it.
+        file.set_len(end.offset)?;
+        return Ok((file, end));
+    }
+    Ok((file, found))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOST: u64 = 1000;
+
+    fn open(path: &Path, known: Option<&FileEnd>) -> (FileOutput, bool) {
+        FileOutput::open(path.to_owned(), known, MOST).unwrap()
+    }
+
+    fn text(path: &Path) -> String {
+        fs::read_to_string(path).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_a_crash_left_is_cut_off_and_written_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("events.jsonl");
+        let (mut output, _) = open(&path, None);
+        output.write(b"one\n".to_vec()).await.unwrap();
+        let committed = output.end();
+        // Written, but the position was never stored; or torn in the middle of a line.
+        for tail in ["two\n", "tw", ""] {
+            fs::write(&path, format!("one\n{tail}")).unwrap();
+            let (mut output, restored) = open(&path, Some(&committed));
+            output.write(b"two\n".to_vec()).await.unwrap();
+            assert_eq!((text(&path).as_str(), restored), ("one\ntwo\n", false), "{tail:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_ahead_of_the_state_is_kept_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("events.jsonl");
+        let (mut output, _) = open(&path, None);
+        output.write(b"one\n".to_vec()).await.unwrap();
+        let yesterday = output.end();
+        output.write(vec![b'x'; 2000]).await.unwrap();
+        let (mut output, restored) = open(&path, Some(&yesterday));
+        output.write(b"new\n".to_vec()).await.unwrap();
+        assert!(restored);
+        assert_eq!(text(&path), "new\n");
+        let aside = fs::read_dir(dir.path()).unwrap().filter_map(Result::ok).find(|f| f.path() != path).unwrap();
+        assert_eq!(aside.metadata().unwrap().len(), 2004);
+    }
+
+    #[tokio::test]
+    async fn a_renamed_file_is_left_and_a_new_one_begun() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, rotated) = (dir.path().join("events.jsonl"), dir.path().join("events.jsonl.1"));
+        let (mut output, _) = open(&path, None);
+        output.write(b"one\n".to_vec()).await.unwrap();
+        fs::rename(&path, &rotated).unwrap();
+        output.write(b"two\n".to_vec()).await.unwrap();
+        output.reopen();
+        output.write(b"three\n".to_vec()).await.unwrap();
+        assert_eq!((text(&rotated).as_str(), text(&path).as_str()), ("one\n", "two\nthree\n"));
+    }
+
+    #[tokio::test]
+    async fn a_truncated_file_gets_no_hole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("events.jsonl");
+        let (mut output, _) = open(&path, None);
+        output.write(b"one\n".to_vec()).await.unwrap();
+        File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
+        output.write(b"two\n".to_vec()).await.unwrap();
+        assert_eq!(text(&path), "two\n");
+        assert_eq!(output.end().offset, 4);
+    }
+
+    #[tokio::test]
+    async fn lines_that_could_not_be_written_come_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("gone").join("events.jsonl");
+        assert!(FileOutput::open(path.clone(), None, MOST).is_err());
+        fs::create_dir(dir.path().join("gone")).unwrap();
+        let (mut output, _) = open(&path, None);
+        fs::remove_dir_all(dir.path().join("gone")).unwrap();
+        output.reopen();
+        let (_, lines) = output.write(b"one\n".to_vec()).await.unwrap_err();
+        assert_eq!(lines, b"one\n");
+        fs::create_dir(dir.path().join("gone")).unwrap();
+        output.write(lines).await.unwrap();
+        assert_eq!(text(&path), "one\n");
+    }
+}

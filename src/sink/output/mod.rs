@@ -1,0 +1,79 @@
+//! Where lines leave the process: one file each, one template.
+
+pub mod file;
+pub mod stdout;
+
+use std::io;
+use std::path::PathBuf;
+
+use self::file::FileOutput;
+use self::stdout::StdoutOutput;
+use crate::config::settings::OutputKind;
+use crate::journal::{FileEnd, LanePosition};
+
+/// An output that is open.
+#[derive(Debug)]
+pub enum Output {
+    /// The process's standard output.
+    Stdout(StdoutOutput),
+    /// A file.
+    File(FileOutput),
+}
+
+/// Why an output does not take lines.
+#[derive(Debug, thiserror::Error)]
+pub enum OutputError {
+    /// Its reader is gone.
+    #[error("stdout is closed")]
+    StdoutClosed,
+    /// It could not be opened or written.
+    #[error("{path}: {cause}", path = path.display())]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
+}
+
+impl Output {
+    /// Opens it where `position` left it; whether the file held more than a crash can leave.
+    ///
+    /// # Errors
+    /// Where it cannot be opened.
+    pub fn open(kind: &OutputKind, position: &LanePosition, most: u64) -> Result<(Self, bool), OutputError> {
+        match kind {
+            OutputKind::Stdout => Ok((Self::Stdout(StdoutOutput::open()?), false)),
+            OutputKind::File { path } => {
+                let (file, restored) = FileOutput::open(path.clone(), position.file.as_ref(), most)?;
+                Ok((Self::File(file), restored))
+            }
+        }
+    }
+
+    /// Writes whole lines; they come back where that fails.
+    ///
+    /// # Errors
+    /// Where they are not, or not durably, written.
+    pub async fn write(&mut self, lines: Vec<u8>) -> Result<(), (OutputError, Vec<u8>)> {
+        match self {
+            Self::Stdout(output) => output.write(lines).await,
+            Self::File(output) => output.write(lines).await,
+        }
+    }
+
+    /// Where the file ends, for files.
+    pub fn end(&self) -> Option<FileEnd> {
+        match self {
+            Self::Stdout(_) => None,
+            Self::File(output) => Some(output.end()),
+        }
+    }
+
+    /// The file is to be opened anew before the next write.
+    pub fn reopen(&mut self) {
+        if let Self::File(output) = self {
+            output.reopen();
+        }
+    }
+}

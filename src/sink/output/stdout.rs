@@ -1,0 +1,94 @@
+//! Standard output: whole lines, by a thread of its own, since nobody knows how long a reader sleeps.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Write};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::OutputError;
+
+type Answer = oneshot::Sender<Result<(), (io::Error, Vec<u8>)>>;
+
+/// Standard output.
+#[derive(Debug)]
+pub struct StdoutOutput {
+    lines: mpsc::UnboundedSender<(Vec<u8>, Answer)>,
+}
+
+impl StdoutOutput {
+    /// The process's own.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn open() -> Result<Self, OutputError> {
+        let failed = |cause| OutputError::Io { path: PathBuf::from("stdout"), cause };
+        // Not std's: that one holds lines back in a buffer of its own.
+        let file = File::from(io::stdout().as_fd().try_clone_to_owned().map_err(failed)?);
+        Self::over(file).map_err(failed)
+    }
+
+    fn over(mut file: File) -> io::Result<Self> {
+        let (lines, mut inbox) = mpsc::unbounded_channel::<(Vec<u8>, Answer)>();
+        // Not a task: a blocked pipe must not keep the process from ending.
+        std::thread::Builder::new().name("stdout".to_owned()).spawn(move || {
+            while let Some((lines, answer)) = inbox.blocking_recv() {
+                let written = file.write_all(&lines).map_err(|error| (error, lines));
+                let _ = answer.send(written);
+            }
+        })?;
+        Ok(Self { lines })
+    }
+
+    /// Writes whole lines.
+    ///
+    /// # Errors
+    /// Once the reader is gone: for good.
+    pub async fn write(&self, lines: Vec<u8>) -> Result<(), (OutputError, Vec<u8>)> {
+        let (answer, answered) = oneshot::channel();
+        if self.lines.send((lines, answer)).is_err() {
+            return Err((OutputError::StdoutClosed, Vec::new()));
+        }
+        match answered.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err((error, lines))) if error.kind() == ErrorKind::BrokenPipe => {
+                Err((OutputError::StdoutClosed, lines))
+            }
+            // A part may be out: the rest of a line cannot be sent later without tearing it for the reader.
+            Ok(Err((_, lines))) => Err((OutputError::StdoutClosed, lines)),
+            Err(_) => Err((OutputError::StdoutClosed, Vec::new())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_closed_reader_is_noticed() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let output = StdoutOutput::over(File::from(std::os::fd::OwnedFd::from(writer))).unwrap();
+        output.write(b"one\n".to_vec()).await.unwrap();
+        let mut read = [0; 4];
+        reader.read_exact(&mut read).unwrap();
+        assert_eq!(&read, b"one\n");
+        drop(reader);
+        let error = output.write(b"two\n".to_vec()).await.unwrap_err();
+        assert!(matches!(error.0, OutputError::StdoutClosed));
+    }
+
+    #[tokio::test]
+    async fn a_sleeping_reader_blocks_nobody_but_its_own_lane() {
+        let (_reader, writer) = io::pipe().unwrap();
+        let output = StdoutOutput::over(File::from(std::os::fd::OwnedFd::from(writer))).unwrap();
+        let write = output.write(vec![b'x'; 1 << 20]);
+        tokio::pin!(write);
+        assert!(futures::poll!(&mut write).is_pending());
+        tokio::task::yield_now().await;
+        assert!(futures::poll!(&mut write).is_pending());
+    }
+}
