@@ -1,3 +1,169 @@
-//! The configuration: from files and environment to valid settings.
+//! The configuration: from files and environment to valid settings, or to everything that is wrong, with its place.
 
+pub mod issue;
+pub mod keys;
+pub mod load;
+mod section;
 pub mod settings;
+mod validate;
+
+use std::path::PathBuf;
+
+pub use self::issue::{Issue, Severity};
+use self::settings::Settings;
+pub use self::validate::stdout_output;
+
+/// Settings, and what is worth a warning.
+pub type Loaded = (Settings, Vec<Issue>);
+
+/// Loads the named files (or those at the usual places), `conf.d` and the environment.
+///
+/// # Errors
+/// Every problem at once.
+pub fn load(named: &[PathBuf]) -> Result<Loaded, Vec<Issue>> {
+    judge(&load::merge(&load::files(named), std::env::vars())?)
+}
+
+/// The same for one text, for tests and the demo.
+///
+/// # Errors
+/// Every problem at once.
+pub fn from_text(name: &str, text: &str) -> Result<Loaded, Vec<Issue>> {
+    judge(&load::merge_text(name, text)?)
+}
+
+fn judge(tree: &config::Value) -> Result<Loaded, Vec<Issue>> {
+    match validate::settings(tree) {
+        (Some(settings), issues) => Ok((settings, issues)),
+        (None, issues) => Err(issues),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::settings::*;
+    use super::*;
+
+    const MINIMAL: &str = "[[accounts]]\nid = \"work\"\nhost = \"imap.example.com\"\nuser = \"bob\"\npassword = { env = \"PW\" }\n";
+
+    fn issues(text: &str) -> Vec<String> {
+        from_text("t.toml", text).map_or_else(|issues| issues.iter().map(ToString::to_string).collect(), |_| Vec::new())
+    }
+
+    #[test]
+    fn the_least_configuration_has_the_documented_defaults() {
+        let (settings, warnings) = from_text("t.toml", MINIMAL).unwrap();
+        let account = &settings.accounts[0];
+        assert_eq!((account.identity.port, account.tls), (993, TlsMode::Implicit));
+        assert_eq!(account.idle_refresh, Duration::from_secs(540));
+        assert!(account.mailboxes[0].is_inbox() && warnings.is_empty());
+        assert_eq!(settings.outputs[0].kind, OutputKind::Stdout);
+        assert_eq!(settings.journal.max_bytes, 1 << 30);
+    }
+
+    #[test]
+    fn every_problem_is_told_with_its_place_and_none_echoes_a_secret() {
+        let text = format!(
+            "{MINIMAL}[[accounts]]\nid = \"work\"\nport = \"993\"\ntls = \"startls\"\npassword = \"hunter2\"\nidle_refresh = \"30m\"\n[accounts.tls_options]\nmin_verson = \"1.2\"\n[events]\ninclude = [\"message.newer\"]\n[htpp]\n[http]\n"
+        );
+        assert_eq!(
+            issues(&text),
+            [
+                "t.toml:6:1: accounts[1]: missing required key `host`",
+                "t.toml:6:1: accounts[1]: missing required key `user`",
+                "t.toml:7:1: accounts[1].id: \"work\" is the id of another account already, at t.toml:2:1",
+                "t.toml:8:1: accounts[1].port: expected an integer, found string \"993\"",
+                "t.toml:9:1: accounts[1].tls: unknown value \"startls\" (expected \"implicit\", \"starttls\", \"none\"); did you mean \"starttls\"?",
+                "t.toml:10:1: accounts[1].password: expected a table with one of \"env\", \"file\", \"command\", \"credential\", \"inline\"",
+                "t.toml:11:1: accounts[1].idle_refresh: expected 1s to 1740s, found \"30m\"",
+                "t.toml:13:1: accounts[1].tls_options.min_verson: unknown key; did you mean \"min_version\"?",
+                "t.toml:15:1: events.include: unknown action \"message.newer\" (known: message.new, account.state, mailbox.reset, mailbox.gap, monitor.state)",
+                "t.toml:16:2: htpp: unknown key (known keys: monitor, defaults, accounts, connections, journal, events, outputs, log)",
+                "t.toml:17:2: http: not supported in this version",
+            ]
+        );
+    }
+
+    #[test]
+    fn defaults_lie_below_accounts() {
+        let text = format!("[defaults]\nidle_refresh = \"5m\"\nlabels = {{ env = \"prod\" }}\n{MINIMAL}");
+        let (settings, _) = from_text("t.toml", &text).unwrap();
+        assert_eq!(settings.accounts[0].idle_refresh, Duration::from_secs(300));
+        assert_eq!(settings.accounts[0].identity.labels.get("env").map(String::as_str), Some("prod"));
+    }
+
+    #[test]
+    fn a_password_in_clear_goes_nowhere_by_accident() {
+        let plain = MINIMAL.replace("user =", "tls = \"none\"\nuser =");
+        assert_eq!(issues(&plain).len(), 1);
+        assert!(issues(&plain.replace("imap.example.com", "127.0.0.1")).is_empty());
+        assert!(issues(&plain.replace("tls =", "allow_plaintext = true\ntls =")).is_empty());
+    }
+
+    #[test]
+    fn files_merge_and_accounts_append_and_the_environment_wins() {
+        let dir = tempfile::tempdir().unwrap();
+        let main = dir.path().join("main.toml");
+        std::fs::create_dir(dir.path().join("conf.d")).unwrap();
+        std::fs::write(&main, format!("[log]\nlevel = \"debug\"\n{MINIMAL}")).unwrap();
+        let more = MINIMAL.replace("work", "more");
+        std::fs::write(dir.path().join("conf.d/20.toml"), format!("[events]\nmax_bytes = 4000\n{more}")).unwrap();
+        std::fs::write(dir.path().join("conf.d/10.toml"), "[events]\nmax_bytes = 3000\nattachments = false\n").unwrap();
+        let env = [("IDLEWATCH_LOG__LEVEL", "warn"), ("IDLEWATCH_HOME", "x"), ("IDLEWATCH_EVENTS__MAX_ADDRESSES", "5")];
+        let env = env.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let tree = load::merge(&load::files(&[main]), env.into_iter()).unwrap();
+        let (settings, _) = judge(&tree).unwrap();
+        assert_eq!(settings.accounts.iter().map(|a| a.id().as_str()).collect::<Vec<_>>(), ["work", "more"]);
+        assert_eq!((settings.events.max_bytes, settings.events.attachments), (4000, false));
+        assert_eq!((settings.log.level.as_str(), settings.events.max_addresses), ("warn", 5));
+    }
+
+    #[test]
+    fn a_wrong_environment_variable_is_named() {
+        let env = [("IDLEWATCH_LOG__COLOUR".to_owned(), "x".to_owned())];
+        let dir = tempfile::tempdir().unwrap();
+        let main = dir.path().join("main.toml");
+        std::fs::write(&main, MINIMAL).unwrap();
+        let tree = load::merge(&[main], env.into_iter()).unwrap();
+        let found = judge(&tree).unwrap_err();
+        assert_eq!(found[0].to_string(), "environment variable IDLEWATCH_LOG__COLOUR: log.colour: unknown key (known keys: level, format)");
+    }
+
+    #[test]
+    fn the_reference_and_the_schema_are_fresh() {
+        let schema = serde_json::to_string_pretty(&keys::schema()).unwrap() + "\n";
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+        for (name, made) in [("reference.toml", keys::reference()), ("schema.json", schema)] {
+            if std::env::var_os("UPDATE").is_some() {
+                std::fs::write(root.join(name), &made).unwrap();
+            }
+            let kept = std::fs::read_to_string(root.join(name)).unwrap_or_default();
+            assert_eq!(kept, made, "config/{name} is stale: run UPDATE=1 cargo test --lib config");
+        }
+    }
+
+    #[test]
+    fn the_examples_load_and_match_the_schema() {
+        let validator = jsonschema::validator_for(&keys::schema()).unwrap();
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+        for name in ["minimal.toml", "example.toml", "reference.toml"] {
+            let text = std::fs::read_to_string(root.join(name)).unwrap();
+            let value: serde_json::Value = toml::from_str(&text).unwrap();
+            assert!(validator.is_valid(&value), "{name}: {:?}", validator.iter_errors(&value).next().map(|e| e.to_string()));
+            if name != "reference.toml" {
+                from_text(name, &text).unwrap_or_else(|issues| panic!("{name}: {issues:?}"));
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in "(\\[+[a-z_.]{0,12}\\]+\n|[a-z_]{1,12} = [-0-9a-z\"\\[\\]{}=, ]{0,20}\n){0,12}") {
+            let _ = from_text("t.toml", &text);
+        }
+    }
+}

@@ -1,6 +1,20 @@
-//! Where a password comes from, and how it is held.
+//! Where a password comes from. Resolved when a connection is made, so that a rotated one is found.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use tokio::io::AsyncReadExt;
+use tokio::process::Command;
+use tokio::time::timeout;
+use zeroize::Zeroizing;
+
+/// No password is longer.
+const MOST_BYTES: u64 = 64 << 10;
+
+const COMMAND: Duration = Duration::from_secs(10);
 
 /// Where a secret comes from. Its `Debug` never shows an inline value.
 #[derive(Clone, Debug)]
@@ -9,10 +23,136 @@ pub enum SecretSource {
     Env(String),
     /// `{ file = "path" }`
     File(PathBuf),
-    /// `{ command = ["argv", ...] }`
+    /// `{ command = ["argv", ...] }`: no shell
     Command(Vec<String>),
     /// `{ credential = "name" }`: `$CREDENTIALS_DIRECTORY/name`
     Credential(String),
     /// `{ inline = "..." }`
-    Inline(secrecy::SecretString),
+    Inline(SecretString),
+}
+
+/// Why there is no secret. Names its source, never its value.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say it")]
+pub enum SecretError {
+    #[error("the environment variable {0} is not set, or not UTF-8")]
+    Env(String),
+    #[error("the secret file {path}: {cause}", path = path.display())]
+    File { path: PathBuf, cause: io::Error },
+    #[error("the secret command {program}: {reason}")]
+    Command { program: String, reason: String },
+    #[error("the credential {0}: $CREDENTIALS_DIRECTORY is not set")]
+    NoCredentials(String),
+    #[error("the secret from {0} is empty, or holds a line break or NUL, or is not UTF-8")]
+    Unusable(String),
+}
+
+impl SecretSource {
+    /// The secret.
+    ///
+    /// # Errors
+    /// Where its source does not give a usable one.
+    pub async fn resolve(&self) -> Result<SecretString, SecretError> {
+        match self {
+            Self::Env(name) => {
+                let value = std::env::var(name).map_err(|_| SecretError::Env(name.clone()))?;
+                usable(Zeroizing::new(value.into_bytes()), name)
+            }
+            Self::File(path) => from_file(path).await,
+            Self::Credential(name) => {
+                let dir = std::env::var_os("CREDENTIALS_DIRECTORY");
+                let dir = dir.ok_or_else(|| SecretError::NoCredentials(name.clone()))?;
+                from_file(&Path::new(&dir).join(name)).await
+            }
+            Self::Command(argv) => from_command(argv).await,
+            Self::Inline(secret) => Ok(secret.clone()),
+        }
+    }
+}
+
+async fn from_file(path: &Path) -> Result<SecretString, SecretError> {
+    let failed = |cause| SecretError::File { path: path.to_owned(), cause };
+    let file = tokio::fs::File::open(path).await.map_err(failed)?;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(256));
+    file.take(MOST_BYTES).read_to_end(&mut bytes).await.map_err(failed)?;
+    usable(bytes, &path.display().to_string())
+}
+
+async fn from_command(argv: &[String]) -> Result<SecretString, SecretError> {
+    let program = argv.first().cloned().unwrap_or_default();
+    let failed = |reason: String| SecretError::Command { program: program.clone(), reason };
+    let mut child = Command::new(&program)
+        .args(argv.get(1..).unwrap_or_default())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|error| failed(error.to_string()))?;
+    let stdout = child.stdout.take();
+    let told = async {
+        let mut bytes = Zeroizing::new(Vec::with_capacity(256));
+        if let Some(stdout) = stdout {
+            stdout.take(MOST_BYTES).read_to_end(&mut bytes).await?;
+        }
+        Ok::<_, io::Error>((bytes, child.wait().await?))
+    };
+    match timeout(COMMAND, told).await {
+        Ok(Ok((bytes, status))) if status.success() => usable(bytes, &program),
+        Ok(Ok((_, status))) => Err(failed(status.to_string())),
+        Ok(Err(error)) => Err(failed(error.to_string())),
+        Err(_) => Err(failed(format!("no answer in {COMMAND:?}"))),
+    }
+}
+
+/// One trailing newline is no part of a secret; any other cannot be sent.
+fn usable(bytes: Zeroizing<Vec<u8>>, source: &str) -> Result<SecretString, SecretError> {
+    let unusable = || SecretError::Unusable(source.to_owned());
+    let text = std::str::from_utf8(&bytes).map_err(|_| unusable())?;
+    let text = text.strip_suffix('\n').unwrap_or(text);
+    let text = text.strip_suffix('\r').unwrap_or(text);
+    if text.is_empty() || text.contains(['\r', '\n', '\0']) {
+        return Err(unusable());
+    }
+    Ok(SecretString::from(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret;
+
+    use super::*;
+
+    async fn text(source: SecretSource) -> Result<String, String> {
+        source.resolve().await.map(|secret| secret.expose_secret().to_owned()).map_err(|error| error.to_string())
+    }
+
+    #[tokio::test]
+    async fn one_line_end_is_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pw");
+        for (content, secret) in [("canary\n", Some("canary")), ("canary\r\n", Some("canary")), ("", None), ("a\nb\n", None)] {
+            std::fs::write(&path, content).unwrap();
+            assert_eq!(text(SecretSource::File(path.clone())).await.ok().as_deref(), secret, "{content:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_command_is_no_shell_and_its_output_is_not_echoed() {
+        let argv = |argv: &[&str]| SecretSource::Command(argv.iter().map(|&arg| arg.to_owned()).collect());
+        assert_eq!(text(argv(&["echo", "$HOME;canary"])).await, Ok("$HOME;canary".to_owned()));
+        let error = text(argv(&["sh", "-c", "echo canary; exit 3"])).await.unwrap_err();
+        assert!(error.contains("sh") && error.contains('3') && !error.contains("canary"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn sources_that_are_not_there_are_named() {
+        assert!(text(SecretSource::Env("NO_SUCH_VARIABLE".into())).await.unwrap_err().contains("NO_SUCH_VARIABLE"));
+        assert!(text(SecretSource::File("/no/such".into())).await.unwrap_err().contains("/no/such"));
+    }
+
+    #[test]
+    fn debug_shows_nothing() {
+        assert!(!format!("{:?}", SecretSource::Inline("canary".into())).contains("canary"));
+    }
 }

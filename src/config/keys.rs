@@ -1,0 +1,237 @@
+//! Every key that there is, once: what is known, the reference and the schema are all made of this.
+
+use serde_json::{Map, Value, json};
+
+/// One key.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// Its name.
+    pub name: &'static str,
+    /// Its type in JSON schema.
+    pub kind: Kind,
+    /// Its default as TOML; empty where there is none.
+    pub default: &'static str,
+    /// What it is.
+    pub doc: &'static str,
+}
+
+/// The types.
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    /// A string.
+    Text,
+    /// A boolean.
+    Boolean,
+    /// A number.
+    Number,
+    /// An array of strings.
+    Texts,
+    /// One of these.
+    Choice(&'static [&'static str]),
+    /// A table of strings.
+    TextTable,
+    /// A table with these keys.
+    Table(&'static [Key]),
+    /// Where a password comes from.
+    Secret,
+}
+
+const fn key(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Key {
+    Key { name, kind, default, doc }
+}
+
+/// Keys of later versions: known to be unknown.
+pub const LATER: &[&str] = &[
+    "provider", "oauth", "proxy", "filters", "privacy", "http", "metrics", "templates", "template", "account_lists",
+    "providers", "client_cert", "client_key", "pin_sha256", "max_total", "rate", "url", "secret", "schema", "secrets",
+];
+
+/// `[monitor]`
+pub const MONITOR: &[Key] = &[
+    key("instance", Kind::Text, "", "Name of this monitor in every event. Default: the host name."),
+    key("state_dir", Kind::Text, "", "Where the journal is. Default: $STATE_DIRECTORY, else $XDG_STATE_HOME/idlewatch."),
+    key("shutdown_timeout", Kind::Text, "\"10s\"", "The time to stop in."),
+    key("require_state", Kind::Boolean, "false", "Refuse to start without state: it may have been lost."),
+];
+
+const TLS_OPTIONS: &[Key] = &[
+    key("backend", Kind::Choice(&["rustls", "native"]), "\"rustls\"", "The TLS library; `native` is the operating system's."),
+    key("ca_file", Kind::Text, "", "PEM file of roots, in place of the system's."),
+    key("min_version", Kind::Choice(&["1.0", "1.1", "1.2", "1.3"]), "\"1.2\"", "The lowest TLS version; below 1.2 with `native` only."),
+];
+
+const KEEPALIVE: &[Key] = &[
+    key("idle", Kind::Text, "\"30s\"", "Silence before the first probe."),
+    key("interval", Kind::Text, "\"10s\"", "Between probes."),
+    key("count", Kind::Number, "3", "Unanswered probes until the link is dead."),
+];
+
+/// Keys of `[defaults]`.
+pub const DEFAULTS: &[Key] = &[
+    key("enabled", Kind::Boolean, "true", "`false`: known, but not watched."),
+    key("host", Kind::Text, "", "The IMAP server."),
+    key("port", Kind::Number, "993", "Its port; 143 unless tls = \"implicit\"."),
+    key("tls", Kind::Choice(&["implicit", "starttls", "none"]), "\"implicit\"", "`none` only to loopback, or with allow_plaintext."),
+    key("tls_options", Kind::Table(TLS_OPTIONS), "", "The TLS policy."),
+    key("allow_plaintext", Kind::Boolean, "false", "tls = \"none\" to a host that is not loopback: passwords go in clear."),
+    key("allow_preauth", Kind::Boolean, "false", "Accept a server that greets with PREAUTH."),
+    key("user", Kind::Text, "", "The login name."),
+    key("password", Kind::Secret, "", "Exactly one of env, file, command, credential, inline."),
+    key("mailboxes", Kind::Texts, "[\"INBOX\"]", "The mailboxes to watch; `/` between levels."),
+    key("initial", Kind::Text, "\"baseline\"", "What a first contact tells: baseline (nothing), all, or since:<duration>."),
+    key("idle_refresh", Kind::Text, "\"9m\"", "IDLE is issued anew after this; below 29m (RFC 2177)."),
+    key("poll_interval", Kind::Text, "\"60s\"", "For servers without a working IDLE."),
+    key("connect_timeout", Kind::Text, "\"10s\"", "TCP per address, TLS, greeting: each."),
+    key("command_timeout", Kind::Text, "\"30s\"", "A command without a byte of answer."),
+    key("keepalive", Kind::Table(KEEPALIVE), "", "TCP keepalive: how fast a dead link is noticed."),
+    key("labels", Kind::TextTable, "", "`labels.*` of every event."),
+];
+
+/// `[connections]`
+pub const CONNECTIONS: &[Key] = &[
+    key("max_connecting", Kind::Number, "200", "Connections that are set up at the same time."),
+    key("per_host", Kind::Table(PER_HOST), "", "The same, per host."),
+];
+
+/// `[connections.per_host]`
+pub const PER_HOST: &[Key] = &[key("max_connecting", Kind::Number, "10", "Set up at the same time to one host.")];
+
+/// `[journal]`
+pub const JOURNAL: &[Key] =
+    &[key("max_bytes", Kind::Text, "\"1GiB\"", "Bytes of waiting events at which FETCH pauses.")];
+
+/// The actions.
+pub const ACTIONS: &[&str] = &["message.new", "account.state", "mailbox.reset", "mailbox.gap", "monitor.state"];
+
+/// `[events]`
+pub const EVENTS: &[Key] = &[
+    key("include", Kind::Texts, "[\"message.new\", \"account.state\", \"mailbox.reset\", \"mailbox.gap\", \"monitor.state\"]", "The actions that are on."),
+    key("max_bytes", Kind::Number, "8000", "The longest line; longer ones are shortened, never split."),
+    key("max_addresses", Kind::Number, "20", "The longest address list."),
+    key("attachments", Kind::Boolean, "true", "Fetch BODYSTRUCTURE."),
+    key("headers", Kind::Texts, "[]", "Further headers to tell."),
+];
+
+/// `[outputs.X]`
+pub const OUTPUT: &[Key] = &[
+    key("type", Kind::Choice(&["stdout", "file"]), "", "Where to."),
+    key("path", Kind::Text, "", "The file, for type = \"file\"."),
+    key("required", Kind::Boolean, "true", "Events wait in the journal for it."),
+    key("include", Kind::Texts, "", "The actions it takes. Default: all."),
+    key("format", Kind::Choice(&["auto", "ecs", "pretty"]), "", "`ecs` JSON lines; `auto` (stdout): pretty on a terminal."),
+    key("batch", Kind::Table(BATCH), "", "How much is written at once."),
+    key("queue", Kind::Table(QUEUE), "", "For outputs that are not required."),
+];
+
+/// `[outputs.X.batch]`
+pub const BATCH: &[Key] = &[key("max_events", Kind::Number, "100", "Events in one write.")];
+
+/// `[outputs.X.queue]`
+pub const QUEUE: &[Key] = &[key("max_events", Kind::Number, "10000", "The oldest beyond are dropped.")];
+
+/// `[log]`
+pub const LOG: &[Key] = &[
+    key("level", Kind::Text, "\"info\"", "error, warn, info, debug, or a filter like \"info,idlewatch::wire=debug\"."),
+    key("format", Kind::Choice(&["auto", "text", "json"]), "\"auto\"", "Diagnostics on stderr."),
+];
+
+/// The top level.
+pub const TOP: &[Key] = &[
+    key("monitor", Kind::Table(MONITOR), "", "The monitor itself."),
+    key("defaults", Kind::Table(DEFAULTS), "", "Every account starts from this."),
+    key("accounts", Kind::Text, "", "One table per account."),
+    key("connections", Kind::Table(CONNECTIONS), "", "How connections are paced."),
+    key("journal", Kind::Table(JOURNAL), "", "Where events wait until every output has them."),
+    key("events", Kind::Table(EVENTS), "", "What is told."),
+    key("outputs", Kind::Table(OUTPUT), "", "Where it goes; one stdout where none is configured."),
+    key("log", Kind::Table(LOG), "", "Diagnostics."),
+];
+
+/// The keys of one account: its id, and all of the defaults.
+pub fn account() -> Vec<Key> {
+    let id = key("id", Kind::Text, "", "Its name, part of every event id: [a-z0-9][a-z0-9._@+-]*, at most 128.");
+    std::iter::once(id).chain(DEFAULTS.iter().copied()).collect()
+}
+
+/// `config/reference.toml`
+pub fn reference() -> String {
+    let mut text = String::from(
+        "# Every key of idlewatch's configuration with its default. Generated by `idlewatch config print --reference`.\n",
+    );
+    for section in TOP {
+        let Kind::Table(keys) = section.kind else {
+            text.push_str(&format!("\n# {}\n#[[accounts]]\n", section.doc));
+            table(&account(), "accounts", &mut text);
+            continue;
+        };
+        let name = if section.name == "outputs" { "outputs.NAME" } else { section.name };
+        text.push_str(&format!("\n# {}\n#[{name}]\n", section.doc));
+        table(keys, name, &mut text);
+    }
+    text
+}
+
+fn table(keys: &[Key], path: &str, text: &mut String) {
+    let (inner, plain): (Vec<&Key>, Vec<&Key>) = keys.iter().partition(|key| matches!(key.kind, Kind::Table(_)));
+    for key in plain {
+        let value = match (key.default, key.kind) {
+            ("", Kind::Secret) => "{ file = \"/etc/idlewatch/password\" }",
+            ("", Kind::TextTable) => "{}",
+            ("", Kind::Texts) => "[]",
+            ("", _) => "\"\"",
+            (default, _) => default,
+        };
+        text.push_str(&format!("# {}\n#{} = {value}\n", key.doc, key.name));
+    }
+    for key in inner {
+        if let Kind::Table(keys) = key.kind {
+            text.push_str(&format!("# {}\n#[{path}.{}]\n", key.doc, key.name));
+            table(keys, &format!("{path}.{}", key.name), text);
+        }
+    }
+}
+
+/// `config/schema.json`
+pub fn schema() -> Value {
+    let mut properties = Map::new();
+    for section in TOP {
+        let value = match section.name {
+            "accounts" => json!({"type": "array", "description": section.doc, "items": {
+                "type": "object", "additionalProperties": false, "required": ["id"], "properties": tables(&account()) }}),
+            "outputs" => json!({"type": "object", "description": section.doc, "additionalProperties": {
+                "type": "object", "additionalProperties": false, "required": ["type"], "properties": tables(OUTPUT) }}),
+            _ => schema_of(section),
+        };
+        properties.insert(section.name.to_owned(), value);
+    }
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "idlewatch configuration",
+        "type": "object",
+        "additionalProperties": false,
+        "properties": properties,
+    })
+}
+
+fn tables(keys: &[Key]) -> Value {
+    Value::Object(keys.iter().map(|key| (key.name.to_owned(), schema_of(key))).collect())
+}
+
+fn schema_of(key: &Key) -> Value {
+    let mut schema = match key.kind {
+        Kind::Text => json!({"type": "string"}),
+        Kind::Boolean => json!({"type": "boolean"}),
+        Kind::Number => json!({"type": "integer", "minimum": 0}),
+        Kind::Texts => json!({"type": "array", "items": {"type": "string"}}),
+        Kind::Choice(choices) => json!({"enum": choices}),
+        Kind::TextTable => json!({"type": "object", "additionalProperties": {"type": "string"}}),
+        Kind::Table(keys) => json!({"type": "object", "additionalProperties": false, "properties": tables(keys)}),
+        Kind::Secret => json!({"type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": false,
+            "properties": {"env": {"type": "string"}, "file": {"type": "string"}, "credential": {"type": "string"},
+                "command": {"type": "array", "items": {"type": "string"}, "minItems": 1}, "inline": {"type": "string"}}}),
+    };
+    if let Some(object) = schema.as_object_mut() {
+        object.insert("description".to_owned(), json!(key.doc));
+    }
+    schema
+}
