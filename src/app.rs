@@ -52,7 +52,7 @@ async fn monitor(settings: &Settings, options: &RunOptions, stop: BoxFuture<'sta
             return Exit::CannotStart;
         }
     };
-    let mut sink = match Sink::start(sink_options(settings, options)).await {
+    let mut sink = match Sink::start_with(sink_options(settings, options)).await {
         Ok(sink) => sink,
         Err(error) => {
             error!("{error}");
@@ -124,7 +124,10 @@ fn included(settings: &Settings) -> Arc<[Action]> {
 async fn announce(settings: &Settings, sink: &SinkHandle) {
     let mut states = vec![MonitorState::Started];
     if sink.origin == StateOrigin::New {
-        warn!("there is no state in {}: every mailbox begins with a baseline", settings.monitor.state_dir.display());
+        warn!(
+            "there is no state in {}: every mailbox begins with a baseline",
+            settings.monitor.state_dir.display()
+        );
         states.push(MonitorState::StateNew);
     }
     for state in states {

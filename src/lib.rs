@@ -3,11 +3,11 @@
 //! ARCHITECTURE.md is the map. In short: data flows `config -> coordinator -> account -> sink -> journal -> lanes ->
 //! outputs`, a receipt flows back to the account, and imports only point down.
 
-//pub mod account;
-//pub mod app;
+pub mod account;
+pub mod app;
 pub mod cli;
 pub mod config;
-//pub mod coordinator;
+pub mod coordinator;
 pub mod demo;
 pub mod diagnostics;
 pub mod event;
@@ -17,7 +17,7 @@ pub mod journal;
 pub mod messages;
 pub mod secrets;
 pub mod sink;
-//pub mod status;
+pub mod status;
 pub mod text;
 pub mod uid_set;
 pub mod wire;

@@ -221,7 +221,8 @@ impl AccountActor {
 
     /// A clock has run out. While the login is in doubt, one session at a time may try it.
     fn start_retried(&mut self, index: usize, ctx: &mut Context<Self>) {
-        let trying = |watch: &MailboxWatch| matches!(watch.session, Session::Running { watching_since: None, .. });
+        let trying =
+            |watch: &MailboxWatch| matches!(watch.session, Session::Running { watching_since: None, .. });
         if !self.stopped && (self.login_proven || !self.watches.iter().any(trying)) {
             self.start(index, ctx);
         }
@@ -293,7 +294,12 @@ impl MailboxWatch {
 fn note(account: &Account, change: &StateChange) {
     let id = account.id();
     match &change.trouble {
-        Some(trouble) if matches!(change.state, AccountState::AuthFailed | AccountState::TlsFailed | AccountState::Suspended) => {
+        Some(trouble)
+            if matches!(
+                change.state,
+                AccountState::AuthFailed | AccountState::TlsFailed | AccountState::Suspended
+            ) =>
+        {
             warn!(account:% = id, host:% = account.identity.host, error:% = trouble.error_type; "{}: {}", change.state, trouble.message);
         }
         Some(trouble) => {

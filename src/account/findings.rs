@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::event::{AccountIdentity, Action, Event, EventBody, MailboxGap, MailboxKey, MailboxName, MailboxReset};
+use crate::event::{
+    AccountIdentity, Action, Event, EventBody, MailboxGap, MailboxKey, MailboxName, MailboxReset,
+};
 use crate::event_id;
 use crate::imap::conversation::{Delivery, Finding};
 use crate::messages::{Batch, Checkpoint};

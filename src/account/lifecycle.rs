@@ -215,7 +215,9 @@ fn ending_trouble(ending: &Ending) -> Option<Trouble> {
         Ending::NoUidValidity => {
             tell(ErrorType::Mailbox, Some("no_uidvalidity"), "the mailbox has no UIDVALIDITY".to_owned())
         }
-        Ending::TlsUnavailable(why) => tell(ErrorType::Tls, Some("tls_unavailable"), starttls(*why).to_owned()),
+        Ending::TlsUnavailable(why) => {
+            tell(ErrorType::Tls, Some("tls_unavailable"), starttls(*why).to_owned())
+        }
         Ending::Protocol(error) => protocol(error),
         Ending::TimedOut { awaiting } => {
             tell(ErrorType::Timeout, None, format!("no answer in time while awaiting {awaiting}"))

@@ -103,9 +103,7 @@ async fn unpanicked(life: impl Future<Output = Result<Outcome, SessionEnd>>) -> 
     match AssertUnwindSafe(life).catch_unwind().await {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(end)) => Outcome { end, died_fetching: false },
-        Err(panic) => {
-            Outcome { end: SessionEnd::Panicked(panic_text(panic.as_ref())), died_fetching: false }
-        }
+        Err(panic) => Outcome { end: SessionEnd::Panicked(panic_text(panic.as_ref())), died_fetching: false },
     }
 }
 
@@ -261,7 +259,8 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + Debug,
 {
     let conversation = Conversation::new(plan, now());
-    let mut pump = Pump { conversation, delivers, told, secure, delivery: None, delivered: false, fetching: false };
+    let mut pump =
+        Pump { conversation, delivers, told, secure, delivery: None, delivered: false, fetching: false };
     let mut link = Link::new(stream);
     let mut stopping = false;
     let end = loop {

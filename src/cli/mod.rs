@@ -1,1 +1,193 @@
-//! cli
+//! The command line: one file per subcommand, one place for exit codes and for what goes to stdout.
+
+mod check;
+mod config;
+mod demo;
+mod mailboxes;
+mod run;
+mod titles;
+
+use std::io::{self, ErrorKind, Write};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::settings::{LogFormat, LogSettings, Settings};
+use crate::config::{Issue, Severity};
+use crate::diagnostics;
+
+/// How a command ends; `operations` of the README has the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// All well.
+    Ok,
+    /// Finished, with failures of some accounts.
+    SomeFailed,
+    /// No account could be reached.
+    Unreachable,
+    /// Every login was refused.
+    Refused,
+    /// Journal damaged or not writable, no output, no signals.
+    CannotStart,
+    /// Output or journal I/O failed for good.
+    Io,
+    /// Another process holds the state.
+    Locked,
+    /// The configuration.
+    Config,
+    /// A second SIGINT.
+    Interrupted,
+    /// A second SIGTERM.
+    Terminated,
+}
+
+impl Exit {
+    /// The process's exit code (sysexits where they fit).
+    pub const fn code(self) -> i32 {
+        match self {
+            Self::Ok => 0,
+            Self::SomeFailed => 1,
+            Self::Unreachable => 69,
+            Self::CannotStart => 71,
+            Self::Io => 74,
+            Self::Locked => 75,
+            Self::Refused => 77,
+            Self::Config => 78,
+            Self::Interrupted => 130,
+            Self::Terminated => 143,
+        }
+    }
+}
+
+/// Watches many IMAP mailboxes and turns every new message into one structured event.
+#[derive(Debug, Parser)]
+#[command(name = "idlewatch", version, propagate_version = true)]
+pub struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Flags of every command.
+#[derive(Debug, Args)]
+pub struct Globals {
+    /// A configuration file; more than one are merged in this order.
+    #[arg(short, long = "config", global = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// More diagnostics; twice for all.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// Errors only.
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    /// The form of the diagnostics on stderr.
+    #[arg(long, global = true, value_name = "FORMAT")]
+    log_format: Option<LogFormatArg>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormatArg {
+    Auto,
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Watch all accounts until told to stop.
+    Run(run::RunArgs),
+    /// Check the configuration.
+    Check(check::CheckArgs),
+    /// Show the configuration, its schema, its reference, its places.
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// See it work: three accounts on a small IMAP server inside, mail every second.
+    Demo(demo::DemoArgs),
+    /// List the mailboxes of an account.
+    Mailboxes(mailboxes::MailboxesArgs),
+    /// List the latest messages of a mailbox.
+    Titles(titles::TitlesArgs),
+}
+
+/// Parses the command line and runs it.
+pub fn main() -> i32 {
+    let cli = Cli::parse();
+    let globals = &cli.globals;
+    let exit = match cli.command {
+        Command::Run(args) => run::execute(&args, globals),
+        Command::Check(args) => check::execute(&args, globals),
+        Command::Config(command) => config::execute(&command, globals),
+        Command::Demo(args) => demo::execute(&args, globals),
+        Command::Mailboxes(args) => mailboxes::execute(&args, globals),
+        Command::Titles(args) => titles::execute(&args, globals),
+    };
+    exit.code()
+}
+
+impl Globals {
+    /// The settings, with warnings told; or every problem told, and how to end.
+    fn load(&self) -> Result<Settings, Exit> {
+        if self.files.is_empty() && crate::config::load::files(&[]).is_empty() {
+            tell(&first_run());
+            return Err(Exit::Config);
+        }
+        match crate::config::load(&self.files) {
+            Ok((settings, warnings)) => {
+                self.log(&settings.log);
+                warnings.iter().for_each(|warning| tell(&warning.to_string()));
+                Ok(settings)
+            }
+            Err(issues) => {
+                tell_issues(&issues);
+                Err(Exit::Config)
+            }
+        }
+    }
+
+    fn log(&self, settings: &LogSettings) {
+        let format = match self.log_format {
+            Some(LogFormatArg::Auto) => LogFormat::Auto,
+            Some(LogFormatArg::Text) => LogFormat::Text,
+            Some(LogFormatArg::Json) => LogFormat::Json,
+            None => settings.format,
+        };
+        let verbosity = if self.quiet { -1 } else { i8::try_from(self.verbose).unwrap_or(2) };
+        diagnostics::start(&LogSettings { format, ..settings.clone() }, verbosity);
+    }
+}
+
+fn tell_issues(issues: &[Issue]) {
+    issues.iter().for_each(|issue| tell(&issue.to_string()));
+    let errors = issues.iter().filter(|issue| issue.severity == Severity::Error).count();
+    tell(&format!("error: {errors} problems in the configuration"));
+}
+
+/// One line on stderr.
+fn tell(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// Data on stdout. A reader that has seen enough is no failure of a one-shot command.
+fn say(text: &str) -> Exit {
+    match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
+        Ok(()) => Exit::Ok,
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Exit::Ok,
+        Err(error) => {
+            tell(&format!("error: stdout: {error}"));
+            Exit::Io
+        }
+    }
+}
+
+fn first_run() -> String {
+    let places: Vec<_> =
+        crate::config::load::default_files().iter().map(|path| path.display().to_string()).collect();
+    format!(
+        "error: no configuration found: looked at $IDLEWATCH_CONFIG, {}\n\
+         hint: write one like this, and check it with `idlewatch -c FILE check --no-network`:\n  \
+         [[accounts]]\n  id = \"work\"\n  host = \"imap.example.com\"\n  user = \"bob@example.com\"\n  \
+         password = {{ file = \"/path/to/password\" }}\nhint: `idlewatch demo` shows it at work without any account",
+        places.join(", ")
+    )
+}

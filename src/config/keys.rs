@@ -42,22 +42,55 @@ const fn key(name: &'static str, kind: Kind, default: &'static str, doc: &'stati
 
 /// Keys of later versions: known to be unknown.
 pub const LATER: &[&str] = &[
-    "provider", "oauth", "proxy", "filters", "privacy", "http", "metrics", "templates", "template", "account_lists",
-    "providers", "client_cert", "client_key", "pin_sha256", "max_total", "rate", "url", "secret", "schema", "secrets",
+    "provider",
+    "oauth",
+    "proxy",
+    "filters",
+    "privacy",
+    "http",
+    "metrics",
+    "templates",
+    "template",
+    "account_lists",
+    "providers",
+    "client_cert",
+    "client_key",
+    "pin_sha256",
+    "max_total",
+    "rate",
+    "url",
+    "secret",
+    "schema",
+    "secrets",
 ];
 
 /// `[monitor]`
 pub const MONITOR: &[Key] = &[
     key("instance", Kind::Text, "", "Name of this monitor in every event. Default: the host name."),
-    key("state_dir", Kind::Text, "", "Where the journal is. Default: $STATE_DIRECTORY, else $XDG_STATE_HOME/idlewatch."),
+    key(
+        "state_dir",
+        Kind::Text,
+        "",
+        "Where the journal is. Default: $STATE_DIRECTORY, else $XDG_STATE_HOME/idlewatch.",
+    ),
     key("shutdown_timeout", Kind::Text, "\"10s\"", "The time to stop in."),
     key("require_state", Kind::Boolean, "false", "Refuse to start without state: it may have been lost."),
 ];
 
 const TLS_OPTIONS: &[Key] = &[
-    key("backend", Kind::Choice(&["rustls", "native"]), "\"rustls\"", "The TLS library; `native` is the operating system's."),
+    key(
+        "backend",
+        Kind::Choice(&["rustls", "native"]),
+        "\"rustls\"",
+        "The TLS library; `native` is the operating system's.",
+    ),
     key("ca_file", Kind::Text, "", "PEM file of roots, in place of the system's."),
-    key("min_version", Kind::Choice(&["1.0", "1.1", "1.2", "1.3"]), "\"1.2\"", "The lowest TLS version; below 1.2 with `native` only."),
+    key(
+        "min_version",
+        Kind::Choice(&["1.0", "1.1", "1.2", "1.3"]),
+        "\"1.2\"",
+        "The lowest TLS version; below 1.2 with `native` only.",
+    ),
 ];
 
 const KEEPALIVE: &[Key] = &[
@@ -71,14 +104,29 @@ pub const DEFAULTS: &[Key] = &[
     key("enabled", Kind::Boolean, "true", "`false`: known, but not watched."),
     key("host", Kind::Text, "", "The IMAP server."),
     key("port", Kind::Number, "993", "Its port; 143 unless tls = \"implicit\"."),
-    key("tls", Kind::Choice(&["implicit", "starttls", "none"]), "\"implicit\"", "`none` only to loopback, or with allow_plaintext."),
+    key(
+        "tls",
+        Kind::Choice(&["implicit", "starttls", "none"]),
+        "\"implicit\"",
+        "`none` only to loopback, or with allow_plaintext.",
+    ),
     key("tls_options", Kind::Table(TLS_OPTIONS), "", "The TLS policy."),
-    key("allow_plaintext", Kind::Boolean, "false", "tls = \"none\" to a host that is not loopback: passwords go in clear."),
+    key(
+        "allow_plaintext",
+        Kind::Boolean,
+        "false",
+        "tls = \"none\" to a host that is not loopback: passwords go in clear.",
+    ),
     key("allow_preauth", Kind::Boolean, "false", "Accept a server that greets with PREAUTH."),
     key("user", Kind::Text, "", "The login name."),
     key("password", Kind::Secret, "", "Exactly one of env, file, command, credential, inline."),
     key("mailboxes", Kind::Texts, "[\"INBOX\"]", "The mailboxes to watch; `/` between levels."),
-    key("initial", Kind::Text, "\"baseline\"", "What a first contact tells: baseline (nothing), all, or since:<duration>."),
+    key(
+        "initial",
+        Kind::Text,
+        "\"baseline\"",
+        "What a first contact tells: baseline (nothing), all, or since:<duration>.",
+    ),
     key("idle_refresh", Kind::Text, "\"9m\"", "IDLE is issued anew after this; below 29m (RFC 2177)."),
     key("poll_interval", Kind::Text, "\"60s\"", "For servers without a working IDLE."),
     key("connect_timeout", Kind::Text, "\"10s\"", "TCP per address, TLS, greeting: each."),
@@ -94,18 +142,25 @@ pub const CONNECTIONS: &[Key] = &[
 ];
 
 /// `[connections.per_host]`
-pub const PER_HOST: &[Key] = &[key("max_connecting", Kind::Number, "10", "Set up at the same time to one host.")];
+pub const PER_HOST: &[Key] =
+    &[key("max_connecting", Kind::Number, "10", "Set up at the same time to one host.")];
 
 /// `[journal]`
 pub const JOURNAL: &[Key] =
     &[key("max_bytes", Kind::Text, "\"1GiB\"", "Bytes of waiting events at which FETCH pauses.")];
 
 /// The actions.
-pub const ACTIONS: &[&str] = &["message.new", "account.state", "mailbox.reset", "mailbox.gap", "monitor.state"];
+pub const ACTIONS: &[&str] =
+    &["message.new", "account.state", "mailbox.reset", "mailbox.gap", "monitor.state"];
 
 /// `[events]`
 pub const EVENTS: &[Key] = &[
-    key("include", Kind::Texts, "[\"message.new\", \"account.state\", \"mailbox.reset\", \"mailbox.gap\", \"monitor.state\"]", "The actions that are on."),
+    key(
+        "include",
+        Kind::Texts,
+        "[\"message.new\", \"account.state\", \"mailbox.reset\", \"mailbox.gap\", \"monitor.state\"]",
+        "The actions that are on.",
+    ),
     key("max_bytes", Kind::Number, "8000", "The longest line; longer ones are shortened, never split."),
     key("max_addresses", Kind::Number, "20", "The longest address list."),
     key("attachments", Kind::Boolean, "true", "Fetch BODYSTRUCTURE."),
@@ -118,7 +173,12 @@ pub const OUTPUT: &[Key] = &[
     key("path", Kind::Text, "", "The file, for type = \"file\"."),
     key("required", Kind::Boolean, "true", "Events wait in the journal for it."),
     key("include", Kind::Texts, "", "The actions it takes. Default: all."),
-    key("format", Kind::Choice(&["auto", "ecs", "pretty"]), "", "`ecs` JSON lines; `auto` (stdout): pretty on a terminal."),
+    key(
+        "format",
+        Kind::Choice(&["auto", "ecs", "pretty"]),
+        "",
+        "`ecs` JSON lines; `auto` (stdout): pretty on a terminal.",
+    ),
     key("batch", Kind::Table(BATCH), "", "How much is written at once."),
     key("queue", Kind::Table(QUEUE), "", "For outputs that are not required."),
 ];
@@ -131,7 +191,12 @@ pub const QUEUE: &[Key] = &[key("max_events", Kind::Number, "10000", "The oldest
 
 /// `[log]`
 pub const LOG: &[Key] = &[
-    key("level", Kind::Text, "\"info\"", "error, warn, info, debug, or a filter like \"info,idlewatch::wire=debug\"."),
+    key(
+        "level",
+        Kind::Text,
+        "\"info\"",
+        "error, warn, info, debug, or a filter like \"info,idlewatch::wire=debug\".",
+    ),
     key("format", Kind::Choice(&["auto", "text", "json"]), "\"auto\"", "Diagnostics on stderr."),
 ];
 
@@ -149,7 +214,8 @@ pub const TOP: &[Key] = &[
 
 /// The keys of one account: its id, and all of the defaults.
 pub fn account() -> Vec<Key> {
-    let id = key("id", Kind::Text, "", "Its name, part of every event id: [a-z0-9][a-z0-9._@+-]*, at most 128.");
+    let id =
+        key("id", Kind::Text, "", "Its name, part of every event id: [a-z0-9][a-z0-9._@+-]*, at most 128.");
     std::iter::once(id).chain(DEFAULTS.iter().copied()).collect()
 }
 
@@ -172,7 +238,8 @@ pub fn reference() -> String {
 }
 
 fn table(keys: &[Key], path: &str, text: &mut String) {
-    let (inner, plain): (Vec<&Key>, Vec<&Key>) = keys.iter().partition(|key| matches!(key.kind, Kind::Table(_)));
+    let (inner, plain): (Vec<&Key>, Vec<&Key>) =
+        keys.iter().partition(|key| matches!(key.kind, Kind::Table(_)));
     for key in plain {
         let value = match (key.default, key.kind) {
             ("", Kind::Secret) => "{ file = \"/etc/idlewatch/password\" }",
@@ -225,10 +292,14 @@ fn schema_of(key: &Key) -> Value {
         Kind::Texts => json!({"type": "array", "items": {"type": "string"}}),
         Kind::Choice(choices) => json!({"enum": choices}),
         Kind::TextTable => json!({"type": "object", "additionalProperties": {"type": "string"}}),
-        Kind::Table(keys) => json!({"type": "object", "additionalProperties": false, "properties": tables(keys)}),
-        Kind::Secret => json!({"type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": false,
+        Kind::Table(keys) => {
+            json!({"type": "object", "additionalProperties": false, "properties": tables(keys)})
+        }
+        Kind::Secret => {
+            json!({"type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": false,
             "properties": {"env": {"type": "string"}, "file": {"type": "string"}, "credential": {"type": "string"},
-                "command": {"type": "array", "items": {"type": "string"}, "minItems": 1}, "inline": {"type": "string"}}}),
+                "command": {"type": "array", "items": {"type": "string"}, "minItems": 1}, "inline": {"type": "string"}}})
+        }
     };
     if let Some(object) = schema.as_object_mut() {
         object.insert("description".to_owned(), json!(key.doc));

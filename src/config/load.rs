@@ -48,7 +48,10 @@ pub fn files(named: &[PathBuf]) -> Vec<PathBuf> {
 }
 
 /// All layers in one tree.
-pub(super) fn merge(files: &[PathBuf], env: impl Iterator<Item = (String, String)>) -> Result<Value, Vec<Issue>> {
+pub(super) fn merge(
+    files: &[PathBuf],
+    env: impl Iterator<Item = (String, String)>,
+) -> Result<Value, Vec<Issue>> {
     let mut issues = Vec::new();
     let mut builder = Config::builder();
     for path in files {
@@ -180,12 +183,8 @@ impl<'a> Locator<'a> {
     fn value(&self, at: &Range<usize>, value: &Spanned<DeValue<'_>>) -> Value {
         let kind = match value.get_ref() {
             DeValue::String(text) => ValueKind::String(text.to_string()),
-            DeValue::Integer(number) => {
-                i64::from_str_radix(number.as_str(), number.radix()).map_or_else(
-                    |_| ValueKind::String(number.to_string()),
-                    ValueKind::I64,
-                )
-            }
+            DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
+                .map_or_else(|_| ValueKind::String(number.to_string()), ValueKind::I64),
             DeValue::Float(number) => ValueKind::Float(number.as_str().parse().unwrap_or(f64::NAN)),
             DeValue::Boolean(boolean) => ValueKind::Boolean(*boolean),
             DeValue::Datetime(at) => ValueKind::String(at.to_string()),
@@ -208,7 +207,9 @@ impl LocatedEnv {
     fn new(env: impl Iterator<Item = (String, String)>) -> Self {
         let mut values = Map::new();
         for (name, text) in env {
-            let Some(path) = name.strip_prefix("IDLEWATCH_").filter(|path| path.contains("__")) else { continue };
+            let Some(path) = name.strip_prefix("IDLEWATCH_").filter(|path| path.contains("__")) else {
+                continue;
+            };
             let keys: Vec<String> = path.split("__").map(str::to_ascii_lowercase).collect();
             let origin = format!("environment variable {name}");
             insert(&mut values, &keys, Value::new(Some(&origin), scalar(&text)), &origin);

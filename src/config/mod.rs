@@ -24,7 +24,33 @@ pub fn load(named: &[PathBuf]) -> Result<Loaded, Vec<Issue>> {
     judge(&load::merge(&load::files(named), std::env::vars())?)
 }
 
-/// The same for one text, for tests and the demo.
+/// All layers merged, as TOML, with every inline secret masked.
+///
+/// # Errors
+/// Where a layer cannot be read.
+pub fn merged(named: &[PathBuf]) -> Result<String, Vec<Issue>> {
+    let tree = load::merge(&load::files(named), std::env::vars())?;
+    Ok(toml::to_string(&plain(&tree, "")).unwrap_or_default())
+}
+
+fn plain(value: &config::Value, key: &str) -> toml::Value {
+    use config::ValueKind;
+    match &value.kind {
+        _ if key == "inline" || (key == "password" && !matches!(value.kind, ValueKind::Table(_))) => {
+            toml::Value::String("[redacted]".to_owned())
+        }
+        ValueKind::Boolean(boolean) => toml::Value::Boolean(*boolean),
+        ValueKind::I64(number) => toml::Value::Integer(*number),
+        ValueKind::Float(number) => toml::Value::Float(*number),
+        ValueKind::Array(items) => toml::Value::Array(items.iter().map(|item| plain(item, "")).collect()),
+        ValueKind::Table(table) => {
+            toml::Value::Table(table.iter().map(|(key, value)| (key.clone(), plain(value, key))).collect())
+        }
+        other => toml::Value::String(other.to_string()),
+    }
+}
+
+/// [`load`] for one text, for tests and the demo.
 ///
 /// # Errors
 /// Every problem at once.
@@ -51,7 +77,8 @@ mod tests {
     const MINIMAL: &str = "[[accounts]]\nid = \"work\"\nhost = \"imap.example.com\"\nuser = \"bob\"\npassword = { env = \"PW\" }\n";
 
     fn issues(text: &str) -> Vec<String> {
-        from_text("t.toml", text).map_or_else(|issues| issues.iter().map(ToString::to_string).collect(), |_| Vec::new())
+        from_text("t.toml", text)
+            .map_or_else(|issues| issues.iter().map(ToString::to_string).collect(), |_| Vec::new())
     }
 
     #[test]
@@ -111,9 +138,18 @@ mod tests {
         std::fs::create_dir(dir.path().join("conf.d")).unwrap();
         std::fs::write(&main, format!("[log]\nlevel = \"debug\"\n{MINIMAL}")).unwrap();
         let more = MINIMAL.replace("work", "more");
-        std::fs::write(dir.path().join("conf.d/20.toml"), format!("[events]\nmax_bytes = 4000\n{more}")).unwrap();
-        std::fs::write(dir.path().join("conf.d/10.toml"), "[events]\nmax_bytes = 3000\nattachments = false\n").unwrap();
-        let env = [("IDLEWATCH_LOG__LEVEL", "warn"), ("IDLEWATCH_HOME", "x"), ("IDLEWATCH_EVENTS__MAX_ADDRESSES", "5")];
+        std::fs::write(dir.path().join("conf.d/20.toml"), format!("[events]\nmax_bytes = 4000\n{more}"))
+            .unwrap();
+        std::fs::write(
+            dir.path().join("conf.d/10.toml"),
+            "[events]\nmax_bytes = 3000\nattachments = false\n",
+        )
+        .unwrap();
+        let env = [
+            ("IDLEWATCH_LOG__LEVEL", "warn"),
+            ("IDLEWATCH_HOME", "x"),
+            ("IDLEWATCH_EVENTS__MAX_ADDRESSES", "5"),
+        ];
         let env = env.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let tree = load::merge(&load::files(&[main]), env.into_iter()).unwrap();
         let (settings, _) = judge(&tree).unwrap();
@@ -130,7 +166,10 @@ mod tests {
         std::fs::write(&main, MINIMAL).unwrap();
         let tree = load::merge(&[main], env.into_iter()).unwrap();
         let found = judge(&tree).unwrap_err();
-        assert_eq!(found[0].to_string(), "environment variable IDLEWATCH_LOG__COLOUR: log.colour: unknown key (known keys: level, format)");
+        assert_eq!(
+            found[0].to_string(),
+            "environment variable IDLEWATCH_LOG__COLOUR: log.colour: unknown key (known keys: level, format)"
+        );
     }
 
     #[test]
@@ -153,7 +192,11 @@ mod tests {
         for name in ["minimal.toml", "example.toml", "reference.toml"] {
             let text = std::fs::read_to_string(root.join(name)).unwrap();
             let value: serde_json::Value = toml::from_str(&text).unwrap();
-            assert!(validator.is_valid(&value), "{name}: {:?}", validator.iter_errors(&value).next().map(|e| e.to_string()));
+            assert!(
+                validator.is_valid(&value),
+                "{name}: {:?}",
+                validator.iter_errors(&value).next().map(|e| e.to_string())
+            );
             if name != "reference.toml" {
                 from_text(name, &text).unwrap_or_else(|issues| panic!("{name}: {issues:?}"));
             }

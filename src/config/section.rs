@@ -114,7 +114,11 @@ impl<'a> Section<'a> {
     }
 
     fn mismatch(&self, key: &str, expected: &str, value: &Value, issues: &mut Issues) {
-        issues.error(&origin(value), &self.key_path(key), format!("expected {expected}, found {}", kind(value)));
+        issues.error(
+            &origin(value),
+            &self.key_path(key),
+            format!("expected {expected}, found {}", kind(value)),
+        );
     }
 
     pub(super) fn text(&self, key: &str, issues: &mut Issues) -> Option<&'a str> {
@@ -145,7 +149,13 @@ impl<'a> Section<'a> {
         }
     }
 
-    pub(super) fn number(&self, key: &str, default: u64, allowed: std::ops::RangeInclusive<u64>, issues: &mut Issues) -> u64 {
+    pub(super) fn number(
+        &self,
+        key: &str,
+        default: u64,
+        allowed: std::ops::RangeInclusive<u64>,
+        issues: &mut Issues,
+    ) -> u64 {
         match self.get(key) {
             Some(value) => match &value.kind {
                 ValueKind::I64(n) => match u64::try_from(*n).ok().filter(|n| allowed.contains(n)) {
@@ -166,7 +176,13 @@ impl<'a> Section<'a> {
     }
 
     /// One of the named values.
-    pub(super) fn choice<T: Copy>(&self, key: &str, default: T, choices: &[(&str, T)], issues: &mut Issues) -> T {
+    pub(super) fn choice<T: Copy>(
+        &self,
+        key: &str,
+        default: T,
+        choices: &[(&str, T)],
+        issues: &mut Issues,
+    ) -> T {
         let Some(text) = self.text(key, issues) else { return default };
         if let Some((_, choice)) = choices.iter().find(|(name, _)| *name == text) {
             return *choice;
@@ -174,7 +190,11 @@ impl<'a> Section<'a> {
         let names: Vec<_> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
         let near = nearest(text, choices.iter().map(|(name, _)| *name));
         let near = near.map(|near| format!("; did you mean \"{near}\"?")).unwrap_or_default();
-        let message = format!("unknown value \"{}\" (expected {}){near}", crate::text::shortened(text, 60), names.join(", "));
+        let message = format!(
+            "unknown value \"{}\" (expected {}){near}",
+            crate::text::shortened(text, 60),
+            names.join(", ")
+        );
         self.error(key, message, issues);
         default
     }
@@ -191,12 +211,16 @@ impl<'a> Section<'a> {
         match parse_duration(text) {
             Some(duration) if allowed.contains(&duration) => duration,
             Some(_) => {
-                let message = format!("expected {:?} to {:?}, found \"{text}\"", allowed.start(), allowed.end());
+                let message =
+                    format!("expected {:?} to {:?}, found \"{text}\"", allowed.start(), allowed.end());
                 self.error(key, message, issues);
                 fallback
             }
             None => {
-                let message = format!("expected a duration like \"{default}\", found \"{}\"", crate::text::shortened(text, 60));
+                let message = format!(
+                    "expected a duration like \"{default}\", found \"{}\"",
+                    crate::text::shortened(text, 60)
+                );
                 self.error(key, message, issues);
                 fallback
             }
@@ -234,14 +258,18 @@ impl<'a> Section<'a> {
     pub(super) fn inner(&self, key: &str, issues: &mut Issues) -> Section<'a> {
         match self.get(key) {
             Some(value) => Section::from_value(self.key_path(key), value, issues),
-            None => Section { path: self.key_path(key), origin: self.origin.clone(), table: None, below: None },
+            None => {
+                Section { path: self.key_path(key), origin: self.origin.clone(), table: None, below: None }
+            }
         }
     }
 
     /// The tables inside, by name.
     pub(super) fn tables(&self, issues: &mut Issues) -> Vec<(String, Section<'a>)> {
         let table = self.table.into_iter().flatten();
-        table.map(|(name, value)| (name.clone(), Section::from_value(self.key_path(name), value, issues))).collect()
+        table
+            .map(|(name, value)| (name.clone(), Section::from_value(self.key_path(name), value, issues)))
+            .collect()
     }
 
     /// A path, relative to the file that names it.

@@ -43,7 +43,12 @@ pub(super) fn settings(tree: &Value) -> (Option<Settings>, Vec<Issue>) {
     (sound.then_some(settings), found)
 }
 
-fn section<'a>(root: &'a Map<String, Value>, name: &str, keys: &[keys::Key], issues: &mut Issues) -> Section<'a> {
+fn section<'a>(
+    root: &'a Map<String, Value>,
+    name: &str,
+    keys: &[keys::Key],
+    issues: &mut Issues,
+) -> Section<'a> {
     let section = Section::of(root, name, issues);
     section.known(keys, issues);
     section
@@ -64,7 +69,9 @@ fn monitor(root: &Map<String, Value>, issues: &mut Issues) -> MonitorSettings {
 fn default_state_dir() -> PathBuf {
     let var = |name: &str| std::env::var_os(name).map(PathBuf::from);
     var("STATE_DIRECTORY")
-        .or_else(|| Some(var("XDG_STATE_HOME").or_else(|| Some(var("HOME")?.join(".local/state")))?.join("idlewatch")))
+        .or_else(|| {
+            Some(var("XDG_STATE_HOME").or_else(|| Some(var("HOME")?.join(".local/state")))?.join("idlewatch"))
+        })
         .unwrap_or_else(|| PathBuf::from("/var/lib/idlewatch"))
 }
 
@@ -85,7 +92,11 @@ fn journal(root: &Map<String, Value>, issues: &mut Issues) -> JournalSettings {
     let max_bytes = match text.parse::<bytesize::ByteSize>() {
         Ok(size) if size.0 >= 1 << 20 => size.0,
         _ => {
-            section.error("max_bytes", format!("expected a size of at least \"1MiB\", found \"{text}\""), issues);
+            section.error(
+                "max_bytes",
+                format!("expected a size of at least \"1MiB\", found \"{text}\""),
+                issues,
+            );
             1 << 30
         }
     };
@@ -110,7 +121,10 @@ fn events(root: &Map<String, Value>, issues: &mut Issues) -> EventSettings {
     let section = section(root, "events", keys::EVENTS, issues);
     let headers = section.texts("headers", issues).unwrap_or_default();
     for name in &headers {
-        if name.is_empty() || name.len() > 76 || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
+        if name.is_empty()
+            || name.len() > 76
+            || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        {
             section.error("headers", format!("\"{name}\" is no header name"), issues);
         }
     }
@@ -182,7 +196,8 @@ fn output(name: &str, section: &Section<'_>, issues: &mut Issues) -> Option<Outp
         OutputKind::Stdout
     };
     let default = if file { OutputFormat::Ecs } else { OutputFormat::Auto };
-    let formats = [("auto", OutputFormat::Auto), ("ecs", OutputFormat::Ecs), ("pretty", OutputFormat::Pretty)];
+    let formats =
+        [("auto", OutputFormat::Auto), ("ecs", OutputFormat::Ecs), ("pretty", OutputFormat::Pretty)];
     let (batch, queue) = (section.inner("batch", issues), section.inner("queue", issues));
     batch.known(keys::BATCH, issues);
     queue.known(keys::QUEUE, issues);
@@ -230,7 +245,8 @@ struct AccountReader {
 
 impl AccountReader {
     fn account(&mut self, section: &Section<'_>, issues: &mut Issues) -> Option<Arc<Account>> {
-        let modes = [("implicit", TlsMode::Implicit), ("starttls", TlsMode::StartTls), ("none", TlsMode::None)];
+        let modes =
+            [("implicit", TlsMode::Implicit), ("starttls", TlsMode::StartTls), ("none", TlsMode::None)];
         let tls = section.choice("tls", TlsMode::Implicit, &modes, issues);
         let allow_plaintext = section.boolean("allow_plaintext", false, issues);
         let id = self.id(section, issues);
@@ -282,7 +298,10 @@ impl AccountReader {
         let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._@+-".contains(&b);
         let first = id.bytes().next().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
         if !first || id.len() > 128 || !id.bytes().all(allowed) {
-            let message = format!("\"{}\" is no id: [a-z0-9][a-z0-9._@+-]*, at most 128 bytes", crate::text::shortened(&id, 60));
+            let message = format!(
+                "\"{}\" is no id: [a-z0-9][a-z0-9._@+-]*, at most 128 bytes",
+                crate::text::shortened(&id, 60)
+            );
             section.error("id", message, issues);
             return None;
         }
@@ -346,7 +365,8 @@ fn check_host(section: &Section<'_>, host: &str, tls: TlsMode, allow_plaintext: 
         section.error("host", "expected a host name or an address, without scheme, port or path", issues);
     }
     if tls == TlsMode::None && !is_loopback(host) && !allow_plaintext {
-        let message = "\"none\" sends the password in clear: only to this machine, or with allow_plaintext = true";
+        let message =
+            "\"none\" sends the password in clear: only to this machine, or with allow_plaintext = true";
         section.error("tls", message, issues);
     }
 }
@@ -382,7 +402,8 @@ fn initial(section: &Section<'_>, issues: &mut Issues) -> Initial {
         Some(text) => match text.strip_prefix("since:").and_then(parse_duration) {
             Some(age) => Initial::Since(age),
             None => {
-                let message = format!("expected \"baseline\", \"all\" or \"since:<duration>\", found \"{text}\"");
+                let message =
+                    format!("expected \"baseline\", \"all\" or \"since:<duration>\", found \"{text}\"");
                 section.error("initial", message, issues);
                 Initial::Baseline
             }
@@ -400,7 +421,8 @@ fn keepalive(section: &Section<'_>, issues: &mut Issues) -> Keepalive {
     }
 }
 
-const SECRET: &str = "expected a table with one of \"env\", \"file\", \"command\", \"credential\", \"inline\"";
+const SECRET: &str =
+    "expected a table with one of \"env\", \"file\", \"command\", \"credential\", \"inline\"";
 
 /// Nothing of the value is ever echoed: people paste passwords where a table belongs.
 fn password(section: &Section<'_>, issues: &mut Issues) -> Option<SecretSource> {
@@ -440,7 +462,11 @@ fn password(section: &Section<'_>, issues: &mut Issues) -> Option<SecretSource> 
         }
         "inline" => match &table.get("inline").map(|value| &value.kind) {
             Some(ValueKind::String(text)) => {
-                issues.warn(&origin, &path, "the password stands in the file; use file, command or credential");
+                issues.warn(
+                    &origin,
+                    &path,
+                    "the password stands in the file; use file, command or credential",
+                );
                 Some(SecretSource::Inline(SecretString::from(text.clone())))
             }
             _ => {

@@ -54,7 +54,12 @@ impl Coordinator {
         Self { context, accounts: Vec::new(), board }
     }
 
-    fn start_account(&self, account: &Arc<Account>, arbiter: &ArbiterHandle, coordinator: Recipient<StatusChanged>) -> Addr<AccountActor> {
+    fn start_account(
+        &self,
+        account: &Arc<Account>,
+        arbiter: &ArbiterHandle,
+        coordinator: Recipient<StatusChanged>,
+    ) -> Addr<AccountActor> {
         let context = AccountContext {
             wires: self.context.wires.clone(),
             sink: self.context.sink.clone(),
@@ -68,7 +73,8 @@ impl Coordinator {
 
     fn tell_progress(&self, ctx: &mut Context<Self>) {
         let (total, connecting) = self.board.progress();
-        let counts: Vec<_> = self.board.counts().into_iter().map(|(state, n)| format!("{state} {n}")).collect();
+        let counts: Vec<_> =
+            self.board.counts().into_iter().map(|(state, n)| format!("{state} {n}")).collect();
         info!("{total} accounts: {}", counts.join(" · "));
         if connecting > 0 {
             ctx.run_later(PROGRESS, |coordinator, ctx| coordinator.tell_progress(ctx));
@@ -105,7 +111,8 @@ impl Handler<StopAccounts> for Coordinator {
     type Result = ResponseFuture<()>;
 
     fn handle(&mut self, StopAccounts { deadline }: StopAccounts, _: &mut Self::Context) -> Self::Result {
-        let stops: Vec<_> = self.accounts.iter().map(|account| account.send(StopAccount { deadline })).collect();
+        let stops: Vec<_> =
+            self.accounts.iter().map(|account| account.send(StopAccount { deadline })).collect();
         Box::pin(async move {
             join_all(stops).await;
         })

@@ -40,7 +40,7 @@ impl StateLock {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut pid = String::new();
-                let _ = file.by_ref().take(20).read_to_string(&mut pid);
+                let _ = Read::by_ref(&mut file).take(20).read_to_string(&mut pid);
                 let pid = Some(pid.trim().to_owned()).filter(|pid| pid.parse::<u32>().is_ok());
                 return Err(OpenError::Locked { path: dir.to_owned(), pid });
             }
@@ -63,7 +63,9 @@ mod tests {
         let state = dir.path().join("state");
         let first = StateLock::take(&state).unwrap();
         let error = StateLock::take(&state).unwrap_err();
-        assert!(matches!(&error, OpenError::Locked { pid: Some(pid), .. } if *pid == std::process::id().to_string()));
+        assert!(
+            matches!(&error, OpenError::Locked { pid: Some(pid), .. } if *pid == std::process::id().to_string())
+        );
         drop(first);
         StateLock::take(&state).unwrap();
     }

@@ -73,7 +73,8 @@ impl SqliteJournal {
             let failed = |cause| OpenError::StateDir { path: path.clone(), cause };
             OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
         }
-        let damaged = |cause: rusqlite::Error| OpenError::Damaged { path: path.clone(), cause: cause.to_string() };
+        let damaged =
+            |cause: rusqlite::Error| OpenError::Damaged { path: path.clone(), cause: cause.to_string() };
         let mut db = Connection::open(&path).map_err(damaged)?;
         match origin {
             StateOrigin::New => create(&mut db).map_err(damaged)?,
@@ -107,7 +108,8 @@ fn create(db: &mut Connection) -> rusqlite::Result<()> {
 fn check(db: &Connection, path: &Path) -> Result<(), OpenError> {
     let damaged = |cause: String| OpenError::Damaged { path: path.to_owned(), cause };
     let pragma = |name: &str| {
-        db.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(|error| damaged(error.to_string()))
+        db.pragma_query_value(None, name, |row| row.get::<_, i64>(0))
+            .map_err(|error| damaged(error.to_string()))
     };
     if pragma("application_id")? != APPLICATION_ID {
         return Err(damaged("it is empty, or not a journal of idlewatch".to_owned()));
@@ -215,12 +217,15 @@ impl Journal for SqliteJournal {
         positions: &[(String, LanePosition)],
     ) -> Result<Vec<Receipt>, JournalError> {
         let transaction = self.db.transaction().map_err(failed)?;
-        let receipts: rusqlite::Result<Vec<_>> = entries.iter().map(|entry| insert(&transaction, entry)).collect();
+        let receipts: rusqlite::Result<Vec<_>> =
+            entries.iter().map(|entry| insert(&transaction, entry)).collect();
         let receipts = receipts.map_err(failed)?;
         for (name, position) in positions {
             let file = position.file.as_ref();
             transaction
-                .prepare_cached("UPDATE lanes SET position = ?2, generation = ?3, offset = ?4 WHERE name = ?1")
+                .prepare_cached(
+                    "UPDATE lanes SET position = ?2, generation = ?3, offset = ?4 WHERE name = ?1",
+                )
                 .and_then(|mut update| {
                     let offset = file.and_then(|end| i64::try_from(end.offset).ok());
                     update.execute(params![name, position.sequence, file.map(|end| &end.generation), offset])
@@ -270,7 +275,9 @@ impl Journal for SqliteJournal {
     fn pending(&mut self, after: u64, most: usize) -> Result<Vec<JournalledEvent>, JournalError> {
         let mut statement = self
             .db
-            .prepare_cached("SELECT sequence, payload, crc FROM events WHERE sequence > ?1 ORDER BY sequence LIMIT ?2")
+            .prepare_cached(
+                "SELECT sequence, payload, crc FROM events WHERE sequence > ?1 ORDER BY sequence LIMIT ?2",
+            )
             .map_err(failed)?;
         let rows = statement
             .query_map(params![after, most], |row| {
@@ -297,7 +304,8 @@ impl Journal for SqliteJournal {
                 .query_row("SELECT position, generation, offset FROM lanes WHERE name = ?1", [name], |row| {
                     let generation: Option<String> = row.get(1)?;
                     let offset: Option<u64> = row.get(2)?;
-                    let file = generation.zip(offset).map(|(generation, offset)| FileEnd { generation, offset });
+                    let file =
+                        generation.zip(offset).map(|(generation, offset)| FileEnd { generation, offset });
                     Ok(LanePosition { sequence: row.get(0)?, file })
                 })
                 .optional()
@@ -321,7 +329,9 @@ impl Journal for SqliteJournal {
     fn forget(&mut self, sequence: u64) -> Result<(), JournalError> {
         let transaction = self.db.transaction().map_err(failed)?;
         let gone: u64 = transaction
-            .prepare_cached("SELECT COALESCE(SUM(LENGTH(CAST(payload AS BLOB))), 0) FROM events WHERE sequence <= ?1")
+            .prepare_cached(
+                "SELECT COALESCE(SUM(LENGTH(CAST(payload AS BLOB))), 0) FROM events WHERE sequence <= ?1",
+            )
             .and_then(|mut sum| sum.query_row([sequence], |row| row.get(0)))
             .map_err(failed)?;
         transaction

@@ -62,7 +62,17 @@ impl JournalHandle {
         let (requests, inbox) = channel();
         let (told, news) = watch::channel(last);
         let lanes = lanes.into_iter().zip(positions.clone()).collect();
-        let writer = Writer { journal, lanes, max_bytes, bytes, last, told, waiting: VecDeque::new(), full: false, forgotten: 0 };
+        let writer = Writer {
+            journal,
+            lanes,
+            max_bytes,
+            bytes,
+            last,
+            told,
+            waiting: VecDeque::new(),
+            full: false,
+            forgotten: 0,
+        };
         std::thread::Builder::new()
             .name("journal".to_owned())
             .spawn(move || {

@@ -124,14 +124,20 @@ mod tests {
     use super::*;
 
     async fn text(source: SecretSource) -> Result<String, String> {
-        source.resolve().await.map(|secret| secret.expose_secret().to_owned()).map_err(|error| error.to_string())
+        source
+            .resolve()
+            .await
+            .map(|secret| secret.expose_secret().to_owned())
+            .map_err(|error| error.to_string())
     }
 
     #[tokio::test]
     async fn one_line_end_is_dropped() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pw");
-        for (content, secret) in [("canary\n", Some("canary")), ("canary\r\n", Some("canary")), ("", None), ("a\nb\n", None)] {
+        for (content, secret) in
+            [("canary\n", Some("canary")), ("canary\r\n", Some("canary")), ("", None), ("a\nb\n", None)]
+        {
             std::fs::write(&path, content).unwrap();
             assert_eq!(text(SecretSource::File(path.clone())).await.ok().as_deref(), secret, "{content:?}");
         }
@@ -147,7 +153,12 @@ mod tests {
 
     #[tokio::test]
     async fn sources_that_are_not_there_are_named() {
-        assert!(text(SecretSource::Env("NO_SUCH_VARIABLE".into())).await.unwrap_err().contains("NO_SUCH_VARIABLE"));
+        assert!(
+            text(SecretSource::Env("NO_SUCH_VARIABLE".into()))
+                .await
+                .unwrap_err()
+                .contains("NO_SUCH_VARIABLE")
+        );
         assert!(text(SecretSource::File("/no/such".into())).await.unwrap_err().contains("/no/such"));
     }
 

@@ -116,7 +116,8 @@ impl Lane {
             if *self.stopped.borrow() {
                 return Err(Ended::Stopped);
             }
-            let wait = full_jitter(Duration::from_secs(1), failures.min(6), rand::rng().random_range(0.0..1.0));
+            let wait =
+                full_jitter(Duration::from_secs(1), failures.min(6), rand::rng().random_range(0.0..1.0));
             tokio::select! {
                 () = sleep(wait) => {}
                 _ = self.stopped.changed() => {}

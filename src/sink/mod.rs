@@ -118,7 +118,8 @@ impl Sink {
     /// Where one of them cannot be had.
     pub async fn start_with(options: SinkOptions) -> Result<SinkHandle, SinkStartError> {
         let lock = StateLock::take(&options.state_dir)?;
-        let (journal, origin) = SqliteJournal::open(&options.state_dir, options.require_state, options.new_state)?;
+        let (journal, origin) =
+            SqliteJournal::open(&options.state_dir, options.require_state, options.new_state)?;
         let (failed, fatal) = mpsc::unbounded_channel();
         let specs = options.outputs.iter().map(|output| LaneSpec {
             name: output.name.clone(),

@@ -42,7 +42,14 @@ const SHORTENING: [fn(&mut Event) -> Option<&'static str>; 7] = [
     |event| {
         with(
             event,
-            |m| m.summary.subject.as_mut().is_some_and(|s| s.len() > 256 && { *s = shortened(s, 256); true }),
+            |m| {
+                m.summary.subject.as_mut().is_some_and(|s| {
+                    s.len() > 256 && {
+                        *s = shortened(s, 256);
+                        true
+                    }
+                })
+            },
             "email.subject",
         )
     },
@@ -54,7 +61,11 @@ const SHORTENING: [fn(&mut Event) -> Option<&'static str>; 7] = [
     },
 ];
 
-fn with(event: &mut Event, cut: impl FnOnce(&mut NewMessage) -> bool, field: &'static str) -> Option<&'static str> {
+fn with(
+    event: &mut Event,
+    cut: impl FnOnce(&mut NewMessage) -> bool,
+    field: &'static str,
+) -> Option<&'static str> {
     match &mut event.body {
         EventBody::MessageNew(message) => cut(message).then_some(field),
         _ => None,
@@ -69,7 +80,8 @@ fn truncate<T>(list: &mut Vec<T>, most: usize) -> bool {
 
 fn lists(message: &mut NewMessage, most: usize) -> bool {
     let summary = &mut message.summary;
-    let lists = [&mut summary.from, &mut summary.to, &mut summary.cc, &mut summary.bcc, &mut summary.reply_to];
+    let lists =
+        [&mut summary.from, &mut summary.to, &mut summary.cc, &mut summary.bcc, &mut summary.reply_to];
     lists.into_iter().fold(false, |cut, list| truncate(list, most) || cut)
 }
 
@@ -226,7 +238,9 @@ impl Writer<'_> {
         o.text("kind", "event");
         let (categories, dataset): (&[&str], _) = match &event.body {
             EventBody::MessageNew(_) => (&["email"], "idlewatch.message"),
-            EventBody::AccountState(change) if is_auth(change) => (&["email", "authentication"], "idlewatch.account"),
+            EventBody::AccountState(change) if is_auth(change) => {
+                (&["email", "authentication"], "idlewatch.account")
+            }
             EventBody::AccountState(_) => (&["email"], "idlewatch.account"),
             EventBody::MailboxReset(_) | EventBody::MailboxGap(_) => (&["email"], "idlewatch.mailbox"),
             EventBody::MonitorState(_) => (&["email"], "idlewatch.monitor"),
@@ -272,7 +286,10 @@ impl Writer<'_> {
     fn email(&self, event: &Event, message: &NewMessage, o: &mut Object<'_>) {
         let summary = &message.summary;
         if let Some(account) = &event.account {
-            o.text("local_id", &event_id::local_id(&account.id, &message.mailbox, message.uid_validity, message.uid));
+            o.text(
+                "local_id",
+                &event_id::local_id(&account.id, &message.mailbox, message.uid_validity, message.uid),
+            );
         }
         o.maybe("message_id", summary.message_id.as_deref());
         o.maybe("subject", summary.subject.as_deref());
@@ -302,7 +319,10 @@ impl Writer<'_> {
                 let name = attachment.name.as_deref();
                 file.maybe("name", name);
                 let extension = name.and_then(|name| name.rsplit_once('.')).map(|(_, extension)| extension);
-                file.maybe("extension", extension.filter(|e| e.len() <= 16).map(str::to_lowercase).as_deref());
+                file.maybe(
+                    "extension",
+                    extension.filter(|e| e.len() <= 16).map(str::to_lowercase).as_deref(),
+                );
                 file.maybe("mime_type", Some(&attachment.mime_type));
                 file.maybe_number("size", attachment.size);
             });
@@ -364,7 +384,8 @@ fn message(message: &NewMessage, cut: &[&'static str], o: &mut Object<'_>) {
     }
     o.maybe_number("recipient_count", Some(u64::from(summary.recipient_count)).filter(|&n| n > 0));
     let mut truncated: Vec<&str> = summary.truncated.iter().map(String::as_str).collect();
-    truncated.extend(cut.iter().copied().filter(|field| !summary.truncated.iter().any(|known| known == field)));
+    truncated
+        .extend(cut.iter().copied().filter(|field| !summary.truncated.iter().any(|known| known == field)));
     truncated.dedup();
     if !truncated.is_empty() {
         o.texts("truncated", truncated);

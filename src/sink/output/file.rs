@@ -37,7 +37,11 @@ impl FileOutput {
             let tail = end.offset.saturating_sub(known.offset);
             if tail > most {
                 let aside = orphan(&path);
-                warn!("{} goes on {tail} bytes behind what the journal knows of: kept as {}", path.display(), aside.display());
+                warn!(
+                    "{} goes on {tail} bytes behind what the journal knows of: kept as {}",
+                    path.display(),
+                    aside.display()
+                );
                 fs::rename(&path, &aside).map_err(failed)?;
                 let (file, end) = append(&path).map_err(failed)?;
                 return Ok((Self { path, file: Some(file), end }, true));
@@ -183,7 +187,8 @@ mod tests {
         output.write(b"new\n".to_vec()).await.unwrap();
         assert!(restored);
         assert_eq!(text(&path), "new\n");
-        let aside = fs::read_dir(dir.path()).unwrap().filter_map(Result::ok).find(|f| f.path() != path).unwrap();
+        let aside =
+            fs::read_dir(dir.path()).unwrap().filter_map(Result::ok).find(|f| f.path() != path).unwrap();
         assert_eq!(aside.metadata().unwrap().len(), 2004);
     }
 
