@@ -73,7 +73,7 @@ pub struct Cli {
 #[derive(Debug, Args)]
 pub struct Globals {
     /// A configuration file; more than one are merged in this order.
-    #[arg(short, long = "config", global = true, value_name = "FILE")]
+    #[arg(short = 'c', long = "config", global = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// More diagnostics; twice for all.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]

@@ -11,7 +11,7 @@ use crate::config::settings::{OutputFormat, OutputKind};
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
     /// Only accounts whose id matches.
-    #[arg(short, long = "account", value_name = "GLOB")]
+    #[arg(short = 'a', long = "account", value_name = "GLOB")]
     accounts: Vec<String>,
     /// The form of events on stdout.
     #[arg(long)]

@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn every_problem_is_told_with_its_place_and_none_echoes_a_secret() {
         let text = format!(
-            "{MINIMAL}[[accounts]]\nid = \"work\"\nport = \"993\"\ntls = \"startls\"\npassword = \"hunter2\"\nidle_refresh = \"30m\"\n[accounts.tls_options]\nmin_verson = \"1.2\"\n[events]\ninclude = [\"message.newer\"]\n[htpp]\n[http]\n"
+            "{MINIMAL}[[accounts]]\nid = \"work\"\nport = \"993\"\ntls = \"startls\"\npassword = \"hunter2\"\nidle_refresh = \"30m\"\n[accounts.tls_options]\nmin_verson = \"1.2\"\n[events]\ninclude = [\"message.newer\"]\n[htpp]\nx = 1\n[http]\nlisten = \"x\"\n"
         );
         assert_eq!(
             issues(&text),
@@ -109,8 +109,8 @@ mod tests {
                 "t.toml:11:1: accounts[1].idle_refresh: expected 1s to 1740s, found \"30m\"",
                 "t.toml:13:1: accounts[1].tls_options.min_verson: unknown key; did you mean \"min_version\"?",
                 "t.toml:15:1: events.include: unknown action \"message.newer\" (known: message.new, account.state, mailbox.reset, mailbox.gap, monitor.state)",
-                "t.toml:16:2: htpp: unknown key (known keys: monitor, defaults, accounts, connections, journal, events, outputs, log)",
-                "t.toml:17:2: http: not supported in this version",
+                "t.toml:17:1: htpp: unknown key (known keys: monitor, defaults, accounts, connections, journal, events, outputs, log)",
+                "t.toml:19:1: http: not supported in this version",
             ]
         );
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use config::{Map, Value, ValueKind};
-use jiff::SignedDuration;
+use jiff::{Span, SpanRelativeTo};
 
 use super::issue::{Issue, Severity};
 use super::keys;
@@ -51,8 +51,13 @@ fn kind(value: &Value) -> String {
     }
 }
 
+/// Where a value stands; a table that was merged stands where its first key does.
 fn origin(value: &Value) -> String {
-    value.origin().unwrap_or_default().to_owned()
+    match (value.origin(), &value.kind) {
+        (Some(origin), _) => origin.to_owned(),
+        (None, ValueKind::Table(table)) => table.values().next().map(origin).unwrap_or_default(),
+        (None, _) => String::new(),
+    }
 }
 
 impl<'a> Section<'a> {
@@ -291,8 +296,8 @@ impl<'a> Section<'a> {
 
 /// "9m", "1h 30m", "10s".
 pub(super) fn parse_duration(text: &str) -> Option<Duration> {
-    let parsed: SignedDuration = text.parse().ok()?;
-    Duration::try_from(parsed).ok()
+    let span: Span = text.parse().ok()?;
+    Duration::try_from(span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()?).ok()
 }
 
 fn unknown_key(name: &str, schema: &[keys::Key]) -> String {

@@ -182,6 +182,10 @@ impl<J: Journal> Writer<J> {
                 next = if round.group.is_full() { None } else { inbox.try_recv().ok() };
             }
             blocked = self.finish(round)?;
+            // What was taken may have made room for what waits.
+            while !blocked && !self.waiting.is_empty() && self.bytes < self.max_bytes {
+                blocked = self.finish(Round::default())?;
+            }
         }
     }
 
