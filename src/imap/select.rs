@@ -318,7 +318,7 @@ fn first_contact(
         Some(_) => {
             let everything = Cursor { uid_next: 1, seen: UidSet::new(), ..baseline };
             let mut selected = Selected::new(position, everything.clone(), &watch);
-            selected.backfill(uid_next);
+            selected.backfill(1, uid_next);
             selected.deliver(shared, Vec::new(), everything, now)
         }
         None => {
@@ -380,7 +380,7 @@ impl Dating {
         let uid_next = self.baseline.uid_next;
         let mut cursor = Cursor { uid_next: first, ..self.baseline };
         cursor.seen.subtract(&self.young);
-        self.selected.backfill(uid_next);
+        self.selected.backfill(first, uid_next);
         self.selected.deliver(shared, Vec::new(), cursor, now)
     }
 }

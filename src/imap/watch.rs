@@ -107,12 +107,12 @@ impl Selected {
         };
     }
 
-    /// A first contact that tells what is there already: holes below `uid_next` are none.
-    pub(super) fn backfill(&mut self, uid_next: u32) {
+    /// A first contact that tells what is there already, `from` one UID on: holes below `uid_next` are none.
+    pub(super) fn backfill(&mut self, from: u32, uid_next: u32) {
         self.told_next = uid_next;
         self.gap_floor = uid_next;
         self.ask_top = true;
-        self.asked_to = self.cursor.uid_next.min(self.asked_to);
+        self.asked_to = from;
     }
 
     /// Mailbox data, whichever phase it comes in.

@@ -1,1 +1,0 @@
-//! Fixtures that the tests share.
