@@ -1,1 +1,6 @@
-//! demo
+//! A small in-memory IMAP server: `idlewatch demo` and the tests use this one.
+
+pub mod mail;
+pub mod server;
+mod session;
+pub mod store;

@@ -1,0 +1,94 @@
+//! The listener of the in-memory server.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::session::Session;
+use super::store::Store;
+
+/// How the server behaves.
+#[derive(Clone, Debug)]
+pub struct Behaviour {
+    /// Announces IDLE.
+    pub idle: bool,
+    /// Tells news during IDLE; GNU imap4d announces IDLE and does not.
+    pub pushes: bool,
+}
+
+impl Default for Behaviour {
+    fn default() -> Self {
+        Self { idle: true, pushes: true }
+    }
+}
+
+/// A running server on loopback; gone when dropped.
+#[derive(Debug)]
+pub struct Server {
+    addr: SocketAddr,
+    store: Store,
+    cut: watch::Sender<u64>,
+    commands: Arc<AtomicU64>,
+    task: JoinHandle<()>,
+}
+
+impl Server {
+    /// Listens on a free port of 127.0.0.1.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn start(store: Store, behaviour: Behaviour) -> io::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let addr = listener.local_addr()?;
+        let (cut, cuts) = watch::channel(0);
+        let commands = Arc::new(AtomicU64::new(0));
+        let shared = (store.clone(), commands.clone());
+        let task = tokio::spawn(async move {
+            while let Ok((tcp, _)) = listener.accept().await {
+                let _ = tcp.set_nodelay(true);
+                let session = Session::new(shared.0.clone(), behaviour.clone(), shared.1.clone());
+                let mut cuts = cuts.clone();
+                cuts.mark_unchanged();
+                tokio::spawn(async move {
+                    tokio::select! {
+                        _ = session.serve(tcp) => {}
+                        _ = cuts.changed() => {}
+                    }
+                });
+            }
+        });
+        Ok(Self { addr, store, cut, commands, task })
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Its mailboxes.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Cuts every connection.
+    pub fn drop_connections(&self) {
+        self.cut.send_modify(|count| *count += 1);
+    }
+
+    /// Commands that could have changed a mailbox, so far: SELECT, STORE, BODY[] without PEEK and the like.
+    pub fn changing_commands(&self) -> u64 {
+        self.commands.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.drop_connections();
+        self.task.abort();
+    }
+}
