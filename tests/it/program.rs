@@ -1,0 +1,131 @@
+//! The program as a black box, on its own small server.
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use idlewatch::demo::server::{Behaviour, Server};
+use idlewatch::demo::store::Store;
+
+use crate::support::monitor::{Monitor, states, told};
+use crate::support::{action, event};
+
+fn accounts(server: &Server) -> String {
+    format!(
+        "[[accounts]]\nid = \"work\"\nhost = \"127.0.0.1\"\nport = {}\ntls = \"none\"\nuser = \"bob\"\npassword = {{ inline = \"CANARY-pw\" }}\n",
+        server.addr().port()
+    )
+}
+
+async fn server(behaviour: Behaviour) -> Server {
+    Server::start(Store::new([("bob".to_owned(), "CANARY-pw".to_owned())]), behaviour).await.unwrap()
+}
+
+const MAIL: &[u8] = b"From: Eve <eve@example.org>\r\nSubject: a\x1b[2J\xe2\x80\xae{\"fake\":1}\r\n\r\nhi\r\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_mail_is_one_harmless_line_and_the_mailbox_is_never_changed() {
+    let server = server(Behaviour::default()).await;
+    let mut monitor = Monitor::new(&accounts(&server));
+    monitor.start();
+    monitor.wait("online", |events| !states(events, "work").is_empty());
+    server.store().deliver("bob", "INBOX", MAIL);
+    monitor.wait("told", |events| told(events, "work") == [1]);
+    server.drop_connections();
+    server.store().deliver("bob", "INBOX", MAIL);
+    monitor.wait("told after a cut", |events| told(events, "work") == [1, 2]);
+    assert_eq!(monitor.stop().code(), Some(0));
+    let text = std::fs::read_to_string(monitor.output()).unwrap();
+    assert!(!text.contains(['\x1b', '\u{202e}']));
+    assert_eq!(server.changing_commands(), 0);
+    assert!(!format!("{text}{}", monitor.log()).contains("CANARY-pw"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_idle_is_polled() {
+    let server = server(Behaviour { idle: false, pushes: false }).await;
+    let text = accounts(&server).replace("user =", "poll_interval = \"1s\"\nuser =");
+    let mut monitor = Monitor::new(&text);
+    monitor.start();
+    monitor.wait("online", |events| !states(events, "work").is_empty());
+    server.store().deliver("bob", "INBOX", MAIL);
+    let events = monitor.wait("told", |events| told(events, "work") == [1]);
+    let told = events.iter().find(|event| action(event) == "message.new").unwrap();
+    assert_eq!(told["idlewatch"]["source"], "poll");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_monitor_on_the_same_state_is_refused() {
+    let server = server(Behaviour::default()).await;
+    let mut monitor = Monitor::new(&accounts(&server));
+    monitor.start();
+    monitor.wait("online", |events| !states(events, "work").is_empty());
+    let second = monitor.command().arg("run").output().unwrap();
+    assert_eq!(second.status.code(), Some(75));
+    assert!(String::from_utf8_lossy(&second.stderr).contains("locked by another idlewatch (pid "));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_stdout_ends_it_with_74_and_nothing_is_lost() {
+    let server = server(Behaviour::default()).await;
+    let monitor = Monitor::new("");
+    let text = format!("[monitor]\nstate_dir = \"state\"\n{}", accounts(&server));
+    std::fs::write(monitor.config(), text).unwrap();
+    let start = || monitor.command().arg("run").stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut child = start();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    while action(&event(&lines.next().unwrap().unwrap())) != "account.state" {}
+    drop(lines);
+    server.store().deliver("bob", "INBOX", MAIL);
+    let status = tokio::task::spawn_blocking(move || child.wait().unwrap()).await.unwrap();
+    assert_eq!(status.code(), Some(74));
+    let mut child = start();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    while action(&event(&lines.next().unwrap().unwrap())) != "message.new" {}
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn titles_and_mailboxes_are_listed() {
+    let server = server(Behaviour::default()).await;
+    server.store().deliver("bob", "INBOX", b"From: a@example.org\r\nSubject: first\r\n\r\n");
+    server.store().deliver("bob", "INBOX", b"From: a@example.org\r\nSubject: second\r\n\r\n");
+    let monitor = Monitor::new(&accounts(&server));
+    let run = |arguments: &[&str]| {
+        let output = monitor.command().args(arguments).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (code, titles) = run(&["titles", "-n", "1"]);
+    assert!(code == Some(0) && titles.contains("second") && !titles.contains("first"), "{titles}");
+    let (_, lines) = run(&["titles", "--json"]);
+    assert_eq!(lines.lines().map(event).count(), 2);
+    assert_eq!(run(&["mailboxes"]).1, format!("* {:<40} inbox\n", "INBOX"));
+    server.store().set_password("bob", "other");
+    assert_eq!(run(&["titles"]).0, Some(77));
+}
+
+#[test]
+fn ten_mistakes_are_ten_located_errors() {
+    let monitor = Monitor::new("");
+    let text = "[monitr]\nx = 1\n[log]\nformat = \"yaml\"\n[events]\nmax_bytes = \"8000\"\n[outputs.a]\ntype = \"fil\"\n\
+                [[accounts]]\nid = \"UPPER\"\nhost = \"h\"\nport = 0\ntls = \"ssl\"\nuser = \"\"\npassword = \"CANARY-pw\"\nidle_refresh = \"0s\"\ninitial = \"some\"\n";
+    std::fs::write(monitor.config(), text).unwrap();
+    let output = monitor.command().args(["check", "--no-network"]).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(78));
+    let located = told.lines().filter(|line| line.contains("idlewatch.toml:")).count();
+    assert!(located >= 10, "{told}");
+    assert!(!told.contains("CANARY-pw"));
+}
+
+#[test]
+fn the_demo_shows_events_that_match_the_schema() {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_idlewatch"))
+        .args(["demo", "--for", "4s"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let events: Vec<_> = text.lines().map(event).collect();
+    assert!(events.iter().any(|event| action(event) == "message.new"), "{text}");
+}

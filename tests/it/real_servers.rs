@@ -1,0 +1,139 @@
+//! The whole program on a real Dovecot.
+
+use std::fmt::Write;
+
+use crate::support::dovecot::{Dovecot, EXPIRED, GOOD, LOGIN_DISABLED, WRONG_HOST};
+use crate::support::monitor::{Monitor, states, told};
+
+fn users(count: usize) -> Vec<String> {
+    (1..=count).map(|n| format!("user{n}")).collect()
+}
+
+fn accounts(server: &Dovecot, users: &[String], more: &str) -> String {
+    let mut text = format!(
+        "[connections]\nper_host = {{ max_connecting = 50 }}\n[defaults]\nhost = \"{GOOD}\"\nport = {}\npassword = {{ inline = \"secret\" }}\n{more}\n[defaults.tls_options]\nca_file = {:?}\n",
+        server.imaps,
+        server.ca_file()
+    );
+    for user in users {
+        write!(text, "[[accounts]]\nid = \"{user}\"\nuser = \"{user}\"\n").unwrap();
+    }
+    text
+}
+
+fn online(events: &[serde_json::Value], users: &[String]) -> bool {
+    users.iter().all(|user| states(events, user).last().is_some_and(|state| state == "online"))
+}
+
+/// Delivered while running, while stopped, while killed, while the server restarts: each once, none missing.
+#[test]
+fn every_message_is_told_once_whatever_is_restarted() {
+    let mut server = Dovecot::start(20);
+    let users = users(20);
+    let mut monitor = Monitor::new(&accounts(&server, &users, ""));
+    monitor.start();
+    monitor.wait("online", |events| online(events, &users));
+    server.deliver(&users, "while running");
+    monitor.wait("running", |events| users.iter().all(|user| told(events, user).len() == 1));
+    assert_eq!(monitor.stop().code(), Some(0));
+    server.deliver(&users, "while stopped");
+    for round in 0..5 {
+        monitor.start();
+        server.deliver(&users, &format!("while killed {round}"));
+        std::thread::sleep(std::time::Duration::from_millis(120 * round));
+        monitor.kill();
+    }
+    monitor.start();
+    monitor.wait("after kills", |events| users.iter().all(|user| told(events, user).len() >= 7));
+    server.restart();
+    server.deliver(&users, "while the server restarts");
+    let events =
+        monitor.wait("after restart", |events| users.iter().all(|user| told(events, user).len() >= 8));
+    for user in &users {
+        let mut uids = told(&events, user);
+        uids.sort_unstable();
+        assert_eq!(uids, server.uids(user), "{user}");
+    }
+    monitor.stop();
+    assert!(!monitor.log().contains("secret\""), "a password in the log");
+    assert!(!monitor.log().contains("c2VjcmV0"), "an encoded password in the log");
+}
+
+#[test]
+fn each_trouble_has_its_state_and_leaves_the_others_alone() {
+    let server = Dovecot::start(4);
+    let mut text = accounts(&server, &["user1".to_owned()], "");
+    for (id, host, tls, port, password) in [
+        ("wrong-password", GOOD, "implicit", server.imaps, "no"),
+        ("expired", EXPIRED, "implicit", server.imaps, "secret"),
+        ("wrong-host", WRONG_HOST, "implicit", server.imaps, "secret"),
+        ("starttls", GOOD, "starttls", server.imap, "secret"),
+        ("native", GOOD, "implicit", server.imaps, "secret"),
+        ("login-disabled", LOGIN_DISABLED, "none", server.imap, "secret"),
+    ] {
+        let backend = if id == "native" { "native" } else { "rustls" };
+        write!(text, "[[accounts]]\nid = \"{id}\"\nuser = \"user2\"\nhost = \"{host}\"\ntls = \"{tls}\"\nport = {port}\npassword = {{ inline = \"{password}\" }}\n[accounts.tls_options]\nca_file = {:?}\nbackend = \"{backend}\"\n", server.ca_file()).unwrap();
+    }
+    let mut monitor = Monitor::new(&text);
+    monitor.start();
+    let settled = |events: &[serde_json::Value]| {
+        ["user1", "wrong-password", "expired", "wrong-host", "starttls", "native", "login-disabled"]
+            .iter()
+            .all(|id| !states(events, id).is_empty())
+    };
+    let events = monitor.wait("settled", settled);
+    let of = |id: &str| {
+        let event = events
+            .iter()
+            .find(|event| {
+                event["idlewatch"]["account"]["id"] == id
+                    && event["idlewatch"]["account"]["state"].is_string()
+            })
+            .unwrap();
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+        (
+            text(&event["idlewatch"]["account"]["state"]),
+            text(&event["error"]["type"]),
+            text(&event["error"]["code"]),
+        )
+    };
+    let told = |state: &str, kind: &str, code: &str| (state.to_owned(), kind.to_owned(), code.to_owned());
+    assert_eq!(of("user1"), told("online", "", ""));
+    assert_eq!(of("starttls"), told("online", "", ""));
+    assert_eq!(of("native"), told("online", "", ""));
+    assert_eq!(of("wrong-password"), told("auth_failed", "auth", "AUTHENTICATIONFAILED"));
+    assert_eq!(of("expired"), told("tls_failed", "tls", "certificate_expired"));
+    assert_eq!(of("wrong-host"), told("tls_failed", "tls", "certificate_wrong_host"));
+    assert_eq!(of("login-disabled"), told("tls_failed", "auth", "auth_mechanism"));
+    server.deliver(&["user1".to_owned()], "still here");
+    monitor.wait("the healthy one goes on", |events| {
+        events.iter().any(|event| event["email"]["subject"] == "still here")
+    });
+}
+
+#[test]
+fn a_changed_uidvalidity_and_an_expunged_message_are_told() {
+    let server = Dovecot::start(1);
+    let users = users(1);
+    let mut monitor = Monitor::new(&accounts(&server, &users, ""));
+    monitor.start();
+    monitor.wait("online", |events| online(events, &users));
+    monitor.stop();
+    server.deliver(&users, "soon gone");
+    server.deliver(&users, "stays");
+    server.adm(&["expunge", "-u", "user1", "mailbox", "INBOX", "subject", "soon gone"]);
+    monitor.start();
+    let events = monitor.wait("told", |events| !told(events, "user1").is_empty());
+    let gap = events.iter().find(|event| event["event"]["action"] == "mailbox.gap").unwrap();
+    assert_eq!(
+        (&gap["idlewatch"]["gap"]["uid_first"], &gap["idlewatch"]["gap"]["uid_last"]),
+        (&1.into(), &1.into())
+    );
+    monitor.stop();
+    server.adm(&["mailbox", "update", "--uid-validity", "4242", "-u", "user1", "INBOX"]);
+    monitor.start();
+    let events = monitor
+        .wait("reset", |events| events.iter().any(|event| event["event"]["action"] == "mailbox.reset"));
+    let reset = events.iter().find(|event| event["event"]["action"] == "mailbox.reset").unwrap();
+    assert_eq!(reset["idlewatch"]["imap"]["uid_validity"], 4242);
+}

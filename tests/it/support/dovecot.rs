@@ -1,0 +1,187 @@
+//! A real Dovecot 2.3 in a directory of its own. A server that cannot start fails the test.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use tempfile::TempDir;
+
+/// What each loopback address is for.
+pub const GOOD: &str = "127.0.0.1";
+pub const EXPIRED: &str = "127.0.0.2";
+pub const WRONG_HOST: &str = "127.0.0.3";
+pub const LOGIN_DISABLED: &str = "127.0.0.6";
+
+pub struct Dovecot {
+    dir: TempDir,
+    pub imap: u16,
+    pub imaps: u16,
+    lmtp: u16,
+    child: Option<Child>,
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+impl Dovecot {
+    /// With users `user1` to `userN`, password `secret`.
+    pub fn start(users: usize) -> Self {
+        assert!(
+            Path::new("/usr/sbin/dovecot").exists(),
+            "install dovecot-core dovecot-imapd dovecot-lmtpd (see tests/packages.txt)"
+        );
+        let dir = tempfile::Builder::new().prefix("dv").tempdir_in("/tmp").unwrap();
+        Command::new("chmod").arg("755").arg(dir.path()).status().unwrap();
+        let mut server = Self { dir, imap: free_port(), imaps: free_port(), lmtp: free_port(), child: None };
+        server.certificates();
+        server.write_config(users);
+        server.launch();
+        server
+    }
+
+    pub fn ca_file(&self) -> PathBuf {
+        self.dir.path().join("ca.pem")
+    }
+
+    fn certificates(&self) {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "test authority");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        fs::write(self.ca_file(), issuer.pem()).unwrap();
+        for (file, names, years) in [
+            ("good", vec![GOOD, LOGIN_DISABLED, "localhost"], (2020, 2090)),
+            ("expired", vec![EXPIRED], (2010, 2020)),
+            ("wrong", vec!["wrong.example"], (2020, 2090)),
+        ] {
+            let mut params =
+                CertificateParams::new(names.into_iter().map(str::to_owned).collect::<Vec<_>>()).unwrap();
+            params.not_before = rcgen::date_time_ymd(years.0, 1, 1);
+            params.not_after = rcgen::date_time_ymd(years.1, 1, 1);
+            let key = KeyPair::generate().unwrap();
+            let certificate = params.signed_by(&key, &issuer).unwrap();
+            fs::write(self.dir.path().join(format!("{file}.pem")), certificate.pem()).unwrap();
+            fs::write(self.dir.path().join(format!("{file}.key")), key.serialize_pem()).unwrap();
+        }
+    }
+
+    fn write_config(&self, users: usize) {
+        let d = self.dir.path().display();
+        // Mail belongs to a numeric user of its own: Dovecot refuses root.
+        let (imap, imaps, lmtp, uid) = (self.imap, self.imaps, self.lmtp, 10_000 + u32::from(self.imap));
+        let config = format!(
+            "base_dir = {d}/run\nstate_dir = {d}/state\nlog_path = {d}/dovecot.log\nprotocols = imap lmtp\n\
+             listen = {GOOD}, {EXPIRED}, {WRONG_HOST}, {LOGIN_DISABLED}\nmail_fsync = never\nfirst_valid_uid = 1000\nmail_uid = {uid}\nmail_gid = {uid}\n\
+             mail_location = maildir:%h/Maildir\nmail_home = {d}/mail/%n\nmail_max_userip_connections = 0\n\
+             default_vsz_limit = 1G\ndefault_client_limit = 2000\ndefault_process_limit = 1000\n\
+             auth_mechanisms = plain\ndisable_plaintext_auth = no\nauth_failure_delay = 0 secs\n\
+             passdb {{\n driver = passwd-file\n args = username_format=%n {d}/users\n}}\n\
+             userdb {{\n driver = static\n args = uid={uid} gid={uid} home={d}/mail/%n allow_all_users=yes\n}}\n\
+             service anvil {{\n unix_listener anvil-auth-penalty {{\n  mode = 0\n }}\n}}\n\
+             service imap-login {{\n service_count = 0\n client_limit = 1000\n inet_listener imap {{\n  port = {imap}\n }}\n inet_listener imaps {{\n  port = {imaps}\n  ssl = yes\n }}\n}}\n\
+             service imap {{\n process_limit = 1000\n}}\n\
+             service lmtp {{\n inet_listener lmtp {{\n  address = 127.0.0.1\n  port = {lmtp}\n }}\n}}\n\
+             namespace inbox {{\n inbox = yes\n separator = /\n}}\n\
+             ssl = yes\nssl_cert = <{d}/good.pem\nssl_key = <{d}/good.key\n\
+             local {EXPIRED} {{\n ssl_cert = <{d}/expired.pem\n ssl_key = <{d}/expired.key\n}}\n\
+             local {WRONG_HOST} {{\n ssl_cert = <{d}/wrong.pem\n ssl_key = <{d}/wrong.key\n}}\n\
+             local {LOGIN_DISABLED} {{\n ssl = required\n disable_plaintext_auth = yes\n}}\n"
+        );
+        fs::write(self.dir.path().join("dovecot.conf"), config).unwrap();
+        let users: String = (1..=users).map(|n| format!("user{n}:{{PLAIN}}secret::::::\n")).collect();
+        fs::write(self.dir.path().join("users"), users).unwrap();
+        fs::create_dir(self.dir.path().join("mail")).unwrap();
+        Command::new("chown").arg(format!("{uid}:{uid}")).arg(self.dir.path().join("mail")).status().unwrap();
+    }
+
+    fn launch(&mut self) {
+        // The shell lives as long as our end of its stdin: the server goes with the test, however that ends.
+        let script = "dovecot -F -c \"$1\" & p=$!; cat >/dev/null; kill $p; wait $p";
+        let conf = self.dir.path().join("dovecot.conf");
+        let child = Command::new("sh")
+            .args(["-c", script, "sh"])
+            .arg(conf)
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .stdin(Stdio::piped())
+            .spawn();
+        self.child = Some(child.unwrap());
+        let end = Instant::now() + Duration::from_secs(30);
+        while [self.imap, self.lmtp].iter().any(|port| TcpStream::connect((GOOD, *port)).is_err()) {
+            let log = fs::read_to_string(self.dir.path().join("dovecot.log")).unwrap_or_default();
+            assert!(Instant::now() < end, "dovecot did not start: {log}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    pub fn stop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            drop(child.stdin.take());
+            let _ = child.wait();
+        }
+    }
+
+    pub fn restart(&mut self) {
+        self.stop();
+        self.launch();
+    }
+
+    /// One message to each of `users`, by LMTP.
+    pub fn deliver(&self, users: &[String], subject: &str) {
+        let stream = TcpStream::connect(("127.0.0.1", self.lmtp)).unwrap();
+        let mut reader = BufReader::new(stream.try_clone().unwrap());
+        let mut writer = stream;
+        let mut expect = |code: &str| {
+            let mut line = String::new();
+            loop {
+                line.clear();
+                reader.read_line(&mut line).unwrap();
+                assert!(line.starts_with(code), "{line}");
+                if line.as_bytes().get(3) == Some(&b' ') {
+                    break;
+                }
+            }
+        };
+        expect("220");
+        writer.write_all(b"LHLO test\r\n").unwrap();
+        expect("250");
+        writer.write_all(b"MAIL FROM:<sender@example.org>\r\n").unwrap();
+        expect("250");
+        for user in users {
+            writer.write_all(format!("RCPT TO:<{user}@example.org>\r\n").as_bytes()).unwrap();
+            expect("250");
+        }
+        writer.write_all(b"DATA\r\n").unwrap();
+        expect("354");
+        let message = format!(
+            "From: Sender <sender@example.org>\r\nTo: all@example.org\r\nSubject: {subject}\r\n\r\nhello\r\n.\r\n"
+        );
+        writer.write_all(message.as_bytes()).unwrap();
+        users.iter().for_each(|_| expect("250"));
+        writer.write_all(b"QUIT\r\n").unwrap();
+    }
+
+    /// `doveadm`
+    pub fn adm(&self, arguments: &[&str]) -> String {
+        let conf = self.dir.path().join("dovecot.conf");
+        let output = Command::new("doveadm").arg("-c").arg(conf).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// The server's own list of UIDs.
+    pub fn uids(&self, user: &str) -> Vec<u64> {
+        let found = self.adm(&["search", "-u", user, "mailbox", "INBOX", "all"]);
+        found.lines().filter_map(|line| line.split(' ').nth(1)?.parse().ok()).collect()
+    }
+}
+
+impl Drop for Dovecot {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}

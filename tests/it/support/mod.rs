@@ -1,0 +1,27 @@
+//! What the tests share: the monitor as a process, a real Dovecot, and the schema that every line must match.
+
+pub mod dovecot;
+pub mod monitor;
+
+use std::sync::OnceLock;
+
+use serde_json::Value;
+
+/// An event line: valid against the published schema, or the test fails.
+pub fn event(line: &str) -> Value {
+    static SCHEMA: OnceLock<jsonschema::Validator> = OnceLock::new();
+    let validator = SCHEMA.get_or_init(|| {
+        let schema: Value = serde_json::from_str(include_str!("../../../schema/event-1.json")).unwrap();
+        jsonschema::validator_for(&schema).unwrap()
+    });
+    assert!(line.len() <= 8000, "{} bytes", line.len());
+    let value: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    if let Some(error) = validator.iter_errors(&value).next() {
+        panic!("{error}: {line}");
+    }
+    value
+}
+
+pub fn action(event: &Value) -> &str {
+    event["event"]["action"].as_str().unwrap()
+}

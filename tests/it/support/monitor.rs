@@ -1,0 +1,126 @@
+//! The monitor as its users run it: a configuration in, lines out.
+
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::event;
+
+/// How long anything may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A directory with a configuration, a state and an output file, and the process on it.
+pub struct Monitor {
+    pub dir: TempDir,
+    child: Option<Child>,
+}
+
+impl Monitor {
+    /// `accounts` is the configuration but for the state and the output.
+    pub fn new(accounts: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::DirBuilder::new().mode(0o700).create(dir.path().join("state")).unwrap();
+        let monitor = Self { dir, child: None };
+        monitor.configure(accounts);
+        monitor
+    }
+
+    pub fn configure(&self, accounts: &str) {
+        let head = "[monitor]\ninstance = \"test\"\nstate_dir = \"state\"\n[outputs.file]\ntype = \"file\"\npath = \"events.jsonl\"\n";
+        fs::write(self.config(), format!("{head}{accounts}")).unwrap();
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.dir.path().join("idlewatch.toml")
+    }
+
+    pub fn output(&self) -> PathBuf {
+        self.dir.path().join("events.jsonl")
+    }
+
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_idlewatch"));
+        command.arg("-c").arg(self.config());
+        command
+    }
+
+    pub fn start(&mut self) {
+        let log = fs::File::options().append(true).create(true).open(self.dir.path().join("log")).unwrap();
+        let mut command = self.command();
+        command.arg("run").env("RUST_LOG", "trace").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        self.child = Some(command.spawn().unwrap());
+    }
+
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.as_ref().unwrap().id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+    }
+
+    /// Ends it as an operator does.
+    pub fn stop(&mut self) -> ExitStatus {
+        self.signal("TERM");
+        self.child.take().unwrap().wait().unwrap()
+    }
+
+    /// `kill -9`
+    pub fn kill(&mut self) {
+        self.signal("KILL");
+        let _ = self.child.take().unwrap().wait();
+    }
+
+    /// The lines that are complete so far.
+    pub fn events(&self) -> Vec<Value> {
+        let text = fs::read_to_string(self.output()).unwrap_or_default();
+        let complete = text.rfind('\n').map_or("", |end| &text[..end]);
+        complete.lines().map(event).collect()
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    /// Waits until the events are as wanted.
+    pub fn wait(&self, what: &str, wanted: impl Fn(&[Value]) -> bool) -> Vec<Value> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let events = self.events();
+            if wanted(&events) {
+                return events;
+            }
+            assert!(
+                Instant::now() < end,
+                "{what}: {events:#?}\n{}",
+                self.log().lines().rev().take(30).collect::<Vec<_>>().join("\n")
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Monitor {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// The states that an account went through.
+pub fn states(events: &[Value], account: &str) -> Vec<String> {
+    let own = events.iter().filter(|event| event["idlewatch"]["account"]["id"] == account);
+    own.filter_map(|event| Some(event["idlewatch"]["account"]["state"].as_str()?.to_owned())).collect()
+}
+
+/// The UIDs that an account's `message.new` events tell.
+pub fn told(events: &[Value], account: &str) -> Vec<u64> {
+    let own = events.iter().filter(|event| event["idlewatch"]["account"]["id"] == account);
+    own.filter(|event| event["event"]["action"] == "message.new")
+        .map(|event| event["idlewatch"]["imap"]["uid"].as_u64().unwrap())
+        .collect()
+}
