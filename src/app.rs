@@ -130,6 +130,9 @@ async fn announce(settings: &Settings, sink: &SinkHandle) {
         );
         states.push(MonitorState::StateNew);
     }
+    if sink.restored {
+        states.push(MonitorState::StateRestored);
+    }
     for state in states {
         tell(settings, sink, state).await;
     }

@@ -50,7 +50,7 @@ fn plain(value: &config::Value, key: &str) -> toml::Value {
     }
 }
 
-/// [`load`] for one text, for tests and the demo.
+/// [`load()`] for one text, for tests and the demo.
 ///
 /// # Errors
 /// Every problem at once.

@@ -275,12 +275,6 @@ impl Conversation {
     pub fn is_fetching(&self) -> bool {
         matches!(&self.phase, Phase::Fetching(fetching) if fetching.is_full())
     }
-
-    /// Whether messages could be lost sight of if it ended now without a LOGOUT; a login that is being refused must
-    /// be waited for.
-    pub fn state(&self) -> State {
-        self.phase.state()
-    }
 }
 
 impl Phase {

@@ -21,16 +21,17 @@ pub(super) struct Idle {
     told: bool,
 }
 
+/// What is awaited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
-    AwaitAcceptance,
-    AwaitNews,
-    AwaitCompletion { refreshing: bool },
+    Acceptance,
+    News,
+    Completion { refreshing: bool },
 }
 
 impl Idle {
     pub(super) fn begin(selected: Box<Selected>, shared: &mut Shared, now: Instant) -> Phase {
-        let phase = Self { selected, step: Step::AwaitAcceptance, told: false };
+        let phase = Self { selected, step: Step::Acceptance, told: false };
         let phase = shared.send_then(&Command::Idle, now, Phase::Idle(phase));
         shared.wait("the answer to IDLE", ANSWER, ANSWER, now);
         phase
@@ -42,10 +43,10 @@ impl Idle {
 
     /// `+`. A second one means nothing.
     pub(super) fn accepted(mut self, shared: &mut Shared, now: Instant) -> Phase {
-        if self.step != Step::AwaitAcceptance {
+        if self.step != Step::Acceptance {
             return Phase::Idle(self);
         }
-        self.step = Step::AwaitNews;
+        self.step = Step::News;
         // Absolute: what the server says meanwhile, `* OK Still here` above all, does not extend it.
         let until = self.selected.sweep_at().unwrap_or(now).saturating_duration_since(now);
         shared.wait("news", until, until, now);
@@ -59,13 +60,13 @@ impl Idle {
 
     /// EXISTS.
     pub(super) fn pushed(mut self, shared: &mut Shared, now: Instant) -> Phase {
-        self.told |= self.step == Step::AwaitNews;
+        self.told |= self.step == Step::News;
         self.remarked(shared, now)
     }
 
     /// Something that may, or may not, be a reason to leave IDLE: a new UIDVALIDITY is, `* OK Still here` is not.
     pub(super) fn remarked(self, shared: &mut Shared, now: Instant) -> Phase {
-        if self.step == Step::AwaitNews && self.selected.has_work() {
+        if self.step == Step::News && self.selected.has_work() {
             return self.finish(false, shared, now);
         }
         Phase::Idle(self)
@@ -73,7 +74,7 @@ impl Idle {
 
     pub(super) fn delivered(mut self, receipt: &Receipt, shared: &mut Shared, now: Instant) -> Phase {
         self.selected.delivered(receipt, shared);
-        if self.step == Step::AwaitNews && (self.selected.has_work() || shared.stopping) {
+        if self.step == Step::News && (self.selected.has_work() || shared.stopping) {
             return self.finish(false, shared, now);
         }
         Phase::Idle(self)
@@ -81,21 +82,21 @@ impl Idle {
 
     pub(super) fn elapsed(mut self, shared: &mut Shared, now: Instant) -> Phase {
         match self.step {
-            Step::AwaitNews => {
+            Step::News => {
                 self.selected.sweep_is_due();
                 self.finish(true, shared, now)
             }
-            Step::AwaitAcceptance => shared.end(Ending::TimedOut { awaiting: "the answer to IDLE" }),
-            Step::AwaitCompletion { .. } => shared.end(Ending::TimedOut { awaiting: "the answer to DONE" }),
+            Step::Acceptance => shared.end(Ending::TimedOut { awaiting: "the answer to IDLE" }),
+            Step::Completion { .. } => shared.end(Ending::TimedOut { awaiting: "the answer to DONE" }),
         }
     }
 
     pub(super) fn stop(self, shared: &mut Shared, now: Instant) -> Phase {
-        if self.step == Step::AwaitNews { self.finish(false, shared, now) } else { Phase::Idle(self) }
+        if self.step == Step::News { self.finish(false, shared, now) } else { Phase::Idle(self) }
     }
 
     fn finish(mut self, refreshing: bool, shared: &mut Shared, now: Instant) -> Phase {
-        self.step = Step::AwaitCompletion { refreshing };
+        self.step = Step::Completion { refreshing };
         shared.act(Action::Send(done()));
         shared.wait("the answer to DONE", ANSWER, ANSWER, now);
         Phase::Idle(self)
@@ -104,13 +105,13 @@ impl Idle {
     /// The completion: asked for by DONE, or the server's own idea.
     pub(super) fn completed(mut self, shared: &mut Shared, status: Status, now: Instant) -> Phase {
         match self.step {
-            Step::AwaitAcceptance if status != Status::Ok => self.selected.idle_was_refused(),
-            Step::AwaitAcceptance | Step::AwaitNews => self.selected.idle_ended_early(),
-            Step::AwaitCompletion { .. } if self.told => self.selected.heard(),
-            Step::AwaitCompletion { refreshing: true } if self.selected.has_work() => {
+            Step::Acceptance if status != Status::Ok => self.selected.idle_was_refused(),
+            Step::Acceptance | Step::News => self.selected.idle_ended_early(),
+            Step::Completion { .. } if self.told => self.selected.heard(),
+            Step::Completion { refreshing: true } if self.selected.has_work() => {
                 self.selected.heard_nothing();
             }
-            Step::AwaitCompletion { .. } => {}
+            Step::Completion { .. } => {}
         }
         self.selected.proceed(shared, now)
     }

@@ -1,6 +1,6 @@
 //! NO, BAD and BYE with their codes and texts -> why the server refuses (RFC 9051 section 7.1, RFC 5530).
 
-use super::reply::{Code, StatusText};
+use super::reply::StatusText;
 
 /// Why a server refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -84,13 +84,9 @@ fn by_text(text: &str) -> Option<Why> {
     PATIENCE_TEXTS.iter().any(|known| text.contains(known)).then_some(Why::Patience)
 }
 
-/// Whether a code says that it is not a code at all but an announcement that needs no action.
-pub fn is_alert(code: Option<&Code>) -> bool {
-    matches!(code, Some(Code::Named(name)) if name == "ALERT")
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::reply::Code;
     use super::*;
 
     fn text(code: &str, text: &str) -> StatusText {

@@ -182,7 +182,7 @@ impl Selected {
         }
     }
 
-    fn examine_again(self: Box<Self>, shared: &mut Shared, now: Instant) -> Phase {
+    fn examine_again(self, shared: &mut Shared, now: Instant) -> Phase {
         let mailbox = self.located.mailbox.clone();
         let watch = Watch { mailbox, checkpoint: Some(self.cursor), told_from: None, caution: self.caution };
         Locating::begin(shared, watch, now)

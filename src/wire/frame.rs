@@ -93,10 +93,11 @@ impl Framer {
             if matches!(self.literal, Some(Literal::Kept(0) | Literal::Skipped(0))) {
                 self.literal = None;
                 self.line_start = self.bytes.len();
-            } else if self.literal.is_none() && self.bytes.ends_with(b"\n") {
-                if let Some(frame) = self.finish(limits)? {
-                    return Ok((taken, Some(frame)));
-                }
+            } else if self.literal.is_none()
+                && self.bytes.ends_with(b"\n")
+                && let Some(frame) = self.finish(limits)?
+            {
+                return Ok((taken, Some(frame)));
             }
         }
         Ok((taken, None))

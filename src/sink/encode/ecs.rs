@@ -82,7 +82,8 @@ fn lists(message: &mut NewMessage, most: usize) -> bool {
     let summary = &mut message.summary;
     let lists =
         [&mut summary.from, &mut summary.to, &mut summary.cc, &mut summary.bcc, &mut summary.reply_to];
-    lists.into_iter().fold(false, |cut, list| truncate(list, most) || cut)
+    // All of them, not only up to the first that is cut.
+    lists.into_iter().filter_map(|list| truncate(list, most).then_some(())).count() > 0
 }
 
 /// Writes one JSON object.
