@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use crate::support::dovecot::{Dovecot, EXPIRED, GOOD, LOGIN_DISABLED, WRONG_HOST};
+use crate::support::imap4d::Imap4d;
 use crate::support::monitor::{Monitor, states, told};
 
 fn users(count: usize) -> Vec<String> {
@@ -136,4 +137,23 @@ fn a_changed_uidvalidity_and_an_expunged_message_are_told() {
         .wait("reset", |events| events.iter().any(|event| event["event"]["action"] == "mailbox.reset"));
     let reset = events.iter().find(|event| event["event"]["action"] == "mailbox.reset").unwrap();
     assert_eq!(reset["idlewatch"]["imap"]["uid_validity"], 4242);
+}
+
+/// GNU imap4d never pushes: the check round at each re-issue of IDLE finds what came.
+#[test]
+fn a_server_that_announces_idle_and_never_pushes_is_still_told() {
+    let server = Imap4d::start();
+    let text = format!(
+        "[[accounts]]\nid = \"gnu\"\nhost = \"{GOOD}\"\nport = {}\ntls = \"starttls\"\nuser = \"user1@example.test\"\n\
+         password = {{ inline = \"secret\" }}\nidle_refresh = \"2s\"\n[accounts.tls_options]\nca_file = {:?}\n",
+        server.imap,
+        server.dir.path().join("ca.pem")
+    );
+    let mut monitor = Monitor::new(&text);
+    monitor.start();
+    monitor.wait("online", |events| !states(events, "gnu").is_empty());
+    server.deliver("found by a check round");
+    monitor.wait("told", |events| {
+        events.iter().any(|event| event["email"]["subject"] == "found by a check round")
+    });
 }

@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use tempfile::TempDir;
+
+use super::certificates;
+use super::process::{Server, free_port, open_dir};
 
 /// What each loopback address is for.
 pub const GOOD: &str = "127.0.0.1";
@@ -21,11 +22,7 @@ pub struct Dovecot {
     pub imap: u16,
     pub imaps: u16,
     lmtp: u16,
-    child: Option<Child>,
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    server: Option<Server>,
 }
 
 impl Dovecot {
@@ -35,10 +32,9 @@ impl Dovecot {
             Path::new("/usr/sbin/dovecot").exists(),
             "install dovecot-core dovecot-imapd dovecot-lmtpd (see tests/packages.txt)"
         );
-        let dir = tempfile::Builder::new().prefix("dv").tempdir_in("/tmp").unwrap();
-        Command::new("chmod").arg("755").arg(dir.path()).status().unwrap();
-        let mut server = Self { dir, imap: free_port(), imaps: free_port(), lmtp: free_port(), child: None };
-        server.certificates();
+        let dir = open_dir();
+        let mut server = Self { dir, imap: free_port(), imaps: free_port(), lmtp: free_port(), server: None };
+        certificates::write(server.dir.path());
         server.write_config(users);
         server.launch();
         server
@@ -46,28 +42,6 @@ impl Dovecot {
 
     pub fn ca_file(&self) -> PathBuf {
         self.dir.path().join("ca.pem")
-    }
-
-    fn certificates(&self) {
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, "test authority");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        fs::write(self.ca_file(), issuer.pem()).unwrap();
-        for (file, names, years) in [
-            ("good", vec![GOOD, LOGIN_DISABLED, "localhost"], (2020, 2090)),
-            ("expired", vec![EXPIRED], (2010, 2020)),
-            ("wrong", vec!["wrong.example"], (2020, 2090)),
-        ] {
-            let mut params =
-                CertificateParams::new(names.into_iter().map(str::to_owned).collect::<Vec<_>>()).unwrap();
-            params.not_before = rcgen::date_time_ymd(years.0, 1, 1);
-            params.not_after = rcgen::date_time_ymd(years.1, 1, 1);
-            let key = KeyPair::generate().unwrap();
-            let certificate = params.signed_by(&key, &issuer).unwrap();
-            fs::write(self.dir.path().join(format!("{file}.pem")), certificate.pem()).unwrap();
-            fs::write(self.dir.path().join(format!("{file}.key")), key.serialize_pem()).unwrap();
-        }
     }
 
     fn write_config(&self, users: usize) {
@@ -100,29 +74,13 @@ impl Dovecot {
     }
 
     fn launch(&mut self) {
-        // The shell lives as long as our end of its stdin: the server goes with the test, however that ends.
-        let script = "dovecot -F -c \"$1\" & p=$!; cat >/dev/null; kill $p; wait $p";
-        let conf = self.dir.path().join("dovecot.conf");
-        let child = Command::new("sh")
-            .args(["-c", script, "sh"])
-            .arg(conf)
-            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-            .stdin(Stdio::piped())
-            .spawn();
-        self.child = Some(child.unwrap());
-        let end = Instant::now() + Duration::from_secs(30);
-        while [self.imap, self.lmtp].iter().any(|port| TcpStream::connect((GOOD, *port)).is_err()) {
-            let log = fs::read_to_string(self.dir.path().join("dovecot.log")).unwrap_or_default();
-            assert!(Instant::now() < end, "dovecot did not start: {log}");
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        let command = format!("/usr/sbin/dovecot -F -c {}", self.dir.path().join("dovecot.conf").display());
+        let ports = [self.imap, self.lmtp];
+        self.server = Some(Server::start(&command, &[], &ports, &self.dir.path().join("start.log")));
     }
 
     pub fn stop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            drop(child.stdin.take());
-            let _ = child.wait();
-        }
+        self.server = None;
     }
 
     pub fn restart(&mut self) {
@@ -177,11 +135,5 @@ impl Dovecot {
     pub fn uids(&self, user: &str) -> Vec<u64> {
         let found = self.adm(&["search", "-u", user, "mailbox", "INBOX", "all"]);
         found.lines().filter_map(|line| line.split(' ').nth(1)?.parse().ok()).collect()
-    }
-}
-
-impl Drop for Dovecot {
-    fn drop(&mut self) {
-        self.stop();
     }
 }

@@ -1,7 +1,10 @@
 //! What the tests share: the monitor as a process, a real Dovecot, and the schema that every line must match.
 
+pub mod certificates;
 pub mod dovecot;
+pub mod imap4d;
 pub mod monitor;
+pub mod process;
 
 use std::sync::OnceLock;
 
