@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use crate::support::cyrus::Cyrus;
 use crate::support::dovecot::{Dovecot, EXPIRED, GOOD, LOGIN_DISABLED, WRONG_HOST};
 use crate::support::imap4d::Imap4d;
 use crate::support::monitor::{Monitor, states, told};
@@ -155,5 +156,22 @@ fn a_server_that_announces_idle_and_never_pushes_is_still_told() {
     server.deliver("found by a check round");
     monitor.wait("told", |events| {
         events.iter().any(|event| event["email"]["subject"] == "found by a check round")
+    });
+}
+
+#[test]
+fn cyrus_tells_over_implicit_tls_and_over_starttls() {
+    let server = Cyrus::start();
+    let mut text = String::new();
+    for (id, tls, port) in [("implicit", "implicit", server.imaps), ("starttls", "starttls", server.imap)] {
+        let ca_file = server.dir.path().join("ca.pem");
+        write!(text, "[[accounts]]\nid = \"{id}\"\nhost = \"{GOOD}\"\ntls = \"{tls}\"\nport = {port}\nuser = \"user1\"\npassword = {{ inline = \"secret\" }}\n[accounts.tls_options]\nca_file = {ca_file:?}\n").unwrap();
+    }
+    let mut monitor = Monitor::new(&text);
+    monitor.start();
+    monitor.wait("online", |events| online(events, &["implicit".to_owned(), "starttls".to_owned()]));
+    server.deliver("told by Cyrus");
+    monitor.wait("told", |events| {
+        events.iter().filter(|event| event["email"]["subject"] == "told by Cyrus").count() == 2
     });
 }

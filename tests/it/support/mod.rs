@@ -1,6 +1,7 @@
 //! What the tests share: the monitor as a process, a real Dovecot, and the schema that every line must match.
 
 pub mod certificates;
+pub mod cyrus;
 pub mod dovecot;
 pub mod imap4d;
 pub mod monitor;
