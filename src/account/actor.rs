@@ -228,9 +228,14 @@ impl AccountActor {
         }
     }
 
-    /// The mailbox stands differently now: told to the coordinator, and to the world if it is news.
+    /// The mailbox stands differently now: what is news of that is told to the coordinator and to the world.
     fn stands(&mut self, index: usize, standing: MailboxStanding, ctx: &mut Context<Self>) {
-        let Some(change) = self.standing.change(index, standing) else { return };
+        for change in self.standing.change(index, standing) {
+            self.tell(change, ctx);
+        }
+    }
+
+    fn tell(&mut self, change: StateChange, ctx: &mut Context<Self>) {
         note(&self.account, &change);
         let status = StatusChanged {
             account: self.account.id().clone(),

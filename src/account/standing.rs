@@ -36,6 +36,8 @@ pub struct Setback {
 #[derive(Debug)]
 pub struct Standing {
     mailboxes: Vec<(MailboxName, MailboxStanding)>,
+    /// Told to be missing: looking again is no news.
+    missing: Vec<MailboxName>,
     told: AccountState,
     told_trouble: Option<Trouble>,
 }
@@ -45,6 +47,7 @@ impl Standing {
     pub fn new(mailboxes: &[MailboxName]) -> Self {
         Self {
             mailboxes: mailboxes.iter().map(|name| (name.clone(), MailboxStanding::Connecting)).collect(),
+            missing: Vec::new(),
             told: AccountState::Connecting,
             told_trouble: None,
         }
@@ -55,29 +58,29 @@ impl Standing {
         self.told
     }
 
-    /// The mailbox at `index` stands differently now; what of that is to be told.
-    pub fn change(&mut self, index: usize, standing: MailboxStanding) -> Option<StateChange> {
-        let (name, slot) = self.mailboxes.get_mut(index)?;
+    /// The mailbox at `index` stands differently now; what of that is to be told, in this order.
+    pub fn change(&mut self, index: usize, standing: MailboxStanding) -> Vec<StateChange> {
+        let Some((name, slot)) = self.mailboxes.get_mut(index) else { return Vec::new() };
         let name = name.clone();
-        let before = std::mem::replace(slot, standing.clone());
-        match (&before, standing) {
-            (MailboxStanding::Missing(old), MailboxStanding::Missing(new)) if *old == new => None,
-            (_, MailboxStanding::Missing(trouble)) => {
-                Some(self.of_mailbox(name, Some(trouble))).or_else(|| self.of_account())
+        *slot = standing.clone();
+        let mut changes: Vec<_> = self.of_account().into_iter().collect();
+        let was_missing = self.missing.contains(&name);
+        match standing {
+            MailboxStanding::Missing(trouble) if !was_missing => {
+                self.missing.push(name.clone());
+                changes.push(self.of_mailbox(name, Some(trouble)));
             }
-            (MailboxStanding::Missing(_), MailboxStanding::Watching) => {
-                let change = self.of_account();
-                change.or_else(|| Some(self.of_mailbox(name, None)))
+            MailboxStanding::Watching if was_missing => {
+                self.missing.retain(|missing| *missing != name);
+                changes.push(self.of_mailbox(name, None));
             }
-            _ => self.of_account(),
+            _ => {}
         }
+        changes
     }
 
     /// The state is the mailbox's alone: `state` = `previous`.
-    fn of_mailbox(&mut self, mailbox: MailboxName, trouble: Option<Trouble>) -> StateChange {
-        if self.told == AccountState::Connecting && self.overall().0 == AccountState::Online {
-            self.told = AccountState::Online;
-        }
+    fn of_mailbox(&self, mailbox: MailboxName, trouble: Option<Trouble>) -> StateChange {
         StateChange {
             state: self.told,
             previous: self.told,
@@ -123,7 +126,10 @@ impl Standing {
         if let Some(worst) = setbacks.max_by_key(|setback| severity(setback.state)) {
             return (worst.state, Some(worst.clone()));
         }
-        let connecting = |(_, standing): &(_, MailboxStanding)| *standing == MailboxStanding::Connecting;
+        // One that is looked for again is not what the account waits for.
+        let connecting = |(name, standing): &(MailboxName, MailboxStanding)| {
+            *standing == MailboxStanding::Connecting && !self.missing.contains(name)
+        };
         let state = if self.mailboxes.iter().any(connecting) {
             AccountState::Connecting
         } else {
@@ -162,8 +168,8 @@ mod tests {
         })
     }
 
-    fn states(change: Option<StateChange>) -> Option<(AccountState, AccountState)> {
-        change.map(|change| (change.previous, change.state))
+    fn states(changes: Vec<StateChange>) -> Option<(AccountState, AccountState)> {
+        changes.first().map(|change| (change.previous, change.state))
     }
 
     #[test]
@@ -173,10 +179,10 @@ mod tests {
         assert_eq!(states(standing.change(0, MailboxStanding::Watching)), online);
         let lost = standing.change(0, waiting(ErrorType::Connect, 1));
         assert_eq!(states(lost), Some((AccountState::Online, AccountState::Backoff)));
-        assert_eq!(standing.change(0, MailboxStanding::Connecting), None);
-        assert_eq!(standing.change(0, waiting(ErrorType::Connect, 2)), None);
+        assert_eq!(standing.change(0, MailboxStanding::Connecting), []);
+        assert_eq!(standing.change(0, waiting(ErrorType::Connect, 2)), []);
         let other_fault = standing.change(0, waiting(ErrorType::Dns, 3));
-        assert_eq!(other_fault.map(|change| change.attempt), Some(3));
+        assert_eq!(other_fault[0].attempt, 3);
         let back = standing.change(0, MailboxStanding::Watching);
         assert_eq!(states(back), Some((AccountState::Backoff, AccountState::Online)));
     }
@@ -184,7 +190,7 @@ mod tests {
     #[test]
     fn an_account_is_online_when_all_of_its_mailboxes_are() {
         let mut standing = Standing::new(&[MailboxName::inbox(), "Sent".into()]);
-        assert_eq!(standing.change(0, MailboxStanding::Watching), None);
+        assert_eq!(standing.change(0, MailboxStanding::Watching), []);
         assert_eq!(
             states(standing.change(1, MailboxStanding::Watching)),
             Some((AccountState::Connecting, AccountState::Online))
@@ -196,11 +202,17 @@ mod tests {
         let mut standing = Standing::new(&[MailboxName::inbox(), "Gone".into()]);
         standing.change(0, MailboxStanding::Watching);
         let missing = MailboxStanding::Missing(trouble(ErrorType::Mailbox));
-        let change = standing.change(1, missing.clone()).unwrap();
-        assert_eq!((change.previous, change.state), (AccountState::Online, AccountState::Online));
-        assert_eq!(change.mailbox, Some("Gone".into()));
-        assert_eq!(standing.change(1, missing), None);
-        let back = standing.change(1, MailboxStanding::Watching).unwrap();
-        assert_eq!((back.mailbox, back.trouble), (Some("Gone".into()), None));
+        let changes = standing.change(1, missing.clone());
+        let told: Vec<_> =
+            changes.iter().map(|change| (change.previous, change.state, change.mailbox.is_some())).collect();
+        let (connecting, online) = (AccountState::Connecting, AccountState::Online);
+        assert_eq!(told, [(connecting, online, false), (online, online, true)]);
+        assert_eq!(standing.change(1, MailboxStanding::Connecting), []);
+        assert_eq!(standing.change(1, missing), []);
+        let back = standing.change(1, MailboxStanding::Watching);
+        assert_eq!(
+            (back[0].mailbox.clone(), back[0].trouble.clone(), back.len()),
+            (Some("Gone".into()), None, 1)
+        );
     }
 }

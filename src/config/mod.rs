@@ -203,6 +203,14 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_configuration_of_the_readme_loads() {
+        let readme = include_str!("../../README.md");
+        let (_, rest) = readme.split_once("```toml\n").unwrap();
+        let (text, _) = rest.split_once("```").unwrap();
+        assert_eq!(from_text("README.md", text).unwrap().0.accounts.len(), 1);
+    }
+
     proptest! {
         #[test]
         fn no_text_panics(text in "(\\[+[a-z_.]{0,12}\\]+\n|[a-z_]{1,12} = [-0-9a-z\"\\[\\]{}=, ]{0,20}\n){0,12}") {

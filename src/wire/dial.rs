@@ -41,7 +41,7 @@ pub enum DialError {
         cause: String,
     },
     /// No address answers.
-    #[error("{host}:{port}: {attempts}")]
+    #[error("{host} port {port}: {attempts}")]
     Connect {
         /// The name.
         host: String,
@@ -139,7 +139,7 @@ mod tests {
     async fn a_refusal_names_the_address() {
         let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
         let error = dial(&endpoint("127.0.0.1", port)).await.unwrap_err();
-        assert_eq!(error.to_string(), format!("127.0.0.1:{port}: 127.0.0.1:{port}: connection refused"));
+        assert_eq!(error.to_string(), format!("127.0.0.1 port {port}: 127.0.0.1:{port}: connection refused"));
     }
 
     #[tokio::test]

@@ -53,6 +53,29 @@ async fn a_server_without_idle_is_polled() {
     assert_eq!(told["idlewatch"]["source"], "poll");
 }
 
+/// logrotate renames and sends HUP; a mailbox that is not there leaves its account online; a zero-byte journal is damage.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_are_reopened_and_damage_is_not_taken_for_a_first_start() {
+    let server = server(Behaviour::default()).await;
+    let text = accounts(&server).replace("user =", "mailboxes = [\"INBOX\", \"Gone\"]\nuser =");
+    let mut monitor = Monitor::new(&text);
+    monitor.start();
+    let missing =
+        |events: &[serde_json::Value]| events.iter().any(|event| event["error"]["code"] == "mailbox_missing");
+    let events = monitor.wait("missing", |events| missing(events) && !states(events, "work").is_empty());
+    assert!(states(&events, "work").iter().all(|state| state == "online"), "{events:#?}");
+    std::fs::rename(monitor.output(), monitor.dir.path().join("rotated")).unwrap();
+    monitor.signal("HUP");
+    server.store().deliver("bob", "INBOX", MAIL);
+    monitor.wait("told in the new file", |events| told(events, "work") == [1]);
+    assert_eq!(monitor.stop().code(), Some(0));
+    let state = monitor.dir.path().join("state");
+    std::fs::write(state.join("journal.db"), "").unwrap();
+    let refused = monitor.command().arg("run").output().unwrap();
+    assert_eq!(refused.status.code(), Some(71));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("--new-state"));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_monitor_on_the_same_state_is_refused() {
     let server = server(Behaviour::default()).await;
