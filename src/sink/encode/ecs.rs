@@ -432,3 +432,119 @@ fn gap(gap: &MailboxGap, o: &mut Object<'_>) {
         o.text("reason", gap.reason.as_str());
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::super::Format;
+    use super::*;
+    use crate::event::{AccountIdentity, Attachment, ErrorType, MessageSummary, Source};
+
+    fn settings() -> EncoderSettings {
+        EncoderSettings { instance: "mon-1".into(), max_bytes: 8000, format: Format::Ecs }
+    }
+
+    fn identity() -> Arc<AccountIdentity> {
+        Arc::new(AccountIdentity {
+            id: "work".into(),
+            user: "bob@example.com".to_owned(),
+            host: "imap.example.com".to_owned(),
+            port: 993,
+            labels: Default::default(),
+        })
+    }
+
+    fn encoded(sequence: u64, event: &Event) -> String {
+        let mut out = Vec::new();
+        line(&settings(), sequence, event, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    fn new_message(summary: MessageSummary) -> Event {
+        let message = NewMessage {
+            mailbox: "INBOX".into(),
+            role: Some(Role::Inbox),
+            messages: Some(1873),
+            uid_validity: 1_700_000_001,
+            uid: 4242,
+            source: Source::Idle,
+            epoch_changed: false,
+            summary,
+        };
+        Event {
+            at: "2026-11-22T21:25:03.412Z".parse().unwrap(),
+            id: "ge7pxnd5fixdtlfn5xhh6uvixu.new".to_owned(),
+            account: Some(identity()),
+            body: EventBody::MessageNew(Box::new(message)),
+        }
+    }
+
+    #[test]
+    fn a_state_is_written_to_the_letter() {
+        let trouble = Trouble {
+            error_type: ErrorType::Auth,
+            code: Some("AUTHENTICATIONFAILED".to_owned()),
+            message: "Invalid credentials (Failure)".to_owned(),
+        };
+        let change = StateChange {
+            state: AccountState::AuthFailed,
+            previous: AccountState::Online,
+            attempt: 1,
+            retry_in_ms: Some(300_000),
+            last_proven_alive: None,
+            mailbox: None,
+            trouble: Some(trouble),
+        };
+        let event = Event {
+            at: "2026-11-22T21:25:06.100Z".parse().unwrap(),
+            id: "0192f3c1-5b7e-7d2a-9c7e-3f1d2a4b5c6d".to_owned(),
+            account: Some(identity()),
+            body: EventBody::AccountState(Box::new(change)),
+        };
+        assert_eq!(
+            encoded(1044, &event),
+            r#"{"@timestamp":"2026-11-22T21:25:06.100Z","level":"error","message":"account work: online -> auth_failed (AUTHENTICATIONFAILED Invalid credentials (Failure)), next attempt in 300 s","ecs":{"version":"8.17.0"},"event":{"kind":"event","category":["email","authentication"],"type":["info"],"action":"account.state","id":"0192f3c1-5b7e-7d2a-9c7e-3f1d2a4b5c6d","module":"idlewatch","dataset":"idlewatch.account","sequence":1044,"outcome":"failure"},"service":{"name":"idlewatch"},"idlewatch":{"schema":"1.0","instance":"mon-1","account":{"id":"work","state":"auth_failed","previous_state":"online","attempt":1,"retry_in_ms":300000}},"user":{"name":"bob@example.com"},"server":{"address":"imap.example.com","port":993},"error":{"type":"auth","code":"AUTHENTICATIONFAILED","message":"Invalid credentials (Failure)"},"log":{"level":"error"}}"#
+        );
+    }
+
+    #[test]
+    fn a_bare_message_says_only_what_is_known() {
+        let line = encoded(7, &new_message(MessageSummary::default()));
+        assert!(line.contains("from (unknown sender): (no subject)"));
+        for absent in ["null", "\"\"", "[]", "\"subject\"", "\"flags\"", "\"truncated\""] {
+            assert!(!line.contains(absent), "{absent}: {line}");
+        }
+        let flags = MessageSummary { flags: Some(Vec::new()), ..Default::default() };
+        assert!(encoded(7, &new_message(flags)).contains("\"flags\":[]"), "no flags is information");
+    }
+
+    proptest! {
+        /// Whatever is in it: one line, JSON, at most so long.
+        #[test]
+        fn a_line_is_never_too_long_nor_broken(
+            subject in "\\PC{0,1000}", words in prop::collection::vec("\\PC{0,320}", 0..40), labels in 0usize..60,
+        ) {
+            let list: Vec<_> = words.iter().map(|word| Address { name: Some(word.clone()), address: format!("{word}@x") }).collect();
+            let attachment = |word: &String| Attachment { name: Some(word.clone()), mime_type: "a/b".to_owned(), size: Some(1) };
+            let summary = MessageSummary {
+                subject: Some(subject),
+                from: list.clone(), to: list.clone(), cc: list.clone(), bcc: list,
+                in_reply_to: words.clone(),
+                attachments: words.iter().map(attachment).collect(),
+                headers: [("x".to_owned(), words.clone())].into(),
+                ..MessageSummary::default()
+            };
+            let mut event = new_message(summary);
+            if let Some(account) = &mut event.account {
+                Arc::make_mut(account).labels = (0..labels).map(|n| (format!("label{n}"), "v".repeat(200))).collect();
+            }
+            let line = encoded(1, &event);
+            prop_assert!(line.len() <= 8000 && !line.contains('\n'), "{}", line.len());
+            let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+            prop_assert_eq!(&value["idlewatch"]["imap"]["uid"], 4242);
+        }
+    }
+}
