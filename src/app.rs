@@ -11,12 +11,12 @@ use log::{error, info, warn};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::account::session::Wires;
-use crate::cli::Exit;
 use crate::config::settings::{Account, Settings};
 use crate::coordinator::actor::{Coordinator, CoordinatorContext};
 use crate::coordinator::gate::Gate;
 use crate::event::{Action, Event, EventBody, MonitorState};
 use crate::event_id;
+use crate::exit::Exit;
 use crate::imap::summary::Wanted;
 use crate::journal::StateOrigin;
 use crate::messages::{Batch, Deliver, Drain, ReopenFiles, StopAccounts};

@@ -5,6 +5,7 @@
 
 pub mod account;
 pub mod app;
+pub mod backoff;
 pub mod cli;
 pub mod config;
 pub mod coordinator;
@@ -12,6 +13,7 @@ pub mod demo;
 pub mod diagnostics;
 pub mod event;
 pub mod event_id;
+pub mod exit;
 pub mod imap;
 pub mod journal;
 pub mod messages;

@@ -11,11 +11,11 @@ use log::{debug, warn};
 use rand::Rng;
 use tokio::sync::oneshot;
 
-use super::backoff::PROVEN;
 use super::findings::Reporter;
 use super::lifecycle::{Blame, Verdict, blame, trouble, verdict};
 use super::session::{Milestone, Milestones, Outcome, Outlet, Wires, watch};
 use super::standing::{MailboxStanding, Setback, Standing};
+use crate::backoff::PROVEN;
 use crate::config::settings::Account;
 use crate::event::{AccountState, Event, EventBody, MailboxName, StateChange};
 use crate::journal::JournalHandle;

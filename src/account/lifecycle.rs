@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::backoff::full_jitter;
+use crate::backoff::full_jitter;
 use crate::event::{AccountState, ErrorType, Trouble};
 use crate::imap::ending::{Ending, ProtocolError, TlsUnavailable};
 use crate::imap::refusal::{Refusal, Why};

@@ -2,8 +2,8 @@
 
 use clap::Args;
 
+use super::ask::{self, Answer};
 use super::{Exit, Globals, say};
-use crate::account::one_shot::{self, Answer};
 use crate::imap::conversation::Goal;
 use crate::text::plain;
 
@@ -19,11 +19,10 @@ pub(super) struct MailboxesArgs {
 }
 
 pub(super) fn execute(args: &MailboxesArgs, globals: &Globals) -> Exit {
-    let (account, answer) =
-        match one_shot::ask(globals.load(), args.account.as_deref(), |_| Goal::ListMailboxes) {
-            Ok(answered) => answered,
-            Err(exit) => return exit,
-        };
+    let (account, answer) = match ask::ask(globals.load(), args.account.as_deref(), |_| Goal::ListMailboxes) {
+        Ok(answered) => answered,
+        Err(exit) => return exit,
+    };
     let Answer::Mailboxes(listing) = answer else { return Exit::Io };
     let mut text = String::new();
     for listed in &listing.mailboxes {

@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand, one place for exit codes and for what goes to stdout.
 
+mod ask;
 mod check;
 mod config;
 mod demo;
@@ -15,49 +16,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::config::settings::{LogFormat, LogSettings, Settings};
 use crate::config::{Issue, Severity};
 use crate::diagnostics;
-
-/// How a command ends; `operations` of the README has the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
-    /// All well.
-    Ok,
-    /// Finished, with failures of some accounts.
-    SomeFailed,
-    /// No account could be reached.
-    Unreachable,
-    /// Every login was refused.
-    Refused,
-    /// Journal damaged or not writable, no output, no signals.
-    CannotStart,
-    /// Output or journal I/O failed for good.
-    Io,
-    /// Another process holds the state.
-    Locked,
-    /// The configuration.
-    Config,
-    /// A second SIGINT.
-    Interrupted,
-    /// A second SIGTERM.
-    Terminated,
-}
-
-impl Exit {
-    /// The process's exit code (sysexits where they fit).
-    pub const fn code(self) -> i32 {
-        match self {
-            Self::Ok => 0,
-            Self::SomeFailed => 1,
-            Self::Unreachable => 69,
-            Self::CannotStart => 71,
-            Self::Io => 74,
-            Self::Locked => 75,
-            Self::Refused => 77,
-            Self::Config => 78,
-            Self::Interrupted => 130,
-            Self::Terminated => 143,
-        }
-    }
-}
+pub(crate) use crate::exit::Exit;
 
 /// Watches many IMAP mailboxes and turns every new message into one structured event.
 #[derive(Debug, Parser)]

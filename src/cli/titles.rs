@@ -3,8 +3,8 @@
 use clap::Args;
 use jiff::Timestamp;
 
+use super::ask::{self, Answer};
 use super::{Exit, Globals, say};
-use crate::account::one_shot::{self, Answer};
 use crate::event::{Event, EventBody, MailboxName};
 use crate::event_id;
 use crate::imap::conversation::Goal;
@@ -32,7 +32,7 @@ pub(super) fn execute(args: &TitlesArgs, globals: &Globals) -> Exit {
     let inbox = args.mailbox.eq_ignore_ascii_case("INBOX");
     let mailbox = if inbox { MailboxName::inbox() } else { MailboxName::from(args.mailbox.as_str()) };
     let goal = |_: &_| Goal::Titles { mailbox: mailbox.clone(), count: args.count };
-    let (account, answer) = match one_shot::ask(globals.load(), args.account.as_deref(), goal) {
+    let (account, answer) = match ask::ask(globals.load(), args.account.as_deref(), goal) {
         Ok(answered) => answered,
         Err(exit) => return exit,
     };

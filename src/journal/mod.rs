@@ -1,5 +1,6 @@
 //! Where events and cursors become durable in one transaction, and where the lanes keep their positions.
 
+pub mod aggregate;
 pub mod lock;
 pub mod sqlite;
 pub mod writer;

@@ -8,11 +8,11 @@ use jiff::Timestamp;
 use log::{error, warn};
 use tokio::sync::{oneshot, watch};
 
+use super::aggregate::Group;
 use super::{Entry, Journal, JournalError, JournalledEvent, LanePosition, Receipt};
 use crate::event::{AccountId, Cursor, Event, EventBody, MailboxName, MonitorState};
 use crate::event_id;
 use crate::messages::{Batch, Undelivered};
-use crate::sink::aggregate::Group;
 
 /// Between tries when the disk is full.
 const RETRY: Duration = Duration::from_secs(2);

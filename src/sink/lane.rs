@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use super::Fatal;
 use super::encode::Encoder;
 use super::output::{Output, OutputError};
-use crate::account::backoff::full_jitter;
+use crate::backoff::full_jitter;
 use crate::event::Action;
 use crate::journal::{JournalError, JournalHandle, JournalledEvent, LanePosition};
 

@@ -1,7 +1,6 @@
 //! From batches to outputs: the journal first, then one lane per output.
 
 pub mod actor;
-pub mod aggregate;
 pub mod encode;
 mod lane;
 pub mod output;
@@ -16,8 +15,8 @@ pub use self::actor::Sink;
 use self::encode::{Encoder, EncoderSettings};
 use self::lane::Lane;
 use self::output::{Output, OutputError};
-use crate::cli::Exit;
 use crate::config::settings::{EventSettings, JournalSettings, OutputSettings};
+use crate::exit::Exit;
 use crate::journal::lock::StateLock;
 use crate::journal::sqlite::SqliteJournal;
 use crate::journal::{JournalError, JournalHandle, LanePosition, LaneSpec, OpenError, StateOrigin};

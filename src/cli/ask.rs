@@ -5,12 +5,12 @@ use std::sync::Arc;
 use futures::channel::mpsc;
 use log::error;
 
-use super::lifecycle::{Blame, SessionEnd, blame, trouble};
-use super::session::{self, Milestone, Wires};
-use crate::cli::Exit;
+use crate::account::lifecycle::{Blame, SessionEnd, blame, trouble};
+use crate::account::session::{self, Milestone, Wires};
 use crate::config::settings::{Account, Settings};
 use crate::coordinator::gate::Gate;
 use crate::event::NewMessage;
+use crate::exit::Exit;
 use crate::imap::conversation::Goal;
 use crate::imap::ending::Ending;
 use crate::imap::one_shot::MailboxListing;
@@ -18,7 +18,7 @@ use crate::imap::summary::Wanted;
 
 /// What came back.
 #[derive(Debug)]
-pub enum Answer {
+pub(super) enum Answer {
     /// The mailboxes.
     Mailboxes(MailboxListing),
     /// The latest messages, newest first.
@@ -29,7 +29,7 @@ pub enum Answer {
 ///
 /// # Errors
 /// How the command ends; why is told on stderr.
-pub fn ask(
+pub(super) fn ask(
     settings: Result<Settings, Exit>,
     id: Option<&str>,
     goal: impl FnOnce(&Account) -> Goal,

@@ -1,0 +1,44 @@
+//! How a command ends: one table of exit codes.
+
+/// How a command ends; the README has the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// All well.
+    Ok,
+    /// Finished, with failures of some accounts.
+    SomeFailed,
+    /// No account could be reached.
+    Unreachable,
+    /// Every login was refused.
+    Refused,
+    /// Journal damaged or not writable, no output, no signals.
+    CannotStart,
+    /// Output or journal I/O failed for good.
+    Io,
+    /// Another process holds the state.
+    Locked,
+    /// The configuration.
+    Config,
+    /// A second SIGINT.
+    Interrupted,
+    /// A second SIGTERM.
+    Terminated,
+}
+
+impl Exit {
+    /// The process's exit code (sysexits where they fit).
+    pub const fn code(self) -> i32 {
+        match self {
+            Self::Ok => 0,
+            Self::SomeFailed => 1,
+            Self::Unreachable => 69,
+            Self::CannotStart => 71,
+            Self::Io => 74,
+            Self::Locked => 75,
+            Self::Refused => 77,
+            Self::Config => 78,
+            Self::Interrupted => 130,
+            Self::Terminated => 143,
+        }
+    }
+}
