@@ -5,6 +5,8 @@ pub mod command;
 pub mod conversation;
 pub mod ending;
 mod fetch;
+mod header_text;
+mod headers;
 mod idle;
 mod login;
 pub mod one_shot;

@@ -3,11 +3,11 @@
 use jiff::Timestamp;
 use jiff::civil::date;
 use jiff::tz::Offset;
-use mail_parser::{Addr, DateTime, HeaderName, HeaderValue, Message, MessageParser};
 
-use super::command::MAX_HEADER;
-use super::reply::{AttachmentPart, FetchItems};
-use crate::event::{Address, Attachment, MessageSummary};
+use super::header_text::{decoded, is_undecoded};
+use super::headers;
+use super::reply::{AttachmentPart, FetchItems, Structure};
+use crate::event::{Attachment, MessageSummary};
 use crate::text::{cap, harmless};
 
 /// What is fetched of a message.
@@ -27,12 +27,8 @@ impl Default for Wanted {
     }
 }
 
-const SUBJECT_CHARS: usize = 1_000;
-const ADDRESS: usize = 320;
+/// The longest name of an attachment, bytes.
 const NAME: usize = 256;
-const ID: usize = 256;
-const VALUE: usize = 1_000;
-const MOST_IDS: usize = 20;
 
 /// The header fields that a FETCH asks for.
 pub fn fetch_header_fields(wanted: &Wanted) -> Vec<&str> {
@@ -79,54 +75,61 @@ pub fn summarize(items: &FetchItems, wanted: &Wanted) -> MessageSummary {
         Some(at) => summary.received_at = at,
         None => {}
     }
-    for item in &items.unreadable {
-        failed(&mut summary, unreadable_field(item));
+    for field in items.unreadable.iter().flat_map(|item| unreadable_fields(item)) {
+        failed(&mut summary, field);
     }
     if let Some(structure) = &items.structure {
-        summary.content_type = Some(harmless(&structure.content_type).into_owned());
-        summary.attachments = structure.attachments.iter().map(attachment).collect();
+        self::structure(structure, &mut summary);
     }
     if let Some(header) = &items.header {
-        Headers::new(header, wanted).tell(&mut summary);
+        headers::tell(header, wanted, &mut summary);
     }
     summary
 }
 
-fn unreadable_field(item: &str) -> &'static str {
+/// The event fields that an item is the source of.
+fn unreadable_fields(item: &str) -> &'static [&'static str] {
     match item {
-        "BODYSTRUCTURE" => "email.attachments",
-        "INTERNALDATE" => "email.delivery_timestamp",
-        "RFC822.SIZE" => "idlewatch.message.size",
-        _ => "message",
+        "BODYSTRUCTURE" => &["email.attachments", "email.content_type"],
+        "INTERNALDATE" => &["email.delivery_timestamp"],
+        "RFC822.SIZE" => &["idlewatch.message.size"],
+        "FLAGS" => &["idlewatch.imap.flags"],
+        "MODSEQ" => &["idlewatch.imap.modseq"],
+        _ => &["message"],
     }
 }
 
-fn failed(summary: &mut MessageSummary, field: &str) {
+/// Names `field` in `decode_errors`, once.
+pub(super) fn failed(summary: &mut MessageSummary, field: &str) {
     if !summary.decode_errors.iter().any(|known| known == field) {
         summary.decode_errors.push(field.to_owned());
     }
 }
 
-fn cut(summary: &mut MessageSummary, field: &str) {
+/// Names `field` in `truncated`, once.
+pub(super) fn cut(summary: &mut MessageSummary, field: &str) {
     if !summary.truncated.iter().any(|known| known == field) {
         summary.truncated.push(field.to_owned());
     }
 }
 
-fn attachment(part: &AttachmentPart) -> Attachment {
-    let name = part.name.as_deref().map(decoded).filter(|name| !name.is_empty());
-    Attachment { name, mime_type: harmless(&part.mime_type).into_owned(), size: part.size }
+fn structure(structure: &Structure, summary: &mut MessageSummary) {
+    summary.content_type = Some(harmless(&structure.content_type).into_owned());
+    summary.attachments = structure.attachments.iter().map(|part| attachment(part, summary)).collect();
 }
 
-/// A parameter with encoded words in it (RFC 2047; not allowed there, and done by everybody).
-fn decoded(raw: &[u8]) -> String {
-    let header = [b"Subject: ", raw, b"\r\n\r\n"].concat();
-    let text = MessageParser::new()
-        .header_text(HeaderName::Subject)
-        .parse_headers(header.as_slice())
-        .and_then(|message| message.subject().map(str::to_owned))
-        .unwrap_or_else(|| String::from_utf8_lossy(raw).into_owned());
-    harmless(cap(&text, NAME)).into_owned()
+/// Encoded words (RFC 2047) are not allowed in parameters, and there nevertheless.
+fn attachment(part: &AttachmentPart, summary: &mut MessageSummary) -> Attachment {
+    let name = part.name.as_deref().map(decoded).unwrap_or_default();
+    if name.contains(char::REPLACEMENT_CHARACTER) || is_undecoded(&name) {
+        failed(summary, "email.attachments");
+    }
+    if name.len() > NAME {
+        cut(summary, "email.attachments");
+    }
+    let name = harmless(cap(&name, NAME)).into_owned();
+    let name = Some(name).filter(|name| !name.is_empty());
+    Attachment { name, mime_type: harmless(&part.mime_type).into_owned(), size: part.size }
 }
 
 /// `"17-Jul-1996 02:44:25 -0700"` (RFC 9051 section 9, `date-time`; the day may begin with a space).
@@ -151,244 +154,10 @@ fn month(name: &str) -> Option<i8> {
 }
 
 /// 1970 to 2100: what lies outside is a fault, and breaks consumers.
-fn is_plausible(at: Timestamp) -> bool {
+pub(super) fn is_plausible(at: Timestamp) -> bool {
     let end = date(2101, 1, 1).at(0, 0, 0, 0);
     let end = Offset::UTC.to_timestamp(end).unwrap_or(Timestamp::MAX);
     at >= Timestamp::UNIX_EPOCH && at < end
-}
-
-fn timestamp(at: &DateTime) -> Option<Timestamp> {
-    let small = |n: u8| i8::try_from(n).ok();
-    let at_local = jiff::civil::DateTime::new(
-        i16::try_from(at.year).ok()?,
-        small(at.month)?,
-        small(at.day)?,
-        small(at.hour)?,
-        small(at.minute)?,
-        small(at.second.min(59))?,
-        0,
-    )
-    .ok()?;
-    let seconds = i32::from(at.tz_hour) * 3600 + i32::from(at.tz_minute) * 60;
-    let offset = Offset::from_seconds(if at.tz_before_gmt { -seconds } else { seconds }).ok()?;
-    offset.to_timestamp(at_local).ok().filter(|at| is_plausible(*at))
-}
-
-/// The header section of one message.
-struct Headers<'a> {
-    message: Option<Message<'a>>,
-    raw_len: usize,
-    wanted: &'a Wanted,
-}
-
-impl<'a> Headers<'a> {
-    fn new(header: &'a [u8], wanted: &'a Wanted) -> Self {
-        // Cap first, decode afterwards.
-        let header_bytes = header.get(..header.len().min(MAX_HEADER as usize)).unwrap_or_default();
-        let further = wanted.headers.iter().fold(MessageParser::default(), |parser, name| {
-            match HeaderName::parse(name.clone()) {
-                Some(name @ HeaderName::Other(_)) => parser.header_text(name),
-                _ => parser,
-            }
-        });
-        Self { message: further.parse_headers(header_bytes), raw_len: header.len(), wanted }
-    }
-
-    fn tell(&self, summary: &mut MessageSummary) {
-        let Some(message) = &self.message else {
-            // Nothing in it that looks like a header.
-            if self.raw_len > 2 {
-                failed(summary, "message");
-            }
-            return;
-        };
-        self.subject(message, summary);
-        self.addresses(message, summary);
-        self.ids(message, summary);
-        match message.header(HeaderName::Date) {
-            Some(HeaderValue::DateTime(at)) if timestamp(at).is_some() => summary.sent_at = timestamp(at),
-            Some(_) => failed(summary, "email.origination_timestamp"),
-            None => {}
-        }
-        self.further(message, summary);
-        if self.raw_len >= MAX_HEADER as usize {
-            cut(summary, "message");
-        }
-    }
-
-    /// The first of several; more than one is worth telling (RFC 5322 section 3.6).
-    fn first<'m>(
-        message: &'m Message<'a>,
-        name: HeaderName<'static>,
-        field: &str,
-        summary: &mut MessageSummary,
-    ) -> Option<&'m HeaderValue<'a>> {
-        let mut values =
-            message.headers().iter().filter(|header| header.name == name).map(|header| &header.value);
-        let first = values.next();
-        if values.next().is_some() {
-            failed(summary, field);
-        }
-        first
-    }
-
-    fn subject(&self, message: &Message<'a>, summary: &mut MessageSummary) {
-        let Some(HeaderValue::Text(text)) =
-            Self::first(message, HeaderName::Subject, "email.subject", summary)
-        else {
-            return;
-        };
-        let (subject, whole) = capped_chars(text.trim(), SUBJECT_CHARS);
-        if !whole {
-            cut(summary, "email.subject");
-        }
-        if subject.contains(char::REPLACEMENT_CHARACTER) {
-            failed(summary, "email.subject");
-        }
-        summary.subject = Some(harmless(subject).into_owned()).filter(|subject| !subject.is_empty());
-    }
-
-    fn addresses(&self, message: &Message<'a>, summary: &mut MessageSummary) {
-        summary.from = self.list(message, HeaderName::From, "email.from.address", summary).0;
-        summary.reply_to = self.list(message, HeaderName::ReplyTo, "email.reply_to.address", summary).0;
-        summary.sender =
-            self.list(message, HeaderName::Sender, "email.sender.address", summary).0.into_iter().next();
-        let mut recipients = 0;
-        for (name, field) in [
-            (HeaderName::To, "email.to.address"),
-            (HeaderName::Cc, "email.cc.address"),
-            (HeaderName::Bcc, "email.bcc.address"),
-        ] {
-            let (list, count) = self.list(message, name, field, summary);
-            recipients += count;
-            match field {
-                "email.to.address" => summary.to = list,
-                "email.cc.address" => summary.cc = list,
-                _ => summary.bcc = list,
-            }
-        }
-        summary.recipient_count = u32::try_from(recipients).unwrap_or(u32::MAX);
-    }
-
-    /// At most as many as are wanted, groups flattened, and how many there were.
-    fn list(
-        &self,
-        message: &Message<'a>,
-        name: HeaderName<'static>,
-        field: &str,
-        summary: &mut MessageSummary,
-    ) -> (Vec<Address>, usize) {
-        let Some(value) = Self::first(message, name, field, summary) else { return (Vec::new(), 0) };
-        let Some(addresses) = value.as_address() else {
-            if !matches!(value, HeaderValue::Empty) {
-                failed(summary, field);
-            }
-            return (Vec::new(), 0);
-        };
-        let mut count = 0;
-        let mut kept = Vec::new();
-        for addr in addresses.iter() {
-            let Some(address) = address(addr) else {
-                // A phrase without an address is no recipient, but the header is not what it should be.
-                failed(summary, field);
-                continue;
-            };
-            count += 1;
-            if kept.len() < self.wanted.max_addresses {
-                kept.push(address);
-            }
-        }
-        if count > kept.len() {
-            cut(summary, field);
-        }
-        (kept, count)
-    }
-
-    fn ids(&self, message: &Message<'a>, summary: &mut MessageSummary) {
-        let first = Self::first(message, HeaderName::MessageId, "email.message_id", summary);
-        summary.message_id = first.and_then(|value| id_list(value).into_iter().next());
-        summary.in_reply_to = id_list(message.in_reply_to());
-        let references = match message.references() {
-            HeaderValue::Text(_) => 1,
-            HeaderValue::TextList(list) => list.len(),
-            _ => 0,
-        };
-        summary.references_count = u32::try_from(references).ok().filter(|&count| count > 0);
-        summary.list_id = text_of(message.list_id()).map(|text| {
-            let inner = text.rsplit_once('<').map_or(text.as_str(), |(_, id)| id.trim_end_matches('>'));
-            harmless(cap(inner.trim(), ID)).into_owned()
-        });
-        summary.list_id.take_if(|id| id.is_empty());
-    }
-
-    fn further(&self, message: &Message<'a>, summary: &mut MessageSummary) {
-        for name in &self.wanted.headers {
-            let raw = message.headers_raw().filter(|(known, _)| known.eq_ignore_ascii_case(name));
-            let values: Vec<String> = raw
-                .take(10)
-                .map(|(_, value)| harmless(cap(decoded_value(value).trim(), VALUE)).into_owned())
-                .filter(|value| !value.is_empty())
-                .collect();
-            if !values.is_empty() {
-                summary.headers.insert(name.to_ascii_lowercase(), values);
-            }
-        }
-    }
-}
-
-/// A header value with encoded words and folding undone.
-fn decoded_value(raw: &str) -> String {
-    let header = format!("Subject: {}\r\n\r\n", cap(raw, 4 * VALUE).trim_end());
-    MessageParser::new()
-        .header_text(HeaderName::Subject)
-        .parse_headers(header.as_bytes())
-        .and_then(|message| message.subject().map(str::to_owned))
-        .unwrap_or_default()
-}
-
-fn text_of(value: &HeaderValue<'_>) -> Option<String> {
-    match value {
-        HeaderValue::Text(text) => Some(text.to_string()),
-        HeaderValue::TextList(list) => list.first().map(ToString::to_string),
-        HeaderValue::Address(addresses) => {
-            addresses.first().and_then(|addr| addr.address.as_ref()).map(ToString::to_string)
-        }
-        _ => None,
-    }
-}
-
-fn id_list(value: &HeaderValue<'_>) -> Vec<String> {
-    let ids: Vec<&str> = match value {
-        HeaderValue::Text(text) => vec![text.as_ref()],
-        HeaderValue::TextList(list) => list.iter().map(AsRef::as_ref).collect(),
-        _ => Vec::new(),
-    };
-    let bare = |id: &&str| harmless(cap(id.trim_matches(['<', '>', ' ']), ID)).into_owned();
-    ids.iter().take(MOST_IDS).map(bare).filter(|id| !id.is_empty()).collect()
-}
-
-fn capped_chars(text: &str, most: usize) -> (&str, bool) {
-    match text.char_indices().nth(most) {
-        Some((end, _)) => (cap(text, end), false),
-        None => (text, true),
-    }
-}
-
-/// The domain in lower case, the local part as it is.
-fn address(addr: &Addr<'_>) -> Option<Address> {
-    let raw = addr.address.as_deref()?.trim();
-    if raw.is_empty() {
-        return None;
-    }
-    let address = match raw.rsplit_once('@') {
-        Some((local, domain)) => format!("{local}@{}", domain.to_lowercase()),
-        None => raw.to_owned(),
-    };
-    let name = addr.name.as_deref().map(|name| harmless(cap(name.trim(), NAME)).into_owned());
-    Some(Address {
-        name: name.filter(|name| !name.is_empty()),
-        address: harmless(cap(&address, ADDRESS)).into_owned(),
-    })
 }
 
 #[cfg(test)]
@@ -396,6 +165,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::event::Address;
 
     fn summary(header: &[u8]) -> MessageSummary {
         summarize(&FetchItems { header: Some(header.to_vec()), ..FetchItems::default() }, &Wanted::default())
@@ -464,7 +234,7 @@ mod tests {
         let told = summarize(&items, &Wanted::default());
         assert_eq!(
             told.decode_errors,
-            ["email.delivery_timestamp", "email.attachments", "idlewatch.message.size"]
+            ["email.delivery_timestamp", "email.attachments", "email.content_type", "idlewatch.message.size"]
         );
     }
 

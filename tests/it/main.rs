@@ -8,6 +8,7 @@
     unreachable_pub
 )]
 
+mod headers;
 mod program;
 mod real_servers;
 mod support;
