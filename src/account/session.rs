@@ -350,7 +350,7 @@ impl<D: Delivers, T: FnMut(Milestone), U> Pump<'_, D, T, U> {
                         link.logged_in();
                         (self.told)(Milestone::LoggedIn);
                     }
-                    Action::Watching { .. } => (self.told)(Milestone::Watching),
+                    Action::Watching => (self.told)(Milestone::Watching),
                     Action::Mailboxes(listing) => (self.told)(Milestone::Mailboxes(listing)),
                     Action::Titles(messages) => (self.told)(Milestone::Titles(messages)),
                     Action::Deliver(found) => self.delivery = Some(self.delivers.deliver(found)),

@@ -29,11 +29,6 @@ impl Capabilities {
     pub fn lists_special_use(&self) -> bool {
         self.has("SPECIAL-USE") && self.has("LIST-EXTENDED")
     }
-
-    /// The names, in capitals, in order.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(String::as_str)
-    }
 }
 
 #[cfg(test)]

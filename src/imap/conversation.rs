@@ -123,10 +123,7 @@ pub enum Action {
     /// The server accepted the login, or needed none.
     LoggedIn,
     /// The mailbox is watched from now on, its baseline durable.
-    Watching {
-        /// Whether the server has anything better than polling.
-        idle: bool,
-    },
+    Watching,
     /// Make this durable, then [`Input::Delivered`]. Never two at a time.
     Deliver(Delivery),
     /// The answer to [`Goal::ListMailboxes`].

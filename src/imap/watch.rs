@@ -177,8 +177,7 @@ impl Selected {
 
     fn announce(&mut self, shared: &mut Shared) {
         if !std::mem::replace(&mut self.announced, true) {
-            let idle = self.idles(shared);
-            shared.act(Action::Watching { idle });
+            shared.act(Action::Watching);
         }
     }
 

@@ -1,5 +1,6 @@
 //! A lane carries events from the journal to one output, in order, and remembers how far it came.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use log::{error, info, warn};
@@ -94,20 +95,17 @@ impl Lane {
 
     /// Until the output takes it, or we are told to stop.
     async fn write(&mut self, lines: Vec<u8>) -> Result<(), Ended> {
-        let mut lines = lines;
+        let lines: Arc<[u8]> = lines.into();
         let mut failures = 0;
         loop {
-            let error = match self.output.write(lines).await {
+            let error = match self.output.write(lines.clone()).await {
                 Ok(()) if failures == 0 => return Ok(()),
                 Ok(()) => {
                     info!(output:% = self.name; "the output takes events again");
                     return Ok(());
                 }
-                Err((OutputError::StdoutClosed, _)) => return Err(Ended::Fatal(Fatal::StdoutClosed)),
-                Err((error, unwritten)) => {
-                    lines = unwritten;
-                    error
-                }
+                Err(OutputError::StdoutClosed) => return Err(Ended::Fatal(Fatal::StdoutClosed)),
+                Err(error) => error,
             };
             if failures == 0 {
                 warn!(output:% = self.name; "{error}; events wait in the journal");

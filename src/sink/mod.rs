@@ -16,6 +16,7 @@ use self::encode::{Encoder, EncoderSettings};
 use self::lane::Lane;
 use self::output::{Output, OutputError};
 use crate::config::settings::{EventSettings, JournalSettings, OutputSettings};
+use crate::event::Action;
 use crate::exit::Exit;
 use crate::journal::lock::StateLock;
 use crate::journal::sqlite::SqliteJournal;
@@ -140,7 +141,7 @@ impl Sink {
             let lane = Lane {
                 index,
                 name: settings.name.clone(),
-                include: settings.include.clone(),
+                include: taken(settings, &options.events),
                 batch_max_events: settings.batch_max_events,
                 encoder: Encoder::new(EncoderSettings::new(&options, settings)),
                 output,
@@ -155,6 +156,11 @@ impl Sink {
         let addr = Self::new(journal.clone(), stop, reopen, lanes).start();
         Ok(SinkHandle { addr, journal, origin, restored, fatal: FatalReceiver(fatal), _lock: lock })
     }
+}
+
+/// What is on, and what the output takes of it.
+fn taken(settings: &OutputSettings, events: &EventSettings) -> Vec<Action> {
+    settings.include.iter().copied().filter(|action| events.include.contains(action)).collect()
 }
 
 fn open(

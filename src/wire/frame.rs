@@ -175,7 +175,7 @@ fn head(bytes: &[u8], most: u64) -> &[u8] {
 }
 
 /// Only untagged data holds literals: the text of a status response, a tag or a `+` may end in `{5}` and mean nothing.
-fn takes_literals(frame: &[u8]) -> bool {
+pub(super) fn takes_literals(frame: &[u8]) -> bool {
     let Some(rest) = frame.strip_prefix(b"* ") else { return false };
     let word = rest.split(|&byte| byte == b' ').next().unwrap_or_default();
     let status: [&[u8]; 5] = [b"OK", b"NO", b"BAD", b"BYE", b"PREAUTH"];

@@ -13,7 +13,7 @@ use std::task::{Context, Poll, ready};
 use async_imap::imap_proto::{AttributeValue, Response};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::frame::{Frame, Framer, LimitExceeded, Limits};
+use super::frame::{Frame, Framer, LimitExceeded, Limits, takes_literals};
 
 /// More than any honest response has (an envelope with many addresses apart), and far from the stack's end.
 const MOST_OPENS: usize = 128;
@@ -147,8 +147,9 @@ fn is_known_to_panic(frame: &[u8]) -> bool {
     let upper = |needle: &[u8]| frame.windows(needle.len()).any(|window| window.eq_ignore_ascii_case(needle));
     let head: &[u8] = frame.get(..frame.len().min(64)).unwrap_or_default();
     // "[ALERT]é": the text is cut one byte after the bracket.
-    let cut_inside_a_character =
-        frame.windows(2).any(|pair| matches!(pair, [b']', second] if !second.is_ascii()));
+    // Only in status responses: a subject like "[list]é" in a header literal is nobody's trouble.
+    let cut_inside_a_character = !takes_literals(frame)
+        && frame.windows(2).any(|pair| matches!(pair, [b']', second] if !second.is_ascii()));
     cut_inside_a_character
         || upper(b"INTERNALDATE NIL")
         || head.windows(8).any(|window| window.eq_ignore_ascii_case(b"METADATA"))

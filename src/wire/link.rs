@@ -142,6 +142,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_raw_subject_behind_a_bracket_does_not_cost_the_attachments() {
+        let header = "Subject: [Liste]Änderung\r\n\r\n";
+        let said = format!(
+            "* 1 FETCH (UID 7 BODYSTRUCTURE (\"text\" \"plain\" NIL NIL NIL \"8bit\" 1 1) BODY[HEADER.FIELDS (SUBJECT)] {{{}}}\r\n{header})\r\n",
+            header.len()
+        );
+        let (heard, _) = replies(true, said.as_bytes()).await;
+        let told =
+            |items: &crate::imap::reply::FetchItems| items.structure.is_some() && items.unreadable.is_empty();
+        assert!(matches!(&heard[0], Reply::Fetch(items) if told(items)), "{heard:?}");
+    }
+
+    #[tokio::test]
     async fn a_server_cannot_speak_as_the_guard() {
         let (heard, _) = replies(true, b"* OK IDLEWATCH-PARKED-0000000000000000\r\n").await;
         assert!(matches!(&heard[0], Reply::Untagged { text: StatusText { code: None, .. }, .. }));

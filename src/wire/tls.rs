@@ -106,7 +106,7 @@ impl TlsContexts {
             match options.backend {
                 TlsBackend::Rustls => self.rustls_handshake(options, name, tcp).await,
                 #[cfg(feature = "native-tls")]
-                TlsBackend::Native => self.native.handshake(options, name, tcp).await,
+                TlsBackend::Native => self.native.handshake(options, name, tcp, limit).await,
                 #[cfg(not(feature = "native-tls"))]
                 TlsBackend::Native => Err(TlsError::NoNative),
             }
@@ -281,11 +281,13 @@ mod native {
     //! Debian's. So its handshakes run on a thread of their own, a few at a time.
 
     use std::sync::Arc;
+    use std::time::Duration;
 
     use async_native_tls::TlsConnector;
     use native_tls::{Certificate, Protocol};
     use tokio::net::TcpStream;
     use tokio::sync::Semaphore;
+    use tokio::time::timeout;
 
     use super::{Stream, TlsError};
     use crate::config::settings::{TlsOptions, TlsVersion};
@@ -307,6 +309,7 @@ mod native {
             options: &TlsOptions,
             host: &str,
             tcp: TcpStream,
+            limit: Duration,
         ) -> Result<Stream, TlsError> {
             let _place = self.0.acquire().await;
             let broken = |reason: String| TlsError::Broken { host: host.to_owned(), reason };
@@ -314,7 +317,11 @@ mod native {
             let runtime = tokio::runtime::Handle::current();
             let shaken = tokio::task::spawn_blocking(move || {
                 let connector = connector(&options)?;
-                runtime.block_on(connector.connect(&name, tcp)).map_err(|error| classified(&name, &error))
+                // Under its own deadline: nobody can cancel this thread.
+                match runtime.block_on(async { timeout(limit, connector.connect(&name, tcp)).await }) {
+                    Ok(shaken) => shaken.map_err(|error| classified(&name, &error)),
+                    Err(_) => Err(TlsError::TimedOut { host: name }),
+                }
             });
             let stream = shaken.await.map_err(|error| broken(error.to_string()))??;
             Ok(Stream::Native(Box::new(stream)))

@@ -154,11 +154,18 @@ impl<'a> Object<'a> {
         }
     }
 
+    /// Absent where nothing is in it.
     fn object(&mut self, key: &str, fill: impl FnOnce(&mut Object<'_>)) {
+        let (start, was_empty) = (self.out.len(), self.empty);
         self.key(key);
         let mut object = Object::new(self.out);
         fill(&mut object);
+        let nothing = object.empty;
         object.end();
+        if nothing {
+            self.out.truncate(start);
+            self.empty = was_empty;
+        }
     }
 
     fn end(self) {
@@ -514,7 +521,7 @@ mod tests {
     fn a_bare_message_says_only_what_is_known() {
         let line = encoded(7, &new_message(MessageSummary::default()));
         assert!(line.contains("from (unknown sender): (no subject)"));
-        for absent in ["null", "\"\"", "[]", "\"subject\"", "\"flags\"", "\"truncated\""] {
+        for absent in ["null", "\"\"", "[]", "{}", "\"subject\"", "\"flags\"", "\"truncated\""] {
             assert!(!line.contains(absent), "{absent}: {line}");
         }
         let flags = MessageSummary { flags: Some(Vec::new()), ..Default::default() };

@@ -7,6 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use log::{info, warn};
@@ -32,7 +33,6 @@ impl FileOutput {
     pub fn open(path: PathBuf, known: Option<&FileEnd>, most: u64) -> Result<(Self, bool), OutputError> {
         let failed = |cause| OutputError::Io { path: path.clone(), cause };
         let (file, mut end) = append(&path).map_err(failed)?;
-        let mut restored = false;
         if let Some(known) = known.filter(|known| known.generation == end.generation) {
             let tail = end.offset.saturating_sub(known.offset);
             if tail > most {
@@ -52,9 +52,8 @@ impl FileOutput {
                 end.offset = known.offset;
             }
             // Shorter than we left it: somebody truncated it, which is their right.
-            restored = false;
         }
-        Ok((Self { path, file: Some(file), end }, restored))
+        Ok((Self { path, file: Some(file), end }, false))
     }
 
     /// The file and its end, as far as it is ours.
@@ -72,26 +71,16 @@ impl FileOutput {
     /// # Errors
     /// Where they are not durable. The file is cut back then, and opened anew next time: after a failed fsync nobody
     /// knows what the old descriptor's pages hold.
-    pub async fn write(&mut self, lines: Vec<u8>) -> Result<(), (OutputError, Vec<u8>)> {
+    pub async fn write(&mut self, lines: Arc<[u8]>) -> Result<(), OutputError> {
         let path = self.path.clone();
-        let file = self.file.take();
-        let end = self.end.clone();
-        let written = tokio::task::spawn_blocking(move || {
-            let written = append_lines(&path, file, end, &lines);
-            written.map_err(|cause| (OutputError::Io { path, cause }, lines))
-        });
-        match written.await {
-            Ok(Ok((file, end))) => {
-                self.file = Some(file);
-                self.end = end;
-                Ok(())
-            }
-            Ok(Err(error)) => Err(error),
-            Err(panic) => {
-                let cause = io::Error::other(panic.to_string());
-                Err((OutputError::Io { path: self.path.clone(), cause }, Vec::new()))
-            }
-        }
+        let (file, end) = (self.file.take(), self.end.clone());
+        let written = tokio::task::spawn_blocking(move || append_lines(&path, file, end, &lines)).await;
+        let failed = |cause| OutputError::Io { path: self.path.clone(), cause };
+        let (file, end) =
+            written.map_err(|panic| failed(io::Error::other(panic))).and_then(|done| done.map_err(failed))?;
+        self.file = Some(file);
+        self.end = end;
+        Ok(())
     }
 }
 
@@ -164,13 +153,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("events.jsonl");
         let (mut output, _) = open(&path, None);
-        output.write(b"one\n".to_vec()).await.unwrap();
+        output.write(b"one\n".as_slice().into()).await.unwrap();
         let committed = output.end();
         // Written, but the position was never stored; or torn in the middle of a line.
         for tail in ["two\n", "tw", ""] {
             fs::write(&path, format!("one\n{tail}")).unwrap();
             let (mut output, restored) = open(&path, Some(&committed));
-            output.write(b"two\n".to_vec()).await.unwrap();
+            output.write(b"two\n".as_slice().into()).await.unwrap();
             assert_eq!((text(&path).as_str(), restored), ("one\ntwo\n", false), "{tail:?}");
         }
     }
@@ -180,11 +169,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("events.jsonl");
         let (mut output, _) = open(&path, None);
-        output.write(b"one\n".to_vec()).await.unwrap();
+        output.write(b"one\n".as_slice().into()).await.unwrap();
         let yesterday = output.end();
-        output.write(vec![b'x'; 2000]).await.unwrap();
+        output.write(vec![b'x'; 2000].into()).await.unwrap();
         let (mut output, restored) = open(&path, Some(&yesterday));
-        output.write(b"new\n".to_vec()).await.unwrap();
+        output.write(b"new\n".as_slice().into()).await.unwrap();
         assert!(restored);
         assert_eq!(text(&path), "new\n");
         let aside =
@@ -197,11 +186,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (path, rotated) = (dir.path().join("events.jsonl"), dir.path().join("events.jsonl.1"));
         let (mut output, _) = open(&path, None);
-        output.write(b"one\n".to_vec()).await.unwrap();
+        output.write(b"one\n".as_slice().into()).await.unwrap();
         fs::rename(&path, &rotated).unwrap();
-        output.write(b"two\n".to_vec()).await.unwrap();
+        output.write(b"two\n".as_slice().into()).await.unwrap();
         output.reopen();
-        output.write(b"three\n".to_vec()).await.unwrap();
+        output.write(b"three\n".as_slice().into()).await.unwrap();
         assert_eq!((text(&rotated).as_str(), text(&path).as_str()), ("one\n", "two\nthree\n"));
     }
 
@@ -210,15 +199,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("events.jsonl");
         let (mut output, _) = open(&path, None);
-        output.write(b"one\n".to_vec()).await.unwrap();
+        output.write(b"one\n".as_slice().into()).await.unwrap();
         File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
-        output.write(b"two\n".to_vec()).await.unwrap();
+        output.write(b"two\n".as_slice().into()).await.unwrap();
         assert_eq!(text(&path), "two\n");
         assert_eq!(output.end().offset, 4);
     }
 
     #[tokio::test]
-    async fn lines_that_could_not_be_written_come_back() {
+    async fn a_file_whose_directory_went_and_came_back_goes_on() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("gone").join("events.jsonl");
         assert!(FileOutput::open(path.clone(), None, MOST).is_err());
@@ -226,10 +215,9 @@ mod tests {
         let (mut output, _) = open(&path, None);
         fs::remove_dir_all(dir.path().join("gone")).unwrap();
         output.reopen();
-        let (_, lines) = output.write(b"one\n".to_vec()).await.unwrap_err();
-        assert_eq!(lines, b"one\n");
+        assert!(output.write(b"one\n".as_slice().into()).await.is_err());
         fs::create_dir(dir.path().join("gone")).unwrap();
-        output.write(lines).await.unwrap();
+        output.write(b"one\n".as_slice().into()).await.unwrap();
         assert_eq!(text(&path), "one\n");
     }
 }

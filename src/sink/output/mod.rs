@@ -5,6 +5,7 @@ pub mod stdout;
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use self::file::FileOutput;
 use self::stdout::StdoutOutput;
@@ -51,11 +52,11 @@ impl Output {
         }
     }
 
-    /// Writes whole lines; they come back where that fails.
+    /// Writes whole lines.
     ///
     /// # Errors
     /// Where they are not, or not durably, written.
-    pub async fn write(&mut self, lines: Vec<u8>) -> Result<(), (OutputError, Vec<u8>)> {
+    pub async fn write(&mut self, lines: Arc<[u8]>) -> Result<(), OutputError> {
         match self {
             Self::Stdout(output) => output.write(lines).await,
             Self::File(output) => output.write(lines).await,

@@ -1,20 +1,21 @@
 //! Standard output: whole lines, by a thread of its own, since nobody knows how long a reader sleeps.
 
 use std::fs::File;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::OutputError;
 
-type Answer = oneshot::Sender<Result<(), (io::Error, Vec<u8>)>>;
+type Answer = oneshot::Sender<io::Result<()>>;
 
 /// Standard output.
 #[derive(Debug)]
 pub struct StdoutOutput {
-    lines: mpsc::UnboundedSender<(Vec<u8>, Answer)>,
+    lines: mpsc::UnboundedSender<(Arc<[u8]>, Answer)>,
 }
 
 impl StdoutOutput {
@@ -30,12 +31,11 @@ impl StdoutOutput {
     }
 
     fn over(mut file: File) -> io::Result<Self> {
-        let (lines, mut inbox) = mpsc::unbounded_channel::<(Vec<u8>, Answer)>();
+        let (lines, mut inbox) = mpsc::unbounded_channel::<(Arc<[u8]>, Answer)>();
         // Not a task: a blocked pipe must not keep the process from ending.
         std::thread::Builder::new().name("stdout".to_owned()).spawn(move || {
             while let Some((lines, answer)) = inbox.blocking_recv() {
-                let written = file.write_all(&lines).map_err(|error| (error, lines));
-                let _ = answer.send(written);
+                let _ = answer.send(file.write_all(&lines));
             }
         })?;
         Ok(Self { lines })
@@ -44,20 +44,14 @@ impl StdoutOutput {
     /// Writes whole lines.
     ///
     /// # Errors
-    /// Once the reader is gone: for good.
-    pub async fn write(&self, lines: Vec<u8>) -> Result<(), (OutputError, Vec<u8>)> {
+    /// Once the reader is gone: for good. Any other failure is no better, since a part may be out, and the rest of a
+    /// line cannot be sent later without tearing it for the reader.
+    pub async fn write(&self, lines: Arc<[u8]>) -> Result<(), OutputError> {
         let (answer, answered) = oneshot::channel();
-        if self.lines.send((lines, answer)).is_err() {
-            return Err((OutputError::StdoutClosed, Vec::new()));
-        }
+        self.lines.send((lines, answer)).map_err(|_| OutputError::StdoutClosed)?;
         match answered.await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err((error, lines))) if error.kind() == ErrorKind::BrokenPipe => {
-                Err((OutputError::StdoutClosed, lines))
-            }
-            // A part may be out: the rest of a line cannot be sent later without tearing it for the reader.
-            Ok(Err((_, lines))) => Err((OutputError::StdoutClosed, lines)),
-            Err(_) => Err((OutputError::StdoutClosed, Vec::new())),
+            Ok(Err(_)) | Err(_) => Err(OutputError::StdoutClosed),
         }
     }
 }
@@ -72,20 +66,20 @@ mod tests {
     async fn a_closed_reader_is_noticed() {
         let (mut reader, writer) = io::pipe().unwrap();
         let output = StdoutOutput::over(File::from(std::os::fd::OwnedFd::from(writer))).unwrap();
-        output.write(b"one\n".to_vec()).await.unwrap();
+        output.write(b"one\n".as_slice().into()).await.unwrap();
         let mut read = [0; 4];
         reader.read_exact(&mut read).unwrap();
         assert_eq!(&read, b"one\n");
         drop(reader);
-        let error = output.write(b"two\n".to_vec()).await.unwrap_err();
-        assert!(matches!(error.0, OutputError::StdoutClosed));
+        let error = output.write(b"two\n".as_slice().into()).await.unwrap_err();
+        assert!(matches!(error, OutputError::StdoutClosed));
     }
 
     #[tokio::test]
     async fn a_sleeping_reader_blocks_nobody_but_its_own_lane() {
         let (_reader, writer) = io::pipe().unwrap();
         let output = StdoutOutput::over(File::from(std::os::fd::OwnedFd::from(writer))).unwrap();
-        let write = output.write(vec![b'x'; 1 << 20]);
+        let write = output.write(vec![b'x'; 1 << 20].into());
         tokio::pin!(write);
         assert!(futures::poll!(&mut write).is_pending());
         tokio::task::yield_now().await;
