@@ -171,7 +171,7 @@ impl AccountActor {
         let Some(watched) = self.watches.get_mut(index) else { return };
         let attempt = watched.failed(blame, outcome);
         let attempt = if blame == Blame::Credentials { self.refuse() } else { attempt };
-        if matches!(blame, Blame::Credentials | Blame::Operator) {
+        if matches!(blame, Blame::Credentials | Blame::Operator(_)) {
             self.login_proven = false;
         }
         if self.stopped {

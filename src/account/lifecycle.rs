@@ -59,10 +59,19 @@ pub enum Blame {
     Credentials,
     /// One mailbox of the account.
     Mailbox,
-    /// A person has to change something: certificate, TLS, secret.
-    Operator,
+    /// A person has to change something.
+    Operator(Setup),
     /// Us.
     Ourselves,
+}
+
+/// What a person has to change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Setup {
+    /// TLS, or a certificate.
+    Tls,
+    /// The secret, or how to log in.
+    Login,
 }
 
 /// What is done.
@@ -104,11 +113,11 @@ pub fn blame(end: &SessionEnd) -> Blame {
     match end {
         SessionEnd::Conversation(ending) => blame_ending(ending),
         SessionEnd::Dial(_) => Blame::Network,
-        SessionEnd::Tls(error) if error.needs_operator() => Blame::Operator,
+        SessionEnd::Tls(error) if error.needs_operator() => Blame::Operator(Setup::Tls),
         SessionEnd::Tls(_) => Blame::Network,
         SessionEnd::Link { error: LinkError::Closed | LinkError::Io(_), .. } => Blame::Network,
         SessionEnd::Link { error: LinkError::Limit(_), .. } => Blame::Server,
-        SessionEnd::Secret(_) => Blame::Operator,
+        SessionEnd::Secret(_) => Blame::Operator(Setup::Login),
         SessionEnd::Undelivered(Undelivered::Stopping) => Blame::Nobody,
         SessionEnd::Undelivered(Undelivered::JournalFailed) | SessionEnd::Panicked(_) => Blame::Ourselves,
     }
@@ -125,8 +134,10 @@ fn blame_ending(ending: &Ending) -> Blame {
             Why::Patience => Blame::Limit,
             Why::Credentials | Why::Mailbox | Why::Unsaid => Blame::Credentials,
         },
-        Ending::NoMechanism | Ending::Unsendable | Ending::TlsUnavailable(_) => Blame::Operator,
-        Ending::Protocol(ProtocolError::PreAuth) => Blame::Operator,
+        Ending::TlsUnavailable(_) => Blame::Operator(Setup::Tls),
+        Ending::NoMechanism | Ending::Unsendable | Ending::Protocol(ProtocolError::PreAuth) => {
+            Blame::Operator(Setup::Login)
+        }
         Ending::Protocol(_) => Blame::Server,
         Ending::MailboxRefused(_) | Ending::NoUidValidity => Blame::Mailbox,
         Ending::TimedOut { .. } => Blame::Network,
@@ -153,7 +164,12 @@ pub fn verdict(blame: Blame, failures: u32, random: f64) -> Verdict {
             None => Verdict::Suspend,
         },
         Blame::Mailbox => Verdict::RetryMailbox { after: MAILBOX_WAIT },
-        Blame::Operator => Verdict::Retry { state: AccountState::TlsFailed, after: OPERATOR_WAIT },
+        Blame::Operator(Setup::Tls) => {
+            Verdict::Retry { state: AccountState::TlsFailed, after: OPERATOR_WAIT }
+        }
+        Blame::Operator(Setup::Login) => {
+            Verdict::Retry { state: AccountState::AuthFailed, after: OPERATOR_WAIT }
+        }
         Blame::Ourselves if failures > MOST_PANICS => Verdict::Suspend,
         Blame::Ourselves => retry(AccountState::Backoff, 60),
     }
@@ -295,11 +311,19 @@ mod tests {
     #[test]
     fn an_unusable_certificate_waits_for_the_operator() {
         let end = SessionEnd::Conversation(Ending::TlsUnavailable(TlsUnavailable::NotOffered));
-        assert_eq!(blame(&end), Blame::Operator);
+        assert_eq!(blame(&end), Blame::Operator(Setup::Tls));
         assert_eq!(
-            verdict(Blame::Operator, 9, 0.1),
+            verdict(Blame::Operator(Setup::Tls), 9, 0.1),
             Verdict::Retry { state: AccountState::TlsFailed, after: OPERATOR_WAIT }
         );
+    }
+
+    #[test]
+    fn a_secret_that_cannot_be_had_is_no_tls_trouble() {
+        let end = SessionEnd::Secret(SecretError::Env("PW".to_owned()));
+        let Verdict::Retry { state, .. } = verdict(blame(&end), 1, 0.5) else { panic!() };
+        assert_eq!(state, AccountState::AuthFailed);
+        assert_eq!(trouble(&end).map(|trouble| trouble.error_type), Some(ErrorType::Config));
     }
 
     #[test]

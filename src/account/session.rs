@@ -33,7 +33,7 @@ use crate::wire::dial::{Endpoint, dial};
 use crate::wire::link::{Link, LinkError};
 use crate::wire::tls::{Stream, TlsContexts, TlsError};
 
-/// For LOGOUT and the like when we are asked to stop, at the very most.
+/// For one write, at the very most.
 const WRITE: Duration = Duration::from_secs(30);
 
 /// What sessions share; one per process.
@@ -287,6 +287,13 @@ where
         match pump.step(link, input).await {
             Ok(same_or_secured) => link = same_or_secured,
             Err(end) => break end,
+        }
+        // Replies that never pause never let the timer have its turn.
+        if now() >= pump.conversation.deadline() {
+            match pump.step(link, Input::Elapsed { quiet: false }).await {
+                Ok(same) => link = same,
+                Err(end) => break end,
+            }
         }
     };
     Outcome { end, died_fetching: pump.fetching && !pump.delivered }

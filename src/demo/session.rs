@@ -34,12 +34,15 @@ struct Selected {
 struct Wire {
     reader: BufReader<OwnedReadHalf>,
     writer: OwnedWriteHalf,
+    /// A line that came in part: reading it may be cancelled by news.
+    partial: Vec<u8>,
 }
 
 impl Wire {
     async fn line(&mut self) -> io::Result<Option<String>> {
-        let mut line = Vec::new();
-        (&mut self.reader).take(MOST_LINE).read_until(b'\n', &mut line).await?;
+        let room = MOST_LINE.saturating_sub(self.partial.len() as u64);
+        (&mut self.reader).take(room).read_until(b'\n', &mut self.partial).await?;
+        let line = std::mem::take(&mut self.partial);
         if !line.ends_with(b"\n") {
             return Ok(None);
         }
@@ -89,7 +92,7 @@ impl Session {
 
     pub(super) async fn serve(mut self, tcp: TcpStream) -> io::Result<()> {
         let (reader, writer) = tcp.into_split();
-        let mut wire = Wire { reader: BufReader::with_capacity(512, reader), writer };
+        let mut wire = Wire { reader: BufReader::with_capacity(512, reader), writer, partial: Vec::new() };
         wire.say(&format!("* OK [CAPABILITY {}] a small server in memory\r\n", self.capabilities())).await?;
         while let Some(line) = self.command(&mut wire).await? {
             let words = words(&line);

@@ -536,7 +536,7 @@ impl Shared {
 
     fn elapsed(&mut self, phase: Phase, quiet: bool, now: Instant) -> Phase {
         match phase {
-            Phase::Idle(phase) => phase.elapsed(self, now),
+            Phase::Idle(phase) if phase.is_resting() => phase.refresh(self, now),
             Phase::Polling(phase) if phase.is_resting() => phase.ask(self, now),
             Phase::AwaitReceipt(selected) => selected.rest(self, now),
             Phase::AwaitLogout => self.end(Ending::LoggedOut),

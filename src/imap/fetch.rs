@@ -23,7 +23,7 @@ const CHUNK: u32 = 100;
 const MOST_AT_ONCE: usize = 256;
 
 /// Ranges of UIDs that one answer may name: what goes beyond is asked for again.
-const MOST_RANGES: usize = 50_000;
+pub(super) const MOST_RANGES: usize = 50_000;
 
 const WITHOUT_STRUCTURE: u8 = 1;
 const ONE_AT_A_TIME: u8 = 2;

@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use super::command::{Command, done};
 use super::conversation::{Action, Phase, Shared};
-use super::ending::Ending;
 use super::reply::{Status, StatusText};
 use super::watch::Selected;
 use crate::journal::Receipt;
@@ -33,7 +32,7 @@ impl Idle {
     pub(super) fn begin(selected: Box<Selected>, shared: &mut Shared, now: Instant) -> Phase {
         let phase = Self { selected, step: Step::Acceptance, told: false };
         let phase = shared.send_then(&Command::Idle, now, Phase::Idle(phase));
-        shared.wait("the answer to IDLE", ANSWER, ANSWER, now);
+        shared.wait("the answer to IDLE", ANSWER, ANSWER * 3, now);
         phase
     }
 
@@ -80,15 +79,15 @@ impl Idle {
         Phase::Idle(self)
     }
 
-    pub(super) fn elapsed(mut self, shared: &mut Shared, now: Instant) -> Phase {
-        match self.step {
-            Step::News => {
-                self.selected.sweep_is_due();
-                self.finish(true, shared, now)
-            }
-            Step::Acceptance => shared.end(Ending::TimedOut { awaiting: "the answer to IDLE" }),
-            Step::Completion { .. } => shared.end(Ending::TimedOut { awaiting: "the answer to DONE" }),
-        }
+    /// Whether only news are awaited.
+    pub(super) fn is_resting(&self) -> bool {
+        self.step == Step::News
+    }
+
+    /// IDLE has lasted long enough: a check round, and IDLE anew.
+    pub(super) fn refresh(mut self, shared: &mut Shared, now: Instant) -> Phase {
+        self.selected.sweep_is_due();
+        self.finish(true, shared, now)
     }
 
     pub(super) fn stop(self, shared: &mut Shared, now: Instant) -> Phase {
@@ -98,7 +97,7 @@ impl Idle {
     fn finish(mut self, refreshing: bool, shared: &mut Shared, now: Instant) -> Phase {
         self.step = Step::Completion { refreshing };
         shared.act(Action::Send(done()));
-        shared.wait("the answer to DONE", ANSWER, ANSWER, now);
+        shared.wait("the answer to DONE", ANSWER, ANSWER * 3, now);
         Phase::Idle(self)
     }
 

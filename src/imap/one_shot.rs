@@ -7,9 +7,8 @@ use super::conversation::{Action, Phase, Shared};
 use super::ending::Ending;
 use super::refusal::Refusal;
 use super::reply::{ListEntry, Reply, Status, StatusText};
-use super::select::{Opened, shown_name};
+use super::select::{Opened, shown_name, wire_name};
 use super::summary::{Wanted, fetch_header_fields, summarize};
-use super::utf7;
 use crate::event::{MailboxName, NewMessage, Role, Source};
 
 /// The most mailboxes of one account that are listed.
@@ -131,13 +130,9 @@ impl TitleFetch {
     }
 
     fn examine(mut self, delimiter: Option<char>, shared: &mut Shared, now: Instant) -> Phase {
-        let name = match delimiter {
-            Some(delimiter) if delimiter != '/' => self.mailbox.as_str().replace('/', &delimiter.to_string()),
-            _ => self.mailbox.as_str().to_owned(),
-        };
+        let wire_name = wire_name(&self.mailbox, delimiter);
         self.step = TitleStep::Examine;
-        let wire_name = utf7::encode(&name);
-        let command = Command::Examine { mailbox: wire_name.as_bytes(), condstore: false };
+        let command = Command::Examine { mailbox: &wire_name, condstore: false };
         shared.send_then(&command, now, Phase::OneShot(OneShot::Titles(self)))
     }
 

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::command::{Command, UidRange};
 use super::conversation::{Finding, Phase, Shared, Watch};
 use super::ending::Ending;
+use super::fetch::MOST_RANGES;
 use super::refusal::{Refusal, Why};
 use super::reply::{Code, FetchItems, ListEntry, Reply, Status, StatusText};
 use super::summary::internal_date;
@@ -92,7 +93,7 @@ impl Locating {
 }
 
 /// `/` becomes the server's delimiter, the rest modified UTF-7.
-fn wire_name(mailbox: &MailboxName, delimiter: Option<char>) -> Vec<u8> {
+pub(super) fn wire_name(mailbox: &MailboxName, delimiter: Option<char>) -> Vec<u8> {
     let name = match delimiter {
         Some(delimiter) if delimiter != '/' => {
             mailbox.as_str().replace('/', delimiter.encode_utf8(&mut [0; 4]))
@@ -359,8 +360,16 @@ impl Dating {
     pub(super) fn told(&mut self, items: &FetchItems) {
         let (Some(uid), Some(date)) = (items.uid, items.internal_date.as_deref()) else { return };
         // A date that cannot be read does not make a message old.
-        if uid < self.baseline.uid_next && internal_date(date).is_none_or(|date| date >= self.from) {
-            self.young.insert(uid);
+        let young = internal_date(date).is_none_or(|date| date >= self.from);
+        if !young || uid >= self.baseline.uid_next {
+            return;
+        }
+        match self.young.last() {
+            // No room for more ranges: rather tell some that are old than lose one that is not.
+            Some(last) if self.young.ranges().len() >= MOST_RANGES => {
+                self.young.insert_range(uid.min(last), uid.max(last));
+            }
+            _ => drop(self.young.insert(uid)),
         }
     }
 

@@ -106,7 +106,7 @@ fn each_trouble_has_its_state_and_leaves_the_others_alone() {
     assert_eq!(of("wrong-password"), told("auth_failed", "auth", "AUTHENTICATIONFAILED"));
     assert_eq!(of("expired"), told("tls_failed", "tls", "certificate_expired"));
     assert_eq!(of("wrong-host"), told("tls_failed", "tls", "certificate_wrong_host"));
-    assert_eq!(of("login-disabled"), told("tls_failed", "auth", "auth_mechanism"));
+    assert_eq!(of("login-disabled"), told("auth_failed", "auth", "auth_mechanism"));
     server.deliver(&["user1".to_owned()], "still here");
     monitor.wait("the healthy one goes on", |events| {
         events.iter().any(|event| event["email"]["subject"] == "still here")

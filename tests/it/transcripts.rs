@@ -360,6 +360,43 @@ fn check(transcript: &Transcript, cut: Cut) -> Result<(), String> {
     Err(format!("told {told:#?}\nexpected {:#?}", transcript.expected))
 }
 
+/// Replies that never pause starve a timer; the deadline holds all the same.
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_replies_does_not_outrun_the_deadline() {
+    let local = tokio::task::LocalSet::new();
+    let ended = local.run_until(async {
+        let (ours, mut theirs) = tokio::io::duplex(1 << 24);
+        let journal = Arc::new(Mutex::new(SqliteJournal::in_memory().unwrap()));
+        let memory = Memory { journal, mailbox: "INBOX".into(), told: Told::default(), last: Arc::default() };
+        let (_stop, stopped) = oneshot::channel();
+        let transcript = Transcript {
+            name: String::new(),
+            plan: vec![],
+            checkpoint: None,
+            script: vec![],
+            expected: vec![],
+        };
+        let secure = async |stream: DuplexStream| Ok(stream);
+        let plan = Plan { command_timeout: Duration::from_secs(1), ..transcript.plan() };
+        let client = pump(ours, plan, &memory, |_| {}, secure, stopped);
+        let flood = async {
+            // More than the client takes in one turn, so that there is always something to read.
+            let lines = b"* OK still thinking\r\n".repeat(60_000);
+            for _ in 0..40 {
+                if theirs.write_all(&lines).await.is_err() {
+                    return;
+                }
+                tokio::time::advance(Duration::from_secs(1)).await;
+            }
+        };
+        tokio::select! {
+            outcome = client => Some(ending(&outcome.end)),
+            () = flood => None,
+        }
+    });
+    assert_eq!(ended.await.as_deref(), Some("TimedOut CAPABILITY"));
+}
+
 #[test]
 fn every_transcript_plays_whole_and_cut() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transcripts");

@@ -1,5 +1,7 @@
 //! The canonical line: one nested ECS object, keys in a fixed order, absent rather than null.
 
+use std::mem::take;
+
 use jiff::Timestamp;
 
 use super::{EncoderSettings, words};
@@ -19,8 +21,9 @@ pub(super) fn line(settings: &EncoderSettings, sequence: u64, event: &Event, out
     let mut smaller = event.clone();
     let mut cut = Vec::new();
     for shorten in SHORTENING {
-        if let Some(field) = shorten(&mut smaller) {
-            cut.push(field);
+        let before = cut.len();
+        shorten(&mut smaller, &mut cut);
+        if cut.len() > before {
             out.truncate(start);
             writer.whole(&smaller, &cut, out);
             if out.len() - start <= settings.max_bytes {
@@ -32,44 +35,48 @@ pub(super) fn line(settings: &EncoderSettings, sequence: u64, event: &Event, out
     writer.ids_only(out);
 }
 
-/// What is given up, in this order; `None` where there is nothing to give up.
-const SHORTENING: [fn(&mut Event) -> Option<&'static str>; 7] = [
-    |event| with(event, |m| !std::mem::take(&mut m.summary.headers).is_empty(), "idlewatch.message.headers"),
-    |event| with(event, |m| truncate(&mut m.summary.attachments, 5), "email.attachments"),
-    |event| with(event, |m| lists(m, 20), "email.to.address"),
-    |event| with(event, |m| lists(m, 5), "email.to.address"),
-    |event| with(event, |m| truncate(&mut m.summary.in_reply_to, 0), "idlewatch.message.in_reply_to"),
-    |event| {
-        with(
-            event,
-            |m| {
-                m.summary.subject.as_mut().is_some_and(|s| {
-                    s.len() > 256 && {
-                        *s = shortened(s, 256);
-                        true
-                    }
-                })
-            },
-            "email.subject",
-        )
+/// What is given up, in this order; each names what it cut.
+const SHORTENING: [fn(&mut Event, &mut Vec<&'static str>); 7] = [
+    |event, cut| {
+        with(event, cut, |m| named(!take(&mut m.summary.headers).is_empty(), "idlewatch.message.headers"))
     },
-    |event| {
-        let account = event.account.as_mut()?;
-        let labels = !account.labels.is_empty();
-        std::sync::Arc::make_mut(account).labels.clear();
-        labels.then_some("labels")
+    |event, cut| with(event, cut, |m| named(truncate(&mut m.summary.attachments, 5), "email.attachments")),
+    |event, cut| with(event, cut, |m| lists(m, 20)),
+    |event, cut| with(event, cut, |m| lists(m, 5)),
+    |event, cut| {
+        with(event, cut, |m| named(truncate(&mut m.summary.in_reply_to, 0), "idlewatch.message.in_reply_to"))
+    },
+    |event, cut| {
+        with(event, cut, |m| named(m.summary.subject.as_mut().is_some_and(shorten_subject), "email.subject"))
+    },
+    // The configuration's own words go last before everything goes.
+    |event, cut| {
+        let labels =
+            event.account.as_mut().map(|account| take(&mut std::sync::Arc::make_mut(account).labels));
+        cut.extend(named(labels.is_some_and(|labels| !labels.is_empty()), "labels"));
     },
 ];
 
 fn with(
     event: &mut Event,
-    cut: impl FnOnce(&mut NewMessage) -> bool,
-    field: &'static str,
-) -> Option<&'static str> {
-    match &mut event.body {
-        EventBody::MessageNew(message) => cut(message).then_some(field),
-        _ => None,
+    cut: &mut Vec<&'static str>,
+    shorten: impl FnOnce(&mut NewMessage) -> Vec<&'static str>,
+) {
+    if let EventBody::MessageNew(message) = &mut event.body {
+        cut.extend(shorten(message));
     }
+}
+
+fn named(cut: bool, field: &'static str) -> Vec<&'static str> {
+    if cut { vec![field] } else { Vec::new() }
+}
+
+fn shorten_subject(subject: &mut String) -> bool {
+    let long = subject.len() > 256;
+    if long {
+        *subject = shortened(subject, 256);
+    }
+    long
 }
 
 fn truncate<T>(list: &mut Vec<T>, most: usize) -> bool {
@@ -78,12 +85,16 @@ fn truncate<T>(list: &mut Vec<T>, most: usize) -> bool {
     longer
 }
 
-fn lists(message: &mut NewMessage, most: usize) -> bool {
+fn lists(message: &mut NewMessage, most: usize) -> Vec<&'static str> {
     let summary = &mut message.summary;
-    let lists =
-        [&mut summary.from, &mut summary.to, &mut summary.cc, &mut summary.bcc, &mut summary.reply_to];
-    // All of them, not only up to the first that is cut.
-    lists.into_iter().filter_map(|list| truncate(list, most).then_some(())).count() > 0
+    let lists = [
+        (&mut summary.from, "email.from.address"),
+        (&mut summary.reply_to, "email.reply_to.address"),
+        (&mut summary.to, "email.to.address"),
+        (&mut summary.cc, "email.cc.address"),
+        (&mut summary.bcc, "email.bcc.address"),
+    ];
+    lists.into_iter().filter_map(|(list, field)| truncate(list, most).then_some(field)).collect()
 }
 
 /// Writes one JSON object.
@@ -392,9 +403,11 @@ fn message(message: &NewMessage, cut: &[&'static str], o: &mut Object<'_>) {
     }
     o.maybe_number("recipient_count", Some(u64::from(summary.recipient_count)).filter(|&n| n > 0));
     let mut truncated: Vec<&str> = summary.truncated.iter().map(String::as_str).collect();
-    truncated
-        .extend(cut.iter().copied().filter(|field| !summary.truncated.iter().any(|known| known == field)));
-    truncated.dedup();
+    for field in cut {
+        if !truncated.contains(field) {
+            truncated.push(field);
+        }
+    }
     if !truncated.is_empty() {
         o.texts("truncated", truncated);
     }
@@ -526,6 +539,18 @@ mod tests {
         }
         let flags = MessageSummary { flags: Some(Vec::new()), ..Default::default() };
         assert!(encoded(7, &new_message(flags)).contains("\"flags\":[]"), "no flags is information");
+    }
+
+    #[test]
+    fn what_is_cut_to_fit_is_named() {
+        let list =
+            |n: usize| vec![Address { name: None, address: format!("{}@example.org", "x".repeat(300)) }; n];
+        let summary = MessageSummary { cc: list(20), bcc: list(20), ..Default::default() };
+        let value: serde_json::Value = serde_json::from_str(&encoded(1, &new_message(summary))).unwrap();
+        assert_eq!(
+            value["idlewatch"]["truncated"],
+            serde_json::json!(["email.cc.address", "email.bcc.address"])
+        );
     }
 
     proptest! {
