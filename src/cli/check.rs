@@ -21,7 +21,7 @@ pub(super) struct CheckArgs {
 
 pub(super) fn execute(args: &CheckArgs, globals: &Globals) -> Exit {
     debug_assert!(args.no_network, "clap requires it");
-    let (issues, summary) = match crate::config::load(&globals.files) {
+    let (issues, summary) = match crate::config::check(&globals.files) {
         Ok((settings, warnings)) => {
             let mailboxes: usize = settings.accounts.iter().map(|account| account.mailboxes.len()).sum();
             let outputs: Vec<_> = settings.outputs.iter().map(|output| output.name.clone()).collect();

@@ -10,18 +10,28 @@ mod validate;
 use std::path::PathBuf;
 
 pub use self::issue::{Issue, Severity};
+use self::section::{Issues, SecretPlace};
 use self::settings::Settings;
 pub use self::validate::stdout_output;
 
 /// Settings, and what is worth a warning.
 pub type Loaded = (Settings, Vec<Issue>);
 
-/// Loads the named files (or those at the usual places), `conf.d` and the environment.
+/// Loads the named files (or those at the usual places), `conf.d` and the environment. A secret that cannot be had
+/// is a warning: only its own account waits for it.
 ///
 /// # Errors
 /// Every problem at once.
 pub fn load(named: &[PathBuf]) -> Result<Loaded, Vec<Issue>> {
-    judge(&load::merge(&load::files(named), std::env::vars())?)
+    judge(&load::merge(&load::files(named), std::env::vars())?, Some(Severity::Warning))
+}
+
+/// [`load()`], for those who want to know before they run it: a secret that cannot be had is an error.
+///
+/// # Errors
+/// Every problem at once.
+pub fn check(named: &[PathBuf]) -> Result<Loaded, Vec<Issue>> {
+    judge(&load::merge(&load::files(named), std::env::vars())?, Some(Severity::Error))
 }
 
 /// All layers merged, as TOML, with every inline secret masked.
@@ -50,23 +60,43 @@ fn plain(value: &config::Value, key: &str) -> toml::Value {
     }
 }
 
-/// [`load()`] for one text, for tests and the demo.
+/// [`load()`] for one text, for tests and the demo; nothing outside of it is looked at.
 ///
 /// # Errors
 /// Every problem at once.
 pub fn from_text(name: &str, text: &str) -> Result<Loaded, Vec<Issue>> {
-    judge(&load::merge_text(name, text)?)
+    judge(&load::merge_text(name, text)?, None)
 }
 
-fn judge(tree: &config::Value) -> Result<Loaded, Vec<Issue>> {
-    match validate::settings(tree) {
-        (Some(settings), issues) => Ok((settings, issues)),
-        (None, issues) => Err(issues),
+/// `without_secret`: how bad it is that a secret cannot be had; `None` to leave them alone.
+fn judge(tree: &config::Value, without_secret: Option<Severity>) -> Result<Loaded, Vec<Issue>> {
+    let (settings, Issues { mut found, secrets }) = validate::settings(tree);
+    if let Some(severity) = without_secret {
+        found.extend(secrets.into_iter().filter_map(|place| look_at(place, severity)));
+    }
+    found.sort_by_key(Issue::order);
+    found.dedup();
+    match settings {
+        Some(settings) if found.iter().all(|issue| issue.severity == Severity::Warning) => {
+            Ok((settings, found))
+        }
+        _ => Err(found),
+    }
+}
+
+/// Whether the source of a secret gives one, to us alone.
+fn look_at(SecretPlace { source, origin, path }: SecretPlace, without_secret: Severity) -> Option<Issue> {
+    let issue = |severity, message| Some(Issue { severity, origin, path, message });
+    match source.look() {
+        Ok(None) => None,
+        Ok(Some(exposure)) => issue(Severity::Warning, exposure.to_string()),
+        Err(error) => issue(without_secret, error.to_string()),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
     use std::time::Duration;
 
     use proptest::prelude::*;
@@ -152,10 +182,29 @@ mod tests {
         ];
         let env = env.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let tree = load::merge(&load::files(&[main]), env.into_iter()).unwrap();
-        let (settings, _) = judge(&tree).unwrap();
+        let (settings, _) = judge(&tree, None).unwrap();
         assert_eq!(settings.accounts.iter().map(|a| a.id().as_str()).collect::<Vec<_>>(), ["work", "more"]);
         assert_eq!((settings.events.max_bytes, settings.events.attachments), (4000, false));
         assert_eq!((settings.log.level.as_str(), settings.events.max_addresses), ("warn", 5));
+    }
+
+    #[test]
+    fn a_secret_that_cannot_be_had_is_found_before_it_is_needed() {
+        let dir = tempfile::tempdir().unwrap();
+        let main = dir.path().join("main.toml");
+        std::fs::write(&main, MINIMAL.replace("env = \"PW\"", "file = \"pw\"")).unwrap();
+        let found = check(std::slice::from_ref(&main)).unwrap_err();
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(
+            found[0].to_string().contains("main.toml:5:") && found[0].message.contains("pw"),
+            "{found:?}"
+        );
+        let (_, warnings) = load(std::slice::from_ref(&main)).unwrap();
+        assert_eq!(warnings.len(), 1, "only its account waits for it");
+        std::fs::write(dir.path().join("pw"), "x\n").unwrap();
+        std::fs::set_permissions(dir.path().join("pw"), std::fs::Permissions::from_mode(0o644)).unwrap();
+        let (_, warnings) = check(&[main]).unwrap();
+        assert!(warnings[0].message.contains("0644"), "{warnings:?}");
     }
 
     #[test]
@@ -165,7 +214,7 @@ mod tests {
         let main = dir.path().join("main.toml");
         std::fs::write(&main, MINIMAL).unwrap();
         let tree = load::merge(&[main], env.into_iter()).unwrap();
-        let found = judge(&tree).unwrap_err();
+        let found = judge(&tree, None).unwrap_err();
         assert_eq!(
             found[0].to_string(),
             "environment variable IDLEWATCH_LOG__COLOUR: log.colour: unknown key (known keys: level, format)"

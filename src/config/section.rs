@@ -9,10 +9,22 @@ use jiff::{Span, SpanRelativeTo};
 
 use super::issue::{Issue, Severity};
 use super::keys;
+use crate::secrets::SecretSource;
 
-/// The problems found so far.
+/// The problems found so far, and the secrets whose sources are still to be looked at.
 #[derive(Debug, Default)]
-pub(super) struct Issues(pub(super) Vec<Issue>);
+pub(super) struct Issues {
+    pub(super) found: Vec<Issue>,
+    pub(super) secrets: Vec<SecretPlace>,
+}
+
+/// A secret of the configuration, and where it is named.
+#[derive(Debug)]
+pub(super) struct SecretPlace {
+    pub(super) source: SecretSource,
+    pub(super) origin: String,
+    pub(super) path: String,
+}
 
 impl Issues {
     pub(super) fn error(&mut self, origin: &str, path: &str, message: impl Into<String>) {
@@ -24,7 +36,7 @@ impl Issues {
     }
 
     fn note(&mut self, severity: Severity, origin: &str, path: &str, message: String) {
-        self.0.push(Issue { severity, origin: origin.to_owned(), path: path.to_owned(), message });
+        self.found.push(Issue { severity, origin: origin.to_owned(), path: path.to_owned(), message });
     }
 }
 

@@ -8,9 +8,9 @@ use std::time::Duration;
 use config::{Map, Value, ValueKind};
 use secrecy::SecretString;
 
-use super::issue::{Issue, Severity};
+use super::issue::Severity;
 use super::keys;
-use super::section::{Issues, Section, parse_duration};
+use super::section::{Issues, SecretPlace, Section, parse_duration};
 use super::settings::*;
 use crate::event::{AccountId, AccountIdentity, Action, MailboxName};
 use crate::secrets::SecretSource;
@@ -18,8 +18,8 @@ use crate::secrets::SecretSource;
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// Checks everything; settings only where there is no error.
-pub(super) fn settings(tree: &Value) -> (Option<Settings>, Vec<Issue>) {
+/// Checks everything but what lies outside of the configuration; settings only where there is no error.
+pub(super) fn settings(tree: &Value) -> (Option<Settings>, Issues) {
     let mut issues = Issues::default();
     let empty = Map::new();
     let root = match &tree.kind {
@@ -36,11 +36,8 @@ pub(super) fn settings(tree: &Value) -> (Option<Settings>, Vec<Issue>) {
         outputs: outputs(root, &mut issues),
         log: log(root, &mut issues),
     };
-    let Issues(mut found) = issues;
-    found.sort_by_key(Issue::order);
-    found.dedup();
-    let sound = found.iter().all(|issue| issue.severity == Severity::Warning);
-    (sound.then_some(settings), found)
+    let sound = issues.found.iter().all(|issue| issue.severity == Severity::Warning);
+    (sound.then_some(settings), issues)
 }
 
 fn section<'a>(
@@ -223,7 +220,7 @@ fn accounts(root: &Map<String, Value>, issues: &mut Issues) -> Vec<Arc<Account>>
         }
         None => &[],
     };
-    if list.is_empty() && issues.0.is_empty() {
+    if list.is_empty() && issues.found.is_empty() {
         issues.error("", "accounts", "there is no [[accounts]] to watch");
     }
     let known = keys::account();
@@ -424,8 +421,15 @@ fn keepalive(section: &Section<'_>, issues: &mut Issues) -> Keepalive {
 const SECRET: &str =
     "expected a table with one of \"env\", \"file\", \"command\", \"credential\", \"inline\"";
 
-/// Nothing of the value is ever echoed: people paste passwords where a table belongs.
 fn password(section: &Section<'_>, issues: &mut Issues) -> Option<SecretSource> {
+    let source = secret_source(section, issues)?;
+    let (path, origin) = (section.key_path("password"), section.origin_of("password"));
+    issues.secrets.push(SecretPlace { source: source.clone(), origin, path });
+    Some(source)
+}
+
+/// Nothing of the value is ever echoed: people paste passwords where a table belongs.
+fn secret_source(section: &Section<'_>, issues: &mut Issues) -> Option<SecretSource> {
     let Some(value) = section.get("password") else {
         issues.error(&section.origin, &section.path, "missing required key `password`");
         return None;

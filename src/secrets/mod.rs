@@ -1,6 +1,7 @@
 //! Where a password comes from. Resolved when a connection is made, so that a rotated one is found.
 
-use std::io;
+use std::io::{self, Read as _};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -47,27 +48,70 @@ pub enum SecretError {
     Unusable(String),
 }
 
+/// Every user of the machine may read a secret.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("every user may read the secret file {path} (mode {mode:04o}): chmod o= it", path = path.display())]
+pub struct Exposure {
+    /// The file.
+    pub path: PathBuf,
+    /// Its permissions.
+    pub mode: u32,
+}
+
 impl SecretSource {
+    /// Whether there is a usable secret, and who else can read it. Commands are not run for this.
+    ///
+    /// # Errors
+    /// As those of [`Self::resolve`].
+    pub fn look(&self) -> Result<Option<Exposure>, SecretError> {
+        match self {
+            Self::Env(name) => from_env(name).map(|_| None),
+            Self::File(path) => look_at_file(path),
+            // systemd's own modes, and a directory that is ours alone.
+            Self::Credential(name) => look_at_file(&credential(name)?).map(|_| None),
+            Self::Command(_) | Self::Inline(_) => Ok(None),
+        }
+    }
+
     /// The secret.
     ///
     /// # Errors
     /// Where its source does not give a usable one.
     pub async fn resolve(&self) -> Result<SecretString, SecretError> {
         match self {
-            Self::Env(name) => {
-                let value = std::env::var(name).map_err(|_| SecretError::Env(name.clone()))?;
-                usable(Zeroizing::new(value.into_bytes()), name)
-            }
+            Self::Env(name) => from_env(name),
             Self::File(path) => from_file(path).await,
-            Self::Credential(name) => {
-                let dir = std::env::var_os("CREDENTIALS_DIRECTORY");
-                let dir = dir.ok_or_else(|| SecretError::NoCredentials(name.clone()))?;
-                from_file(&Path::new(&dir).join(name)).await
-            }
+            Self::Credential(name) => from_file(&credential(name)?).await,
             Self::Command(argv) => from_command(argv).await,
             Self::Inline(secret) => Ok(secret.clone()),
         }
     }
+}
+
+fn from_env(name: &str) -> Result<SecretString, SecretError> {
+    let value = std::env::var(name).map_err(|_| SecretError::Env(name.to_owned()))?;
+    usable(Zeroizing::new(value.into_bytes()), name)
+}
+
+fn credential(name: &str) -> Result<PathBuf, SecretError> {
+    let dir = std::env::var_os("CREDENTIALS_DIRECTORY");
+    let dir = dir.ok_or_else(|| SecretError::NoCredentials(name.to_owned()))?;
+    Ok(Path::new(&dir).join(name))
+}
+
+fn look_at_file(path: &Path) -> Result<Option<Exposure>, SecretError> {
+    let failed = |cause| SecretError::File { path: path.to_owned(), cause };
+    let metadata = std::fs::metadata(path).map_err(failed)?;
+    // A pipe is not opened before its time: that would wait for its writer, and take its content.
+    if metadata.is_file() {
+        let mut bytes = Zeroizing::new(Vec::with_capacity(256));
+        let file = std::fs::File::open(path).map_err(failed)?;
+        file.take(MOST_BYTES).read_to_end(&mut bytes).map_err(failed)?;
+        usable(bytes, &path.display().to_string())?;
+    }
+    // A group may be the service's own.
+    let mode = metadata.permissions().mode() & 0o777;
+    Ok((mode & 0o007 != 0).then(|| Exposure { path: path.to_owned(), mode }))
 }
 
 async fn from_file(path: &Path) -> Result<SecretString, SecretError> {
@@ -160,6 +204,21 @@ mod tests {
                 .contains("NO_SUCH_VARIABLE")
         );
         assert!(text(SecretSource::File("/no/such".into())).await.unwrap_err().contains("/no/such"));
+    }
+
+    #[test]
+    fn a_file_that_others_may_read_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pw");
+        std::fs::write(&path, "canary\n").unwrap();
+        for (mode, exposed) in [(0o600, false), (0o640, false), (0o604, true), (0o644, true)] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            let look = SecretSource::File(path.clone()).look().unwrap();
+            assert_eq!(look.is_some(), exposed, "{mode:o}");
+            assert!(!format!("{look:?}").contains("canary"));
+        }
+        std::fs::write(&path, "").unwrap();
+        assert!(SecretSource::File(path).look().is_err(), "an empty secret");
     }
 
     #[test]

@@ -45,6 +45,8 @@ pub struct Frame {
     pub bytes: Vec<u8>,
     /// Opening parentheses outside of literals: they bound the parser's recursion.
     pub opens: usize,
+    /// An `INTERNALDATE NIL` outside of literals and quoted strings, where no sender can write it.
+    pub nil_date: bool,
 }
 
 /// Takes bytes in as they come.
@@ -53,6 +55,7 @@ pub struct Framer {
     bytes: Vec<u8>,
     line_start: usize,
     opens: usize,
+    nil_date: bool,
     /// Octets of a literal that are still to come; kept or skipped.
     literal: Option<Literal>,
 }
@@ -123,14 +126,17 @@ impl Framer {
         if self.bytes.is_empty() {
             return Ok(None);
         }
+        let line = self.bytes.get(self.line_start..).unwrap_or_default();
+        self.nil_date |= has_nil_date(line);
         if takes_literals(&self.bytes)
-            && let Some((at, length)) = announced(self.bytes.get(self.line_start..).unwrap_or_default())?
+            && let Some((at, length)) = announced(line)?
         {
             self.begin_literal(self.line_start + at, length, limits)?;
             return Ok(None);
         }
         self.bytes.extend_from_slice(b"\r\n");
-        let frame = Frame { bytes: std::mem::take(&mut self.bytes), opens: self.opens };
+        let frame =
+            Frame { bytes: std::mem::take(&mut self.bytes), opens: self.opens, nil_date: self.nil_date };
         *self = Self::default();
         Ok(Some(frame))
     }
@@ -167,6 +173,25 @@ impl TrimLineEnd for Vec<u8> {
         let without_lf = self.strip_suffix(b"\n").unwrap_or(self);
         without_lf.strip_suffix(b"\r").unwrap_or(without_lf).len()
     }
+}
+
+/// Whether `INTERNALDATE NIL` stands in a line outside of quoted strings.
+fn has_nil_date(line: &[u8]) -> bool {
+    const NIL_DATE: &[u8] = b"INTERNALDATE NIL";
+    let (mut quoted, mut escaped) = (false, false);
+    line.iter().enumerate().any(|(at, byte)| {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b'I' | b'i' if !quoted => {
+                let word = line.get(at..at + NIL_DATE.len());
+                return word.is_some_and(|word| word.eq_ignore_ascii_case(NIL_DATE));
+            }
+            _ => {}
+        }
+        false
+    })
 }
 
 fn head(bytes: &[u8], most: u64) -> &[u8] {

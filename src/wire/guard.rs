@@ -129,7 +129,7 @@ impl<S> Guard<S> {
 
 /// Whether imap-proto takes the whole of it, and understands every item. A panic in it is a "no".
 fn is_parseable(frame: &Frame) -> bool {
-    if frame.opens > MOST_OPENS || is_known_to_panic(&frame.bytes) {
+    if frame.opens > MOST_OPENS || frame.nil_date || is_known_to_panic(&frame.bytes) {
         return false;
     }
     let parsed = catch_unwind(AssertUnwindSafe(|| match Response::parse(&frame.bytes) {
@@ -144,15 +144,12 @@ fn is_parseable(frame: &Frame) -> bool {
 
 /// imap-proto 0.17 panics on these; not asking it spares a backtrace per line.
 fn is_known_to_panic(frame: &[u8]) -> bool {
-    let upper = |needle: &[u8]| frame.windows(needle.len()).any(|window| window.eq_ignore_ascii_case(needle));
     let head: &[u8] = frame.get(..frame.len().min(64)).unwrap_or_default();
     // "[ALERT]é": the text is cut one byte after the bracket.
     // Only in status responses: a subject like "[list]é" in a header literal is nobody's trouble.
     let cut_inside_a_character = !takes_literals(frame)
         && frame.windows(2).any(|pair| matches!(pair, [b']', second] if !second.is_ascii()));
-    cut_inside_a_character
-        || upper(b"INTERNALDATE NIL")
-        || head.windows(8).any(|window| window.eq_ignore_ascii_case(b"METADATA"))
+    cut_inside_a_character || head.windows(8).any(|window| window.eq_ignore_ascii_case(b"METADATA"))
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {

@@ -142,10 +142,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_raw_subject_behind_a_bracket_does_not_cost_the_attachments() {
-        let header = "Subject: [Liste]Änderung\r\n\r\n";
+    async fn no_subject_and_no_name_of_a_file_costs_the_attachments() {
+        let header = "Subject: [Liste]Änderung INTERNALDATE NIL\r\n\r\n";
         let said = format!(
-            "* 1 FETCH (UID 7 BODYSTRUCTURE (\"text\" \"plain\" NIL NIL NIL \"8bit\" 1 1) BODY[HEADER.FIELDS (SUBJECT)] {{{}}}\r\n{header})\r\n",
+            "* 1 FETCH (UID 7 BODYSTRUCTURE (\"text\" \"plain\" (\"name\" \"a\\\" INTERNALDATE NIL \") NIL NIL \"8bit\" 1 1) BODY[HEADER.FIELDS (SUBJECT)] {{{}}}\r\n{header})\r\n",
             header.len()
         );
         let (heard, _) = replies(true, said.as_bytes()).await;

@@ -8,6 +8,7 @@
     unreachable_pub
 )]
 
+mod faults;
 mod headers;
 mod program;
 mod real_servers;

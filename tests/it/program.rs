@@ -2,17 +2,22 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use idlewatch::demo::server::{Behaviour, Server};
 use idlewatch::demo::store::Store;
 
 use crate::support::monitor::{Monitor, states, told};
+use crate::support::scripted::Scripted;
 use crate::support::{action, event};
 
 fn accounts(server: &Server) -> String {
+    account(server.addr().port())
+}
+
+fn account(port: u16) -> String {
     format!(
-        "[[accounts]]\nid = \"work\"\nhost = \"127.0.0.1\"\nport = {}\ntls = \"none\"\nuser = \"bob\"\npassword = {{ inline = \"CANARY-pw\" }}\n",
-        server.addr().port()
+        "[[accounts]]\nid = \"work\"\nhost = \"127.0.0.1\"\nport = {port}\ntls = \"none\"\nuser = \"bob\"\npassword = {{ inline = \"CANARY-pw\" }}\n"
     )
 }
 
@@ -85,6 +90,30 @@ async fn a_second_monitor_on_the_same_state_is_refused() {
     let second = monitor.command().arg("run").output().unwrap();
     assert_eq!(second.status.code(), Some(75));
     assert!(String::from_utf8_lossy(&second.stderr).contains("locked by another idlewatch (pid "));
+}
+
+/// A server that never answers DONE holds the first signal's orderly end up; the second does not wait for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_it_at_once() {
+    for (signal, code) in [("TERM", 143), ("INT", 130)] {
+        let server = Scripted::start(|mut peer| async move {
+            peer.greet().await?;
+            peer.until("DONE").await?;
+            std::future::pending().await
+        })
+        .await;
+        let mut monitor = Monitor::new(&format!("shutdown_timeout = \"1h\"\n{}", account(server.port())));
+        monitor.start();
+        monitor.wait("online", |events| !states(events, "work").is_empty());
+        monitor.signal(signal);
+        let end = Instant::now() + Duration::from_secs(30);
+        while !server.commands().iter().any(|command| command == "DONE") {
+            assert!(Instant::now() < end, "{:?}", server.commands());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        monitor.signal(signal);
+        assert_eq!(monitor.wait_end().code(), Some(code));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,6 +6,7 @@ pub mod dovecot;
 pub mod imap4d;
 pub mod monitor;
 pub mod process;
+pub mod scripted;
 
 use std::sync::OnceLock;
 

@@ -21,7 +21,7 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// `accounts` is the configuration but for the state and the output.
+    /// `accounts` is the configuration but for the state and the output; it begins within `[monitor]`.
     pub fn new(accounts: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::DirBuilder::new().mode(0o700).create(dir.path().join("state")).unwrap();
@@ -31,7 +31,7 @@ impl Monitor {
     }
 
     pub fn configure(&self, accounts: &str) {
-        let head = "[monitor]\ninstance = \"test\"\nstate_dir = \"state\"\n[outputs.file]\ntype = \"file\"\npath = \"events.jsonl\"\n";
+        let head = "[outputs.file]\ntype = \"file\"\npath = \"events.jsonl\"\n[monitor]\ninstance = \"test\"\nstate_dir = \"state\"\n";
         fs::write(self.config(), format!("{head}{accounts}")).unwrap();
     }
 
@@ -64,6 +64,10 @@ impl Monitor {
     /// Ends it as an operator does.
     pub fn stop(&mut self) -> ExitStatus {
         self.signal("TERM");
+        self.wait_end()
+    }
+
+    pub fn wait_end(&mut self) -> ExitStatus {
         self.child.take().unwrap().wait().unwrap()
     }
 
