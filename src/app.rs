@@ -19,7 +19,7 @@ use crate::event_id;
 use crate::exit::Exit;
 use crate::imap::summary::Wanted;
 use crate::journal::StateOrigin;
-use crate::messages::{Batch, Deliver, Drain, ReopenFiles, StopAccounts};
+use crate::messages::{Deliver, Drain, ReopenFiles, StopAccounts};
 use crate::sink::{Fatal, Sink, SinkHandle, SinkOptions};
 use crate::wire::tls::TlsContexts;
 
@@ -144,8 +144,7 @@ async fn tell(settings: &Settings, sink: &SinkHandle, state: MonitorState) {
     }
     let body = EventBody::MonitorState(state);
     let event = Event { at: Timestamp::now(), id: event_id::fresh(), account: None, body };
-    let batch = Batch { events: vec![event], checkpoint: None };
-    if !matches!(sink.addr.send(Deliver { batch }).await, Ok(Ok(_))) {
+    if !matches!(sink.addr.send(Deliver { batch: event.into() }).await, Ok(Ok(_))) {
         warn!("monitor.state {} could not be journalled", state.as_str());
     }
 }

@@ -94,12 +94,15 @@ pub struct Cursor {
     pub seen: UidSet,
     /// HIGHESTMODSEQ (RFC 7162) up to which changes were looked at; `None` without CONDSTORE.
     pub modseq: Option<u64>,
+    /// Since when the mailbox is not watched, until that was told.
+    pub blind_since: Option<Timestamp>,
 }
 
 impl Cursor {
     /// A first contact: everything below `uid_next` is old.
     pub fn baseline(uid_validity: u32, uid_next: u32, modseq: Option<u64>) -> Self {
-        Self { uid_validity, uid_next, seen: UidSet::range(1, uid_next.saturating_sub(1)), modseq }
+        let seen = UidSet::range(1, uid_next.saturating_sub(1));
+        Self { uid_validity, uid_next, seen, modseq, blind_since: None }
     }
 }
 

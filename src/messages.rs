@@ -5,9 +5,11 @@
 use std::time::Duration;
 
 use actix::Message;
+use jiff::Timestamp;
 
 use crate::event::{AccountId, AccountState, Cursor, Event, MailboxKey, MailboxName, Trouble};
 pub use crate::journal::Receipt;
+use crate::refusals::Refusals;
 
 /// What one account hands over in one piece: all of it becomes durable, or none of it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -16,6 +18,39 @@ pub struct Batch {
     pub events: Vec<Event>,
     /// Where the mailbox stands once these events are told; `None` for events without a message.
     pub checkpoint: Option<Checkpoint>,
+    /// What else has to outlive the process.
+    pub notes: Vec<Note>,
+}
+
+impl From<Event> for Batch {
+    fn from(event: Event) -> Self {
+        Self { events: vec![event], ..Self::default() }
+    }
+}
+
+impl From<Note> for Batch {
+    fn from(note: Note) -> Self {
+        Self { notes: vec![note], ..Self::default() }
+    }
+}
+
+/// What has to outlive the process besides events and cursors.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Note {
+    /// The refused logins of an account; none of them once a login was accepted.
+    Refusals {
+        /// Whose.
+        account: AccountId,
+        /// All of them.
+        refusals: Refusals,
+    },
+    /// A mailbox is not watched any more; an earlier such moment stays until a checkpoint ends it.
+    Blind {
+        /// Which.
+        key: MailboxKey,
+        /// When its connection last proved to be alive.
+        since: Timestamp,
+    },
 }
 
 /// A cursor that is to be stored.

@@ -7,22 +7,25 @@ use std::time::{Duration, Instant};
 use actix::prelude::*;
 use futures::channel::mpsc;
 use jiff::Timestamp;
-use log::{debug, warn};
+use log::{debug, info, warn};
 use rand::Rng;
 use tokio::sync::oneshot;
+use tokio::task::spawn_blocking;
 
 use super::findings::Reporter;
 use super::lifecycle::{Blame, Verdict, blame, trouble, verdict};
-use super::session::{Milestone, Milestones, Outcome, Outlet, Wires, watch};
+use super::pulse::Pulse;
+use super::schedule::{Ended, Schedule};
+use super::session::{Assignment, Milestone, Milestones, Outcome, Outlet, RefusedLogin, Wires, watch};
 use super::standing::{MailboxStanding, Setback, Standing};
-use crate::backoff::PROVEN;
 use crate::config::settings::Account;
-use crate::event::{AccountState, Event, EventBody, MailboxName, StateChange};
+use crate::event::{AccountState, EventBody, MailboxKey, MailboxName, StateChange, Trouble};
 use crate::journal::JournalHandle;
-use crate::messages::{Batch, Deliver, StatusChanged, StopAccount};
+use crate::messages::{Batch, Deliver, Note, StatusChanged, StopAccount};
+use crate::refusals::{LoginDigest, NextLogin, QuickDigest, Refusals};
 
 /// State changes that wait for the sink; a journal that takes nothing must not make memory grow.
-const MOST_WAITING_EVENTS: usize = 64;
+const MOST_WAITING: usize = 64;
 
 /// What an account actor is given.
 #[derive(Clone, Debug)]
@@ -45,38 +48,49 @@ pub struct AccountActor {
     account: Arc<Account>,
     context: AccountContext,
     watches: Vec<MailboxWatch>,
+    schedule: Schedule,
     standing: Standing,
-    /// Whether the credentials were accepted since they were last in doubt: until then one session tries for all.
-    login_proven: bool,
-    refused_logins: u32,
+    refusals: Refusals,
+    /// The secret that was refused last, if one was.
+    refused_secret: Option<QuickDigest>,
+    login_timer: Option<SpawnHandle>,
     milestones: Milestones,
     heard: Option<mpsc::UnboundedReceiver<(MailboxName, Milestone)>>,
-    events: VecDeque<Event>,
+    batches: VecDeque<Batch>,
     telling: bool,
     stopping: Vec<oneshot::Sender<()>>,
-    stopped: bool,
 }
 
-/// One mailbox of the account, and the session that watches it.
+/// One mailbox of the account, and the handles of what goes on about it.
 #[derive(Debug)]
 struct MailboxWatch {
     mailbox: MailboxName,
-    session: Session,
-    last_blame: Blame,
-    failures: u32,
-    caution: u8,
+    pulse: Pulse,
+    /// It was watched since the start.
+    met: bool,
+    /// Stops the session; dropping it would, too.
+    stop: Option<oneshot::Sender<()>>,
+    timer: Option<SpawnHandle>,
 }
 
-#[derive(Debug)]
-enum Session {
-    /// May start any time.
-    Ready,
-    /// Waits for a clock.
-    Waiting(SpawnHandle),
-    /// Lives; dropping the sender would stop it too.
-    Running { stop: Option<oneshot::Sender<()>>, watching_since: Option<Instant> },
-    /// Waits for a person.
-    Suspended,
+/// What an earlier process left of refused logins.
+enum Recalled {
+    /// Nothing that still counts.
+    Nothing,
+    /// These, with the secret that is still configured.
+    Refused(Refusals, QuickDigest),
+}
+
+async fn recall(journal: JournalHandle, account: Arc<Account>) -> Recalled {
+    let refusals = journal.refusals(account.id()).await.unwrap_or_default();
+    let Some(login) = refusals.login().cloned() else { return Recalled::Nothing };
+    let Ok(secret) = account.password.resolve().await else { return Recalled::Nothing };
+    let quick = QuickDigest::new(&secret);
+    let identity = account.identity.clone();
+    match spawn_blocking(move || LoginDigest::new(&identity, &secret)).await {
+        Ok(configured) if configured == login => Recalled::Refused(refusals, quick),
+        _ => Recalled::Nothing,
+    }
 }
 
 impl AccountActor {
@@ -85,38 +99,40 @@ impl AccountActor {
         let (milestones, heard) = mpsc::unbounded();
         let watches = account.mailboxes.iter().map(|mailbox| MailboxWatch {
             mailbox: mailbox.clone(),
-            session: Session::Ready,
-            last_blame: Blame::Nobody,
-            failures: 0,
-            caution: 0,
+            pulse: Pulse::default(),
+            met: false,
+            stop: None,
+            timer: None,
         });
         Self {
             watches: watches.collect(),
+            schedule: Schedule::new(account.mailboxes.len()),
             standing: Standing::new(&account.mailboxes),
-            login_proven: false,
-            refused_logins: 0,
+            refusals: Refusals::default(),
+            refused_secret: None,
+            login_timer: None,
             milestones,
             heard: Some(heard),
-            events: VecDeque::new(),
+            batches: VecDeque::new(),
             telling: false,
             stopping: Vec::new(),
-            stopped: false,
             account,
             context,
         }
     }
 
-    /// Starts what may start: one session until the login is proven, then all.
-    fn start_ready(&mut self, ctx: &mut Context<Self>) {
-        let waiting = |watch: &MailboxWatch| !matches!(watch.session, Session::Ready);
-        if self.stopped || (!self.login_proven && self.watches.iter().any(waiting)) {
-            return;
+    fn recalled(&mut self, recalled: Recalled, ctx: &mut Context<Self>) {
+        if let Recalled::Refused(refusals, secret) = recalled {
+            self.refusals = refusals;
+            self.refused_secret = Some(secret);
+            self.schedule.refused_before();
+            self.await_login(0, self.refusals.trouble().cloned(), ctx);
         }
-        let most = if self.login_proven { usize::MAX } else { 1 };
-        let is_ready = |(_, watch): &(usize, &MailboxWatch)| matches!(watch.session, Session::Ready);
-        let ready: Vec<_> =
-            self.watches.iter().enumerate().filter(is_ready).take(most).map(|(index, _)| index).collect();
-        for index in ready {
+        self.start_ready(ctx);
+    }
+
+    fn start_ready(&mut self, ctx: &mut Context<Self>) {
+        for index in self.schedule.ready() {
             self.start(index, ctx);
         }
     }
@@ -124,23 +140,29 @@ impl AccountActor {
     fn start(&mut self, index: usize, ctx: &mut Context<Self>) {
         let Some(watched) = self.watches.get_mut(index) else { return };
         let (stop, stopped) = oneshot::channel();
-        watched.session = Session::Running { stop: Some(stop), watching_since: None };
+        watched.stop = Some(stop);
         let outlet = Outlet {
             sink: self.context.sink.clone(),
             journal: self.context.journal.clone(),
             reporter: self.context.reporter.clone(),
             mailbox: watched.mailbox.clone(),
         };
+        let assignment = Assignment {
+            mailbox: watched.mailbox.clone(),
+            caution: self.schedule.caution(index),
+            unwatched_since: if watched.met { None } else { self.context.journal.alive_before() },
+            pulse: watched.pulse.clone(),
+        };
         let life = watch(
             self.account.clone(),
-            watched.mailbox.clone(),
-            watched.caution,
+            assignment,
             self.context.wires.clone(),
             outlet,
             self.milestones.clone(),
             stopped,
         );
-        ctx.spawn(life.into_actor(self).map(move |outcome, actor, ctx| actor.ended(index, &outcome, ctx)));
+        ctx.spawn(life.into_actor(self).map(move |outcome, actor, ctx| actor.ended(index, outcome, ctx)));
+        self.schedule.started(index);
         self.stands(index, MailboxStanding::Connecting, ctx);
     }
 
@@ -148,94 +170,167 @@ impl AccountActor {
         let Some(index) = self.watches.iter().position(|watch| watch.mailbox == *mailbox) else { return };
         match milestone {
             Milestone::LoggedIn => {
-                self.refused_logins = 0;
-                self.login_proven = true;
+                self.schedule.logged_in();
+                self.forget_refusals(ctx);
                 self.start_ready(ctx);
             }
             Milestone::Watching => {
-                if let Some(Session::Running { watching_since, .. }) =
-                    self.watches.get_mut(index).map(|watch| &mut watch.session)
-                {
-                    *watching_since = Some(Instant::now());
+                if let Some(watched) = self.watches.get_mut(index) {
+                    watched.met = true;
                 }
+                self.schedule.watching(index, Instant::now());
                 self.stands(index, MailboxStanding::Watching, ctx);
             }
-            Milestone::Mailboxes(_) | Milestone::Titles(_) => {}
+            Milestone::Alive | Milestone::Mailboxes(_) | Milestone::Titles(_) => {}
         }
     }
 
     /// A session ended; now what?
-    fn ended(&mut self, index: usize, outcome: &Outcome, ctx: &mut Context<Self>) {
+    fn ended(&mut self, index: usize, outcome: Outcome, ctx: &mut Context<Self>) {
         let blame = blame(&outcome.end);
-        debug!(account:% = self.account.id(), mailbox:? = self.watches.get(index).map(|watch| &watch.mailbox), blame:?; "session ended: {:?}", trouble(&outcome.end));
-        let Some(watched) = self.watches.get_mut(index) else { return };
-        let attempt = watched.failed(blame, outcome);
-        let attempt = if blame == Blame::Credentials { self.refuse() } else { attempt };
-        if matches!(blame, Blame::Credentials | Blame::Operator(_)) {
-            self.login_proven = false;
-        }
-        if self.stopped {
-            self.set(index, Session::Suspended);
+        let trouble = trouble(&outcome.end);
+        debug!(account:% = self.account.id(), mailbox:? = self.watches.get(index).map(|watch| &watch.mailbox), blame:?; "session ended: {trouble:?}");
+        let ended = Ended { blame, died_fetching: outcome.died_fetching };
+        let attempt = self.schedule.ended(index, ended, Instant::now());
+        if self.schedule.is_stopped() {
             self.tell_stopped();
             return;
         }
-        let setback = |state, retry_in| Setback { state, trouble: trouble(&outcome.end), attempt, retry_in };
-        match verdict(blame, attempt, rand::rng().random_range(0.0..1.0)) {
-            Verdict::Stopped => self.set(index, Session::Ready),
+        if blame == Blame::Credentials {
+            self.refused(outcome.refused, trouble.clone(), ctx);
+        }
+        let setback = |state, retry_in| Setback { state, trouble: trouble.clone(), attempt, retry_in };
+        let next_login = self.refusals.next(Timestamp::now());
+        let verdict = verdict(blame, attempt, next_login, rand::rng().random_range(0.0..1.0));
+        if verdict != Verdict::Stopped {
+            self.note_blindness(index, ctx);
+        }
+        match verdict {
+            Verdict::Stopped => return,
             Verdict::Retry { state, after } => {
                 self.retry(index, after, ctx);
                 self.stands(index, MailboxStanding::Waiting(setback(state, Some(after))), ctx);
             }
+            Verdict::RetryLogin { .. } => self.await_login(index, trouble, ctx),
             Verdict::RetryMailbox { after } => {
                 self.retry(index, after, ctx);
-                if let Some(trouble) = trouble(&outcome.end) {
+                if let Some(trouble) = trouble {
                     self.stands(index, MailboxStanding::Missing(trouble), ctx);
                 }
             }
+            Verdict::Suspend if blame == Blame::Credentials => self.await_login(index, trouble, ctx),
             Verdict::Suspend => {
-                self.set(index, Session::Suspended);
+                self.schedule.suspend(index);
                 self.stands(index, MailboxStanding::Suspended(setback(AccountState::Suspended, None)), ctx);
             }
         }
+        self.start_ready(ctx);
     }
 
-    /// Refused logins are the account's, whichever mailbox they were for.
-    fn refuse(&mut self) -> u32 {
-        self.refused_logins = self.refused_logins.saturating_add(1);
-        self.refused_logins
+    fn refused(&mut self, login: Option<RefusedLogin>, trouble: Option<Trouble>, ctx: &mut Context<Self>) {
+        let (quick, digest) = login.map(|login| (login.quick, login.digest)).unzip();
+        self.refusals.add(digest, trouble, Timestamp::now());
+        self.refused_secret = quick;
+        self.keep_refusals(ctx);
     }
 
-    fn set(&mut self, index: usize, session: Session) {
-        if let Some(watched) = self.watches.get_mut(index) {
-            watched.session = session;
+    fn forget_refusals(&mut self, ctx: &mut Context<Self>) {
+        self.refused_secret = None;
+        if !self.refusals.is_empty() {
+            self.refusals = Refusals::default();
+            self.keep_refusals(ctx);
+        }
+    }
+
+    fn keep_refusals(&mut self, ctx: &mut Context<Self>) {
+        let (account, refusals) = (self.account.id().clone(), self.refusals.clone());
+        self.tell(Note::Refusals { account, refusals }.into(), ctx);
+    }
+
+    /// Until a clock, another secret or a person allows it, nobody of the account logs in.
+    fn await_login(&mut self, index: usize, trouble: Option<Trouble>, ctx: &mut Context<Self>) {
+        let attempt = self.refusals.count();
+        let standing = match self.refusals.next(Timestamp::now()) {
+            NextLogin::After(after) => {
+                let timer = ctx.run_later(after, Self::try_login);
+                self.cancel_login_timer(ctx);
+                self.login_timer = Some(timer);
+                let (state, retry_in) = (AccountState::AuthFailed, Some(after));
+                MailboxStanding::Waiting(Setback { state, trouble, attempt, retry_in })
+            }
+            NextLogin::Never => {
+                let (state, retry_in) = (AccountState::Suspended, None);
+                MailboxStanding::Suspended(Setback { state, trouble, attempt, retry_in })
+            }
+        };
+        self.stands(index, standing, ctx);
+        self.look_for_another_secret(ctx);
+    }
+
+    fn try_login(&mut self, ctx: &mut Context<Self>) {
+        self.cancel_login_timer(ctx);
+        self.schedule.try_login();
+        self.start_ready(ctx);
+    }
+
+    fn cancel_login_timer(&mut self, ctx: &mut Context<Self>) {
+        if let Some(timer) = self.login_timer.take() {
+            ctx.cancel_future(timer);
+        }
+    }
+
+    /// A changed secret is tried at once.
+    fn look_for_another_secret(&mut self, ctx: &mut Context<Self>) {
+        let Some(interval) = self.account.password.changes_within() else { return };
+        let account = self.account.clone();
+        let look = async move {
+            tokio::time::sleep(interval).await;
+            account.password.resolve().await.ok().map(|secret| QuickDigest::new(&secret))
+        };
+        ctx.spawn(look.into_actor(self).map(|found, actor, ctx| match found {
+            _ if !actor.schedule.is_refused() || actor.schedule.is_stopped() => {}
+            Some(secret) if actor.refused_secret.is_some_and(|refused| refused != secret) => {
+                info!(account:% = actor.account.id(); "the secret has changed: it is tried now");
+                actor.try_login(ctx);
+            }
+            _ => actor.look_for_another_secret(ctx),
+        }));
+    }
+
+    /// Messages may come that nobody sees from now on: when it began outlives the process.
+    fn note_blindness(&mut self, index: usize, ctx: &mut Context<Self>) {
+        let Some(watched) = self.watches.get(index) else { return };
+        if let Some(since) = watched.pulse.last() {
+            let key = MailboxKey { account: self.account.id().clone(), mailbox: watched.mailbox.clone() };
+            self.tell(Note::Blind { key, since }.into(), ctx);
         }
     }
 
     fn retry(&mut self, index: usize, after: Duration, ctx: &mut Context<Self>) {
         let timer = ctx.run_later(after, move |actor, ctx| {
-            actor.set(index, Session::Ready);
-            actor.start_retried(index, ctx);
+            actor.schedule.wake(index);
+            actor.start_ready(ctx);
         });
-        self.set(index, Session::Waiting(timer));
-    }
-
-    /// A clock has run out. While the login is in doubt, one session at a time may try it.
-    fn start_retried(&mut self, index: usize, ctx: &mut Context<Self>) {
-        let trying =
-            |watch: &MailboxWatch| matches!(watch.session, Session::Running { watching_since: None, .. });
-        if !self.stopped && (self.login_proven || !self.watches.iter().any(trying)) {
-            self.start(index, ctx);
+        self.schedule.wait(index);
+        if let Some(watched) = self.watches.get_mut(index) {
+            watched.timer = Some(timer);
         }
     }
 
     /// The mailbox stands differently now: what is news of that is told to the coordinator and to the world.
     fn stands(&mut self, index: usize, standing: MailboxStanding, ctx: &mut Context<Self>) {
         for change in self.standing.change(index, standing) {
-            self.tell(change, ctx);
+            let last_proven_alive = self.last_proven_alive();
+            self.changed(StateChange { last_proven_alive, ..change }, ctx);
         }
     }
 
-    fn tell(&mut self, change: StateChange, ctx: &mut Context<Self>) {
+    /// Of the mailboxes that were ever watched, the one that is silent for the longest.
+    fn last_proven_alive(&self) -> Option<Timestamp> {
+        self.watches.iter().filter_map(|watched| watched.pulse.last()).min()
+    }
+
+    fn changed(&mut self, change: StateChange, ctx: &mut Context<Self>) {
         note(&self.account, &change);
         let status = StatusChanged {
             account: self.account.id().clone(),
@@ -249,12 +344,18 @@ impl AccountActor {
         }
         let body = EventBody::AccountState(Box::new(change));
         if let Some(event) = self.context.reporter.account_event(body, Timestamp::now()) {
-            if self.events.len() >= MOST_WAITING_EVENTS {
-                self.events.pop_front();
-            }
-            self.events.push_back(event);
-            self.tell_next(ctx);
+            self.tell(event.into(), ctx);
         }
+    }
+
+    /// Queued for the journal. What is told of the past may go where there is no room; notes may not.
+    fn tell(&mut self, batch: Batch, ctx: &mut Context<Self>) {
+        if self.batches.len() >= MOST_WAITING {
+            let oldest_event = self.batches.iter().position(|batch| batch.notes.is_empty()).unwrap_or(0);
+            self.batches.remove(oldest_event);
+        }
+        self.batches.push_back(batch);
+        self.tell_next(ctx);
     }
 
     /// One at a time, so that they keep their order.
@@ -262,9 +363,8 @@ impl AccountActor {
         if self.telling {
             return;
         }
-        let Some(event) = self.events.pop_front() else { return };
+        let Some(batch) = self.batches.pop_front() else { return };
         self.telling = true;
-        let batch = Batch { events: vec![event], checkpoint: None };
         let sent = self.context.sink.send(Deliver { batch }).into_actor(self);
         ctx.spawn(sent.map(|_, actor, ctx| {
             actor.telling = false;
@@ -273,26 +373,11 @@ impl AccountActor {
     }
 
     fn tell_stopped(&mut self) {
-        let running = |watch: &MailboxWatch| matches!(watch.session, Session::Running { .. });
-        if !self.watches.iter().any(running) {
+        if !self.schedule.any_running() {
             for waiter in self.stopping.drain(..) {
                 let _ = waiter.send(());
             }
         }
-    }
-}
-
-impl MailboxWatch {
-    /// Counts a failure; only a proven life forgets those before it. Returns how many in a row there were.
-    fn failed(&mut self, blame: Blame, outcome: &Outcome) -> u32 {
-        let proven = matches!(self.session, Session::Running { watching_since: Some(since), .. } if since.elapsed() >= PROVEN);
-        if proven || blame != self.last_blame {
-            self.failures = 0;
-        }
-        self.failures = self.failures.saturating_add(1);
-        self.last_blame = blame;
-        self.caution = if outcome.died_fetching { self.caution.saturating_add(1) } else { 0 };
-        self.failures
     }
 }
 
@@ -321,7 +406,8 @@ impl Actor for AccountActor {
         if let Some(heard) = self.heard.take() {
             ctx.add_stream(heard);
         }
-        self.start_ready(ctx);
+        let recalled = recall(self.context.journal.clone(), self.account.clone());
+        ctx.spawn(recalled.into_actor(self).map(|recalled, actor, ctx| actor.recalled(recalled, ctx)));
     }
 }
 
@@ -338,21 +424,15 @@ impl Handler<StopAccount> for AccountActor {
     type Result = ResponseFuture<()>;
 
     fn handle(&mut self, StopAccount { deadline }: StopAccount, ctx: &mut Self::Context) -> Self::Result {
-        self.stopped = true;
-        let mut timers = Vec::new();
+        self.schedule.stop();
+        self.cancel_login_timer(ctx);
         for watched in &mut self.watches {
-            match &mut watched.session {
-                Session::Running { stop, .. } => {
-                    if let Some(stop) = stop.take() {
-                        let _ = stop.send(());
-                    }
-                }
-                Session::Waiting(timer) => timers.push(*timer),
-                Session::Ready | Session::Suspended => {}
+            if let Some(stop) = watched.stop.take() {
+                let _ = stop.send(());
             }
-        }
-        for timer in timers {
-            ctx.cancel_future(timer);
+            if let Some(timer) = watched.timer.take() {
+                ctx.cancel_future(timer);
+            }
         }
         let (done, all_done) = oneshot::channel();
         self.stopping.push(done);

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::event::{
-    AccountIdentity, Action, Event, EventBody, MailboxGap, MailboxKey, MailboxName, MailboxReset,
+    AccountIdentity, Action, Event, EventBody, GapReason, MailboxGap, MailboxKey, MailboxName, MailboxReset,
 };
 use crate::event_id;
 use crate::imap::conversation::{Delivery, Finding};
@@ -20,6 +20,18 @@ pub struct Reporter {
     pub include: Arc<[Action]>,
 }
 
+/// A blindness that is no longer than it takes to notice a dead link is not worth an event.
+const SHORT: SignedDuration = SignedDuration::from_secs(60);
+
+fn is_short_blindness(finding: &Finding, at: Timestamp) -> bool {
+    match finding {
+        Finding::Gap { since: Some(since), reason: GapReason::Offline, .. } => {
+            at.duration_since(*since) < SHORT
+        }
+        _ => false,
+    }
+}
+
 impl Reporter {
     /// The batch of a delivery: its events, and the cursor that covers them.
     pub fn batch(&self, mailbox: &MailboxName, delivery: Delivery, at: Timestamp) -> Batch {
@@ -28,12 +40,13 @@ impl Reporter {
         let events = delivery
             .findings
             .into_iter()
+            .filter(|finding| !is_short_blindness(finding, at))
             .map(|finding| self.body(mailbox, finding, uid_validity, uid_next, at))
             .filter(|(_, body)| self.include.contains(&body.action()))
             .map(|(id, body)| Event { at, id, account: Some(self.identity.clone()), body })
             .collect();
         let key = MailboxKey { account: self.identity.id.clone(), mailbox: mailbox.clone() };
-        Batch { events, checkpoint: Some(Checkpoint { key, cursor: delivery.cursor }) }
+        Batch { events, checkpoint: Some(Checkpoint { key, cursor: delivery.cursor }), notes: Vec::new() }
     }
 
     /// An event of the account itself; `None` where its action is off.
@@ -66,16 +79,16 @@ impl Reporter {
                 };
                 (event_id::reset(account, mailbox, uid_validity), EventBody::MailboxReset(reset))
             }
-            Finding::Gap { role, uid_first, uid_last, lost, reason } => {
+            Finding::Gap { role, uid_first, uid_last, since, recovered, lost, reason } => {
                 let gap = MailboxGap {
                     mailbox: mailbox.clone(),
                     role,
                     uid_validity,
-                    since: None,
+                    since,
                     until: Some(at),
                     uid_first,
                     uid_last,
-                    recovered: None,
+                    recovered,
                     lost,
                     reason,
                 };

@@ -7,6 +7,7 @@ use crate::event::{AccountState, ErrorType, Trouble};
 use crate::imap::ending::{Ending, ProtocolError, TlsUnavailable};
 use crate::imap::refusal::{Refusal, Why};
 use crate::messages::Undelivered;
+use crate::refusals::NextLogin;
 use crate::secrets::SecretError;
 use crate::text;
 use crate::wire::dial::DialError;
@@ -55,6 +56,8 @@ pub enum Blame {
     Server,
     /// The server asks for patience.
     Limit,
+    /// The server says more than any bound allows: an attack, or a bug that will not be gone soon.
+    Excess,
     /// User name or password.
     Credentials,
     /// One mailbox of the account.
@@ -86,6 +89,11 @@ pub enum Verdict {
         /// The wait.
         after: Duration,
     },
+    /// The login was refused: nobody of the account tries before this time has passed.
+    RetryLogin {
+        /// The wait.
+        after: Duration,
+    },
     /// Only this mailbox is in trouble: look again after this time.
     RetryMailbox {
         /// The wait.
@@ -95,16 +103,8 @@ pub enum Verdict {
     Suspend,
 }
 
-/// The waits after each refused login; after the last, [`Verdict::Suspend`].
-const CREDENTIAL_WAITS: [Duration; 5] = [
-    Duration::from_secs(5 * 60),
-    Duration::from_secs(60 * 60),
-    Duration::from_secs(2 * 60 * 60),
-    Duration::from_secs(4 * 60 * 60),
-    Duration::from_secs(8 * 60 * 60),
-];
-
 const OPERATOR_WAIT: Duration = Duration::from_secs(15 * 60);
+const EXCESS_WAIT: Duration = Duration::from_secs(60 * 60);
 const MAILBOX_WAIT: Duration = Duration::from_secs(5 * 60);
 const MOST_PANICS: u32 = 5;
 
@@ -116,7 +116,7 @@ pub fn blame(end: &SessionEnd) -> Blame {
         SessionEnd::Tls(error) if error.needs_operator() => Blame::Operator(Setup::Tls),
         SessionEnd::Tls(_) => Blame::Network,
         SessionEnd::Link { error: LinkError::Closed | LinkError::Io(_), .. } => Blame::Network,
-        SessionEnd::Link { error: LinkError::Limit(_), .. } => Blame::Server,
+        SessionEnd::Link { error: LinkError::Limit(_), .. } => Blame::Excess,
         SessionEnd::Secret(_) => Blame::Operator(Setup::Login),
         SessionEnd::Undelivered(Undelivered::Stopping) => Blame::Nobody,
         SessionEnd::Undelivered(Undelivered::JournalFailed) | SessionEnd::Panicked(_) => Blame::Ourselves,
@@ -138,6 +138,7 @@ fn blame_ending(ending: &Ending) -> Blame {
         Ending::NoMechanism | Ending::Unsendable | Ending::Protocol(ProtocolError::PreAuth) => {
             Blame::Operator(Setup::Login)
         }
+        Ending::Protocol(ProtocolError::Flood) => Blame::Excess,
         Ending::Protocol(_) => Blame::Server,
         Ending::MailboxRefused(_) | Ending::NoUidValidity => Blame::Mailbox,
         Ending::TimedOut { .. } => Blame::Network,
@@ -145,7 +146,8 @@ fn blame_ending(ending: &Ending) -> Blame {
 }
 
 /// What follows; `failures` counts the ends of this blame in a row, this one included, and is at least 1.
-pub fn verdict(blame: Blame, failures: u32, random: f64) -> Verdict {
+/// `next_login` is what the refused logins allow.
+pub fn verdict(blame: Blame, failures: u32, next_login: NextLogin, random: f64) -> Verdict {
     let retry = |state, base| Verdict::Retry {
         state,
         after: full_jitter(Duration::from_secs(base), failures, random),
@@ -154,14 +156,17 @@ pub fn verdict(blame: Blame, failures: u32, random: f64) -> Verdict {
         Blame::Nobody => Verdict::Stopped,
         Blame::Network => retry(AccountState::Backoff, 1),
         Blame::Server => retry(AccountState::Backoff, 5),
+        Blame::Excess => {
+            Verdict::Retry { state: AccountState::Backoff, after: EXCESS_WAIT.mul_f64(0.5 + random / 2.0) }
+        }
         // Patience has a lower bound: half of the range is waited for at least.
         Blame::Limit => Verdict::Retry {
             state: AccountState::Throttled,
             after: full_jitter(Duration::from_secs(60), failures, 0.5 + random / 2.0),
         },
-        Blame::Credentials => match CREDENTIAL_WAITS.get(failures.saturating_sub(1) as usize) {
-            Some(after) => Verdict::Retry { state: AccountState::AuthFailed, after: *after },
-            None => Verdict::Suspend,
+        Blame::Credentials => match next_login {
+            NextLogin::After(after) => Verdict::RetryLogin { after },
+            NextLogin::Never => Verdict::Suspend,
         },
         Blame::Mailbox => Verdict::RetryMailbox { after: MAILBOX_WAIT },
         Blame::Operator(Setup::Tls) => {
@@ -278,6 +283,8 @@ fn protocol(error: &ProtocolError) -> Trouble {
 mod tests {
     use super::*;
 
+    const NOW: NextLogin = NextLogin::After(Duration::ZERO);
+
     fn refusal(why: Why) -> Refusal {
         Refusal { why, code: None, text: "x".to_owned() }
     }
@@ -288,24 +295,10 @@ mod tests {
         assert_eq!(blame(&end), Blame::Limit);
         assert_eq!(trouble(&end).map(|trouble| trouble.error_type), Some(ErrorType::Throttled));
         for random in [0.0, 0.5, 1.0] {
-            let Verdict::Retry { state, after } = verdict(Blame::Limit, 1, random) else { panic!() };
+            let Verdict::Retry { state, after } = verdict(Blame::Limit, 1, NOW, random) else { panic!() };
             assert_eq!(state, AccountState::Throttled);
             assert!(after >= Duration::from_secs(30), "{after:?}");
         }
-    }
-
-    #[test]
-    fn refused_logins_are_few() {
-        let waits: Vec<_> = (1..=6).map(|failures| verdict(Blame::Credentials, failures, 0.3)).collect();
-        let in_an_hour = waits.iter().scan(Duration::ZERO, |at, verdict| match verdict {
-            Verdict::Retry { after, .. } => {
-                *at += *after;
-                Some(*at)
-            }
-            _ => None,
-        });
-        assert_eq!(1 + in_an_hour.filter(|at| *at < Duration::from_secs(3600)).count(), 2);
-        assert_eq!(waits.last(), Some(&Verdict::Suspend));
     }
 
     #[test]
@@ -313,7 +306,7 @@ mod tests {
         let end = SessionEnd::Conversation(Ending::TlsUnavailable(TlsUnavailable::NotOffered));
         assert_eq!(blame(&end), Blame::Operator(Setup::Tls));
         assert_eq!(
-            verdict(Blame::Operator(Setup::Tls), 9, 0.1),
+            verdict(Blame::Operator(Setup::Tls), 9, NOW, 0.1),
             Verdict::Retry { state: AccountState::TlsFailed, after: OPERATOR_WAIT }
         );
     }
@@ -321,7 +314,7 @@ mod tests {
     #[test]
     fn a_secret_that_cannot_be_had_is_no_tls_trouble() {
         let end = SessionEnd::Secret(SecretError::Env("PW".to_owned()));
-        let Verdict::Retry { state, .. } = verdict(blame(&end), 1, 0.5) else { panic!() };
+        let Verdict::Retry { state, .. } = verdict(blame(&end), 1, NOW, 0.5) else { panic!() };
         assert_eq!(state, AccountState::AuthFailed);
         assert_eq!(trouble(&end).map(|trouble| trouble.error_type), Some(ErrorType::Config));
     }

@@ -3,5 +3,7 @@
 pub mod actor;
 pub mod findings;
 pub mod lifecycle;
+pub mod pulse;
+pub mod schedule;
 pub mod session;
 pub mod standing;

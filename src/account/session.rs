@@ -1,6 +1,7 @@
 //! One connected life: dial, TLS, then the conversation pumped between the wire and the pure core.
 
 use std::any::Any;
+use std::cell::RefCell;
 use std::fmt::Debug;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -13,15 +14,18 @@ use futures::channel::mpsc::UnboundedSender;
 use futures::future::LocalBoxFuture;
 use jiff::Timestamp;
 use rand::Rng;
+use secrecy::SecretString;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 
 use super::findings::Reporter;
-use super::lifecycle::SessionEnd;
+use super::lifecycle::{Blame, SessionEnd, blame};
+use super::pulse::Pulse;
 use crate::config::settings::{Account, TlsMode};
 use crate::coordinator::gate::Gate;
-use crate::event::{MailboxName, NewMessage};
+use crate::event::{AccountIdentity, MailboxName, NewMessage};
 use crate::imap::command::{Credentials, Line};
 use crate::imap::conversation::{Action, Conversation, Delivery, Goal, Input, Plan, Security, Watch};
 use crate::imap::ending::Ending;
@@ -29,6 +33,7 @@ use crate::imap::one_shot::MailboxListing;
 use crate::imap::summary::Wanted;
 use crate::journal::{JournalHandle, Receipt};
 use crate::messages::{Deliver, Undelivered};
+use crate::refusals::{LoginDigest, QuickDigest};
 use crate::wire::dial::{Endpoint, dial};
 use crate::wire::link::{Link, LinkError};
 use crate::wire::tls::{Stream, TlsContexts, TlsError};
@@ -52,6 +57,8 @@ pub struct Wires {
 pub enum Milestone {
     /// The login was accepted.
     LoggedIn,
+    /// The server said something, after the login.
+    Alive,
     /// The mailbox is being watched.
     Watching,
     /// The answer to a one-shot question.
@@ -70,23 +77,69 @@ pub struct Outcome {
     pub end: SessionEnd,
     /// It ended in the middle of a FETCH, and nothing was delivered by it.
     pub died_fetching: bool,
+    /// The login that was refused.
+    pub refused: Option<RefusedLogin>,
+}
+
+impl Outcome {
+    fn early(end: SessionEnd) -> Self {
+        Self { end, died_fetching: false, refused: None }
+    }
+}
+
+/// A login that was refused, to be known again.
+#[derive(Debug)]
+pub struct RefusedLogin {
+    /// For this process.
+    pub quick: QuickDigest,
+    /// For those after it.
+    pub digest: LoginDigest,
+}
+
+impl RefusedLogin {
+    /// Of this login. The slow digest is made on a thread for such things.
+    pub async fn new(identity: Arc<AccountIdentity>, secret: SecretString) -> Option<Self> {
+        let quick = QuickDigest::new(&secret);
+        let digest = spawn_blocking(move || LoginDigest::new(&identity, &secret)).await.ok()?;
+        Some(Self { quick, digest })
+    }
+}
+
+/// What a session is to watch.
+#[derive(Debug)]
+pub struct Assignment {
+    /// Which mailbox.
+    pub mailbox: MailboxName,
+    /// How many sessions in a row ended in the middle of a FETCH.
+    pub caution: u8,
+    /// For the first session since the start: when the monitor before this one was last known to live.
+    pub unwatched_since: Option<Timestamp>,
+    /// Beats with every reply.
+    pub pulse: Pulse,
 }
 
 /// Watches one mailbox until the connection ends. Never panics: a panic inside is one more way to end.
 pub async fn watch(
     account: Arc<Account>,
-    mailbox: MailboxName,
-    caution: u8,
+    assignment: Assignment,
     wires: Wires,
     sink: Outlet,
     milestones: Milestones,
     stop: oneshot::Receiver<()>,
 ) -> Outcome {
     let life = async {
-        let checkpoint = sink.checkpoint(&account, &mailbox).await?;
+        let Assignment { mailbox, caution, unwatched_since, pulse } = assignment;
+        let mut checkpoint = sink.checkpoint(&account, &mailbox).await?;
+        if let Some(cursor) = &mut checkpoint {
+            cursor.blind_since = cursor.blind_since.or(unwatched_since);
+        }
         let told_from = account.initial.told_from(Timestamp::now());
         let goal = Goal::Watch(Watch { mailbox: mailbox.clone(), checkpoint, told_from, caution });
-        converse(&account, &mailbox, goal, &wires, &sink, &milestones, stop).await
+        let told = |milestone| match milestone {
+            Milestone::Alive => pulse.beat(Timestamp::now()),
+            milestone => drop(milestones.unbounded_send((mailbox.clone(), milestone))),
+        };
+        converse(&account, goal, &wires, &sink, told, stop).await
     };
     unpanicked(life).await
 }
@@ -94,16 +147,15 @@ pub async fn watch(
 /// Asks one question and logs out.
 pub async fn ask(account: &Account, goal: Goal, wires: &Wires, milestones: &Milestones) -> SessionEnd {
     let (_keep, stop) = oneshot::channel();
-    let mailbox = MailboxName::inbox();
-    let life = converse(account, &mailbox, goal, wires, &NoOutlet, milestones, stop);
-    unpanicked(life).await.end
+    let told = |milestone| drop(milestones.unbounded_send((MailboxName::inbox(), milestone)));
+    unpanicked(converse(account, goal, wires, &NoOutlet, told, stop)).await.end
 }
 
 async fn unpanicked(life: impl Future<Output = Result<Outcome, SessionEnd>>) -> Outcome {
     match AssertUnwindSafe(life).catch_unwind().await {
         Ok(Ok(outcome)) => outcome,
-        Ok(Err(end)) => Outcome { end, died_fetching: false },
-        Err(panic) => Outcome { end: SessionEnd::Panicked(panic_text(panic.as_ref())), died_fetching: false },
+        Ok(Err(end)) => Outcome::early(end),
+        Err(panic) => Outcome::early(SessionEnd::Panicked(panic_text(panic.as_ref()))),
     }
 }
 
@@ -115,11 +167,10 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
 /// Connects, and pumps the conversation to its end. Set-up is boxed: its state is large and soon gone.
 async fn converse(
     account: &Account,
-    mailbox: &MailboxName,
     goal: Goal,
     wires: &Wires,
     delivers: &impl Delivers,
-    milestones: &Milestones,
+    mut told: impl FnMut(Milestone),
     mut stop: oneshot::Receiver<()>,
 ) -> Result<Outcome, SessionEnd> {
     let host = &account.identity.host;
@@ -138,11 +189,20 @@ async fn converse(
     };
     let secure = async |stream| upgrade(account, wires, stream).await;
     let mut permit = Some(permit);
+    // Kept until the login is done: a refused one has to be known again.
+    let secret = RefCell::new(Some(plan.credentials.password.clone()));
     let told = |milestone| {
         permit.take();
-        let _ = milestones.unbounded_send((mailbox.clone(), milestone));
+        secret.take();
+        told(milestone);
     };
-    Ok(pump(stream, plan, delivers, told, secure, stop).await)
+    let outcome = pump(stream, plan, delivers, told, secure, stop).await;
+    match secret.take() {
+        Some(secret) if blame(&outcome.end) == Blame::Credentials => {
+            Ok(Outcome { refused: RefusedLogin::new(account.identity.clone(), secret).await, ..outcome })
+        }
+        _ => Ok(outcome),
+    }
 }
 
 async fn plan(account: &Account, goal: Goal, wires: &Wires) -> Result<Plan, SessionEnd> {
@@ -259,8 +319,16 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + Debug,
 {
     let conversation = Conversation::new(plan, now());
-    let mut pump =
-        Pump { conversation, delivers, told, secure, delivery: None, delivered: false, fetching: false };
+    let mut pump = Pump {
+        conversation,
+        delivers,
+        told,
+        secure,
+        delivery: None,
+        delivered: false,
+        fetching: false,
+        logged_in: false,
+    };
     let mut link = Link::new(stream);
     let mut stopping = false;
     let end = loop {
@@ -296,7 +364,7 @@ where
             }
         }
     };
-    Outcome { end, died_fetching: pump.fetching && !pump.delivered }
+    Outcome { end, died_fetching: pump.fetching && !pump.delivered, refused: None }
 }
 
 fn now() -> std::time::Instant {
@@ -323,6 +391,7 @@ struct Pump<'a, D, T, U> {
     delivered: bool,
     /// A FETCH of messages was running before the last step.
     fetching: bool,
+    logged_in: bool,
 }
 
 impl<D: Delivers, T: FnMut(Milestone), U> Pump<'_, D, T, U> {
@@ -342,6 +411,9 @@ impl<D: Delivers, T: FnMut(Milestone), U> Pump<'_, D, T, U> {
         S: AsyncRead + AsyncWrite + Unpin + Send + Debug,
         U: AsyncFn(S) -> Result<S, TlsError>,
     {
+        if self.logged_in && matches!(input, Input::Reply(_)) {
+            (self.told)(Milestone::Alive);
+        }
         let mut next = Some(input);
         while let Some(input) = next.take() {
             self.fetching = self.conversation.is_fetching();
@@ -355,6 +427,7 @@ impl<D: Delivers, T: FnMut(Milestone), U> Pump<'_, D, T, U> {
                     }
                     Action::LoggedIn => {
                         link.logged_in();
+                        self.logged_in = true;
                         (self.told)(Milestone::LoggedIn);
                     }
                     Action::Watching => (self.told)(Milestone::Watching),

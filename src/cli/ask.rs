@@ -53,7 +53,7 @@ pub(super) fn ask(
         match milestone {
             Milestone::Mailboxes(listing) => answer = Some(Answer::Mailboxes(listing)),
             Milestone::Titles(messages) => answer = Some(Answer::Titles(messages)),
-            Milestone::LoggedIn | Milestone::Watching => {}
+            Milestone::LoggedIn | Milestone::Alive | Milestone::Watching => {}
         }
     }
     match (end, answer) {

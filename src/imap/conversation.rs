@@ -163,6 +163,10 @@ pub enum Finding {
         uid_first: Option<u32>,
         /// The last UID.
         uid_last: Option<u32>,
+        /// Since when the mailbox was not watched, where that is the reason.
+        since: Option<Timestamp>,
+        /// How many messages were told that came meanwhile.
+        recovered: Option<u64>,
         /// How many, where that is known.
         lost: Option<u64>,
         /// Why.

@@ -276,25 +276,27 @@ fn contact(shared: &mut Shared, watch: Watch, opened: OpenedMailbox, uid_next: u
             selected.proceed(shared, now)
         }
         Some(cursor) => {
-            let previous = cursor.uid_validity;
+            let (previous, since) = (cursor.uid_validity, cursor.blind_since);
             let baseline = Cursor::baseline(validity, uid_next, modseq);
             let role = position.located.role;
             let mut selected = Selected::new(position, baseline.clone(), &watch);
             selected.resume(uid_next, modseq);
-            selected.deliver(shared, reset(role, previous, exists), baseline, now)
+            selected.deliver(shared, reset(role, previous, exists, since), baseline, now)
         }
         None => first_contact(shared, watch, position, Cursor::baseline(validity, uid_next, modseq), now),
     }
 }
 
 /// A new epoch: its messages cannot be told from the old ones by UID, so it begins with a baseline, and says so.
-fn reset(role: Option<Role>, previous: u32, exists: u32) -> Vec<Finding> {
+fn reset(role: Option<Role>, previous: u32, exists: u32, since: Option<Timestamp>) -> Vec<Finding> {
     let mut findings = vec![Finding::Reset { role, previous }];
     if exists > 0 {
         findings.push(Finding::Gap {
             role,
             uid_first: None,
             uid_last: None,
+            since,
+            recovered: None,
             lost: None,
             reason: GapReason::UidValidity,
         });

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
+
 use super::conversation::{Action, Delivery, Finding, Phase, Shared, Watch};
 use super::fetch::Fetching;
 use super::idle::{Idle, Polling};
@@ -62,6 +64,10 @@ pub(super) struct Selected {
     gap_floor: u32,
     announced: bool,
     epoch_ended: bool,
+    /// Messages told since EXAMINE.
+    recovered: u64,
+    /// UIDs were passed over since EXAMINE: nobody knows whether they ever were messages.
+    passed_over: bool,
     idle: IdleTrust,
 }
 
@@ -92,6 +98,8 @@ impl Selected {
             gap_floor: 0,
             announced: false,
             epoch_ended: false,
+            recovered: 0,
+            passed_over: false,
             idle: IdleTrust::default(),
         })
     }
@@ -148,9 +156,26 @@ impl Selected {
             Fetching::top(self, shared, now)
         } else if std::mem::take(&mut self.sweep_due) {
             Fetching::sweep(self, shared, now)
+        } else if let Some(since) = self.cursor.blind_since {
+            self.tell_blindness(shared, since, now)
         } else {
             self.rest(shared, now)
         }
+    }
+
+    /// All that came while nobody watched is told: says so, and what may be missing.
+    fn tell_blindness(self: Box<Self>, shared: &mut Shared, since: Timestamp, now: Instant) -> Phase {
+        let gap = Finding::Gap {
+            role: self.located.role,
+            uid_first: None,
+            uid_last: None,
+            since: Some(since),
+            recovered: Some(self.recovered),
+            lost: (!self.passed_over).then_some(0),
+            reason: GapReason::Offline,
+        };
+        let cursor = Cursor { blind_since: None, ..self.cursor.clone() };
+        self.deliver(shared, vec![gap], cursor, now)
     }
 
     /// Whether there is something to do that IDLE must be left for.
@@ -219,11 +244,15 @@ impl Selected {
         let (cursor, holes) = self.advance(&got.uids());
         let missed = u64::from(self.tally.take_missed());
         let mut findings = Vec::with_capacity(got.0.len() + 1);
+        self.recovered += got.0.len() as u64;
+        self.passed_over |= !holes.is_empty();
         if !holes.is_empty() {
             findings.push(Finding::Gap {
                 role: self.located.role,
                 uid_first: holes.first(),
                 uid_last: holes.last(),
+                since: None,
+                recovered: None,
                 lost: Some(holes.len()).filter(|&lost| lost <= missed),
                 reason: GapReason::Expunged,
             });

@@ -8,9 +8,12 @@ pub mod writer;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
+use jiff::Timestamp;
+
 pub use self::writer::{JournalHandle, LaneSpec};
 use crate::event::{AccountId, Action, Cursor, Event, MailboxKey, MailboxName};
-use crate::messages::{Batch, Checkpoint};
+use crate::messages::{Batch, Checkpoint, Note};
+use crate::refusals::Refusals;
 
 /// Proof that a batch is durable. Only the journal makes one, and only one of these moves an account's cursor.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,6 +39,7 @@ impl Receipt {
 pub struct Entry {
     events: Vec<(Action, String)>,
     checkpoint: Option<Checkpoint>,
+    notes: Vec<Note>,
 }
 
 impl Entry {
@@ -45,7 +49,11 @@ impl Entry {
             // The event's own types can always be written.
             serde_json::to_string(event).ok().map(|payload| (event.body.action(), payload))
         };
-        Self { events: batch.events.iter().filter_map(encode).collect(), checkpoint: batch.checkpoint }
+        Self {
+            events: batch.events.iter().filter_map(encode).collect(),
+            checkpoint: batch.checkpoint,
+            notes: batch.notes,
+        }
     }
 
     /// Bytes of its events.
@@ -119,6 +127,18 @@ pub trait Journal: Send {
     /// # Errors
     /// When the journal cannot be read.
     fn cursors(&mut self, account: &AccountId) -> Result<Vec<(MailboxName, Cursor)>, JournalError>;
+
+    /// The refused logins of an account.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    fn refusals(&mut self, account: &AccountId) -> Result<Refusals, JournalError>;
+
+    /// Remembers that the monitor lives; the moment before that which was remembered last.
+    ///
+    /// # Errors
+    /// When the journal cannot be written.
+    fn alive(&mut self, now: Timestamp) -> Result<Option<Timestamp>, JournalError>;
 
     /// The next `most` events after `sequence`.
     ///

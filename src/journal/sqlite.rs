@@ -11,13 +11,14 @@ use super::{
     Entry, FileEnd, Journal, JournalError, JournalledEvent, LanePosition, OpenError, Receipt, StateOrigin,
 };
 use crate::event::{AccountId, Cursor, MailboxName};
-use crate::messages::Checkpoint;
+use crate::messages::{Checkpoint, Note};
+use crate::refusals::Refusals;
 use crate::uid_set::UidSet;
 
 /// "idlw": tells our databases from others.
 const APPLICATION_ID: i64 = 0x6964_6c77;
 
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 
 const SCHEMA: &str = "
 CREATE TABLE events (
@@ -33,6 +34,7 @@ CREATE TABLE cursors (
     uid_next     INTEGER NOT NULL,
     seen         TEXT NOT NULL,
     modseq       INTEGER,
+    blind_since  INTEGER,
     updated_at   INTEGER NOT NULL,
     crc          INTEGER NOT NULL,
     PRIMARY KEY (account, mailbox, uid_validity)
@@ -43,6 +45,21 @@ CREATE TABLE lanes (
     generation TEXT,
     offset     INTEGER
 ) WITHOUT ROWID;
+CREATE TABLE refusals (
+    account TEXT PRIMARY KEY,
+    logins  TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE monitor (
+    name  TEXT PRIMARY KEY,
+    value INTEGER NOT NULL
+) WITHOUT ROWID;
+";
+
+/// From the version before.
+const FROM_1: &str = "
+ALTER TABLE cursors ADD COLUMN blind_since INTEGER;
+CREATE TABLE refusals (account TEXT PRIMARY KEY, logins TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE monitor (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 ";
 
 /// The cursor of an epoch that ended is kept for servers that flip back.
@@ -78,7 +95,10 @@ impl SqliteJournal {
         let mut db = Connection::open(&path).map_err(damaged)?;
         match origin {
             StateOrigin::New => create(&mut db).map_err(damaged)?,
-            StateOrigin::Existing => check(&db, &path)?,
+            StateOrigin::Existing => {
+                check(&db, &path)?;
+                upgrade(&mut db).map_err(damaged)?;
+            }
         }
         let bytes = settle(&db).map_err(damaged)?;
         Ok((Self { db, bytes }, origin))
@@ -102,6 +122,17 @@ fn create(db: &mut Connection) -> rusqlite::Result<()> {
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     transaction.commit()
+}
+
+fn upgrade(db: &mut Connection) -> rusqlite::Result<()> {
+    let version: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if version < SCHEMA_VERSION {
+        let transaction = db.transaction()?;
+        transaction.execute_batch(FROM_1)?;
+        transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+        transaction.commit()?;
+    }
+    Ok(())
 }
 
 /// A zero-byte file is a damaged one, not a new one.
@@ -164,6 +195,7 @@ fn crc(parts: &[&[u8]]) -> u32 {
 }
 
 fn cursor_crc(account: &str, mailbox: &str, cursor: &Cursor) -> u32 {
+    // `blind_since` is not in it: notes change it alone, and nothing is lost by it.
     let numbers = format!("{} {} {:?}", cursor.uid_validity, cursor.uid_next, cursor.modseq);
     crc(&[account.as_bytes(), mailbox.as_bytes(), numbers.as_bytes(), cursor.seen.to_string().as_bytes()])
 }
@@ -180,6 +212,9 @@ fn insert(transaction: &Transaction<'_>, entry: &Entry) -> rusqlite::Result<Rece
     if let Some(checkpoint) = &entry.checkpoint {
         store(transaction, checkpoint)?;
     }
+    for note in &entry.notes {
+        keep(transaction, note)?;
+    }
     let checkpoint = entry.checkpoint.clone().map(|checkpoint| (checkpoint.key, checkpoint.cursor));
     Ok(Receipt { checkpoint, sequences: sequences.map(|(first, last)| first..=last) })
 }
@@ -189,8 +224,8 @@ fn store(transaction: &Transaction<'_>, Checkpoint { key, cursor }: &Checkpoint)
     let now = Timestamp::now().as_millisecond();
     transaction
         .prepare_cached(
-            "INSERT OR REPLACE INTO cursors (account, mailbox, uid_validity, uid_next, seen, modseq, updated_at, crc)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            "INSERT OR REPLACE INTO cursors (account, mailbox, uid_validity, uid_next, seen, modseq, updated_at, crc, blind_since)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         )?
         .execute(params![
             account,
@@ -201,6 +236,7 @@ fn store(transaction: &Transaction<'_>, Checkpoint { key, cursor }: &Checkpoint)
             cursor.modseq.and_then(|modseq| i64::try_from(modseq).ok()),
             now,
             cursor_crc(account, mailbox, cursor),
+            cursor.blind_since.map(Timestamp::as_millisecond),
         ])?;
     transaction
         .prepare_cached(
@@ -208,6 +244,23 @@ fn store(transaction: &Transaction<'_>, Checkpoint { key, cursor }: &Checkpoint)
         )?
         .execute(params![account, mailbox, cursor.uid_validity, now - OLD_EPOCHS_MS])?;
     Ok(())
+}
+
+fn keep(transaction: &Transaction<'_>, note: &Note) -> rusqlite::Result<()> {
+    match note {
+        Note::Refusals { account, refusals } if refusals.is_empty() => transaction
+            .prepare_cached("DELETE FROM refusals WHERE account = ?1")?
+            .execute([account.as_str()]),
+        Note::Refusals { account, refusals } => transaction
+            .prepare_cached("INSERT OR REPLACE INTO refusals (account, logins) VALUES (?1, ?2)")?
+            .execute([account.as_str(), &serde_json::to_string(refusals).unwrap_or_default()]),
+        Note::Blind { key, since } => transaction
+            .prepare_cached(
+                "UPDATE cursors SET blind_since = ?3 WHERE account = ?1 AND mailbox = ?2 AND blind_since IS NULL",
+            )?
+            .execute(params![key.account.as_str(), key.mailbox.as_str(), since.as_millisecond()]),
+    }
+    .map(drop)
 }
 
 impl Journal for SqliteJournal {
@@ -241,7 +294,7 @@ impl Journal for SqliteJournal {
         let mut statement = self
             .db
             .prepare_cached(
-                "SELECT mailbox, uid_validity, uid_next, seen, modseq, crc FROM cursors AS newest
+                "SELECT mailbox, uid_validity, uid_next, seen, modseq, crc, blind_since FROM cursors AS newest
                  WHERE account = ?1 AND updated_at =
                      (SELECT MAX(updated_at) FROM cursors WHERE account = ?1 AND mailbox = newest.mailbox)",
             )
@@ -256,6 +309,9 @@ impl Journal for SqliteJournal {
                     uid_next: row.get(2)?,
                     seen: seen.parse().unwrap_or_else(|_| UidSet::new()),
                     modseq: modseq.and_then(|modseq| u64::try_from(modseq).ok()),
+                    blind_since: row
+                        .get::<_, Option<i64>>(6)?
+                        .and_then(|at| Timestamp::from_millisecond(at).ok()),
                 };
                 let sound = row.get::<_, u32>(5)? == cursor_crc(account.as_str(), &mailbox, &cursor);
                 Ok((MailboxName::new(mailbox), cursor, sound))
@@ -270,6 +326,29 @@ impl Journal for SqliteJournal {
             cursors.push((mailbox, cursor));
         }
         Ok(cursors)
+    }
+
+    fn refusals(&mut self, account: &AccountId) -> Result<Refusals, JournalError> {
+        let logins: Option<String> = self
+            .db
+            .prepare_cached("SELECT logins FROM refusals WHERE account = ?1")
+            .and_then(|mut statement| statement.query_row([account.as_str()], |row| row.get(0)).optional())
+            .map_err(failed)?;
+        let damaged = |_| JournalError::Failed(format!("the refused logins of {account} are damaged"));
+        logins.map_or(Ok(Refusals::default()), |logins| serde_json::from_str(&logins).map_err(damaged))
+    }
+
+    fn alive(&mut self, now: Timestamp) -> Result<Option<Timestamp>, JournalError> {
+        let before: Option<i64> = self
+            .db
+            .query_row("SELECT value FROM monitor WHERE name = 'alive_at'", [], |row| row.get(0))
+            .optional()
+            .map_err(failed)?;
+        self.db
+            .prepare_cached("INSERT OR REPLACE INTO monitor (name, value) VALUES ('alive_at', ?1)")
+            .and_then(|mut statement| statement.execute([now.as_millisecond()]))
+            .map_err(failed)?;
+        Ok(before.and_then(|at| Timestamp::from_millisecond(at).ok()))
     }
 
     fn pending(&mut self, after: u64, most: usize) -> Result<Vec<JournalledEvent>, JournalError> {
@@ -368,7 +447,7 @@ mod tests {
         let key = MailboxKey { account: "a".into(), mailbox: MailboxName::inbox() };
         let checkpoint =
             uid_next.map(|next| Checkpoint { key, cursor: Cursor::baseline(7, next, Some(u64::from(next))) });
-        Entry::new(Batch { events: vec![event], checkpoint })
+        Entry::new(Batch { events: vec![event], checkpoint, notes: Vec::new() })
     }
 
     fn open(dir: &Path) -> Result<(SqliteJournal, StateOrigin), OpenError> {
@@ -416,7 +495,7 @@ mod tests {
         for validity in [1, 2] {
             let cursor = Cursor::baseline(validity, 10, None);
             let checkpoint = Some(Checkpoint { key: key.clone(), cursor });
-            journal.commit(&[Entry::new(Batch { events: Vec::new(), checkpoint })], &[]).unwrap();
+            journal.commit(&[Entry::new(Batch { checkpoint, ..Batch::default() })], &[]).unwrap();
             std::thread::sleep(std::time::Duration::from_millis(2));
         }
         let cursors = journal.cursors(&"a".into()).unwrap();

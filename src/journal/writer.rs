@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use log::{error, warn};
@@ -12,10 +12,14 @@ use super::aggregate::Group;
 use super::{Entry, Journal, JournalError, JournalledEvent, LanePosition, Receipt};
 use crate::event::{AccountId, Cursor, Event, EventBody, MailboxName, MonitorState};
 use crate::event_id;
-use crate::messages::{Batch, Undelivered};
+use crate::messages::Undelivered;
+use crate::refusals::Refusals;
 
 /// Between tries when the disk is full.
 const RETRY: Duration = Duration::from_secs(2);
+
+/// How often it is remembered that the monitor lives: what a crash may add to the length of a blindness.
+const ALIVE: Duration = Duration::from_secs(30);
 
 /// Where to ask the writer; cheap to clone.
 #[derive(Clone, Debug)]
@@ -23,6 +27,7 @@ pub struct JournalHandle {
     requests: Sender<Request>,
     /// The last sequence that is durable.
     news: watch::Receiver<u64>,
+    alive_before: Option<Timestamp>,
 }
 
 /// What the writer has to know of a lane.
@@ -40,9 +45,10 @@ pub struct LaneSpec {
 enum Request {
     Commit { entry: Entry, answer: oneshot::Sender<Result<Receipt, Undelivered>> },
     Delivered { lane: usize, position: LanePosition, answer: oneshot::Sender<Result<(), JournalError>> },
+    Refusals { account: AccountId, answer: oneshot::Sender<Result<Refusals, JournalError>> },
     Cursors { account: AccountId, answer: oneshot::Sender<Result<Vec<(MailboxName, Cursor)>, JournalError>> },
     Pending { after: u64, most: usize, answer: oneshot::Sender<Result<Vec<JournalledEvent>, JournalError>> },
-    Undelivered { answer: oneshot::Sender<u64> },
+    Settle { answer: oneshot::Sender<u64> },
 }
 
 impl JournalHandle {
@@ -59,6 +65,7 @@ impl JournalHandle {
         let names: Vec<_> = lanes.iter().map(|lane| lane.name.clone()).collect();
         let positions = journal.lanes(&names)?;
         let (bytes, last) = journal.extent()?;
+        let alive_before = journal.alive(Timestamp::now())?;
         let (requests, inbox) = channel();
         let (told, news) = watch::channel(last);
         let lanes = lanes.into_iter().zip(positions.clone()).collect();
@@ -72,6 +79,7 @@ impl JournalHandle {
             waiting: VecDeque::new(),
             full: false,
             forgotten: 0,
+            alive_at: Instant::now(),
         };
         std::thread::Builder::new()
             .name("journal".to_owned())
@@ -81,7 +89,7 @@ impl JournalHandle {
                 }
             })
             .map_err(|error| JournalError::Failed(error.to_string()))?;
-        Ok((Self { requests, news }, positions))
+        Ok((Self { requests, news, alive_before }, positions))
     }
 
     /// Makes an entry durable.
@@ -92,6 +100,20 @@ impl JournalHandle {
         let (answer, answered) = oneshot::channel();
         self.requests.send(Request::Commit { entry, answer }).map_err(|_| Undelivered::JournalFailed)?;
         answered.await.unwrap_or(Err(Undelivered::JournalFailed))
+    }
+
+    /// When the monitor before this one was last known to live.
+    pub fn alive_before(&self) -> Option<Timestamp> {
+        self.alive_before
+    }
+
+    /// The refused logins of an account.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub async fn refusals(&self, account: &AccountId) -> Result<Refusals, JournalError> {
+        let account = account.clone();
+        self.ask(|answer| Request::Refusals { account, answer }).await?
     }
 
     /// The cursors of an account's mailboxes.
@@ -119,9 +141,9 @@ impl JournalHandle {
         self.ask(|answer| Request::Delivered { lane, position, answer }).await?
     }
 
-    /// How many events some required output still lacks.
-    pub async fn undelivered(&self) -> u64 {
-        self.ask(|answer| Request::Undelivered { answer }).await.unwrap_or_default()
+    /// The monitor is about to end: remembers when; how many events some required output still lacks.
+    pub async fn settle(&self) -> u64 {
+        self.ask(|answer| Request::Settle { answer }).await.unwrap_or_default()
     }
 
     /// Tells when there are new events: the last sequence that is durable.
@@ -148,6 +170,8 @@ struct Writer<J> {
     full: bool,
     /// Events up to here are gone already.
     forgotten: u64,
+    /// When it was last remembered that the monitor lives.
+    alive_at: Instant,
 }
 
 #[derive(Default)]
@@ -163,18 +187,15 @@ impl<J: Journal> Writer<J> {
     fn run(mut self, inbox: &Receiver<Request>) -> Result<(), JournalError> {
         let mut blocked = false;
         loop {
-            let request = if blocked {
-                match inbox.recv_timeout(RETRY) {
-                    Ok(request) => Some(request),
-                    Err(RecvTimeoutError::Timeout) => None,
-                    Err(RecvTimeoutError::Disconnected) => return Ok(()),
-                }
-            } else {
-                match inbox.recv() {
-                    Ok(request) => Some(request),
-                    Err(_) => return Ok(()),
-                }
+            let patience = if blocked { RETRY } else { ALIVE.saturating_sub(self.alive_at.elapsed()) };
+            let request = match inbox.recv_timeout(patience) {
+                Ok(request) => Some(request),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
             };
+            if self.alive_at.elapsed() >= ALIVE {
+                self.remember_alive()?;
+            }
             let mut round = Round::default();
             let mut next = request;
             while let Some(request) = next {
@@ -189,8 +210,18 @@ impl<J: Journal> Writer<J> {
         }
     }
 
+    /// A full disk is no reason to end; the next time will do.
+    fn remember_alive(&mut self) -> Result<(), JournalError> {
+        self.alive_at = Instant::now();
+        match self.journal.alive(Timestamp::now()) {
+            Ok(_) | Err(JournalError::DiskFull) => Ok(()),
+            Err(failure) => Err(failure),
+        }
+    }
+
     fn take(&mut self, request: Request, round: &mut Round) {
         match request {
+            Request::Refusals { account, answer } => drop(answer.send(self.journal.refusals(&account))),
             Request::Commit { entry, answer } => {
                 round.group.add(entry.len(), entry.bytes());
                 self.waiting.push_back((entry, answer));
@@ -201,7 +232,10 @@ impl<J: Journal> Writer<J> {
             }
             Request::Cursors { account, answer } => drop(answer.send(self.journal.cursors(&account))),
             Request::Pending { after, most, answer } => drop(answer.send(self.journal.pending(after, most))),
-            Request::Undelivered { answer } => drop(answer.send(self.undelivered())),
+            Request::Settle { answer } => {
+                let _ = self.remember_alive();
+                let _ = answer.send(self.undelivered());
+            }
         }
     }
 
@@ -259,7 +293,7 @@ impl<J: Journal> Writer<J> {
             warn!("{}: {} of {} bytes wait for an output", state.as_str(), self.bytes, self.max_bytes);
             let body = EventBody::MonitorState(state);
             let event = Event { at: Timestamp::now(), id: event_id::fresh(), account: None, body };
-            round.entries.push(Entry::new(Batch { events: vec![event], checkpoint: None }));
+            round.entries.push(Entry::new(event.into()));
         }
     }
 
@@ -317,7 +351,7 @@ mod tests {
     fn entry(id: &str) -> Entry {
         let body = EventBody::MonitorState(MonitorState::Started);
         let event = Event { at: Timestamp::UNIX_EPOCH, id: id.to_owned(), account: None, body };
-        Entry::new(Batch { events: vec![event], checkpoint: None })
+        Entry::new(event.into())
     }
 
     fn start(max_bytes: u64, required: bool, queue: u64) -> JournalHandle {
@@ -343,9 +377,9 @@ mod tests {
         assert_eq!(receipt.sequences(), Some(1..=1));
         news.changed().await.unwrap();
         assert_eq!(*news.borrow(), 1);
-        assert_eq!(journal.undelivered().await, 1);
+        assert_eq!(journal.settle().await, 1);
         journal.delivered(0, LanePosition { sequence: 1, file: None }).await.unwrap();
-        assert_eq!((pending(&journal).await.len(), journal.undelivered().await), (0, 0));
+        assert_eq!((pending(&journal).await.len(), journal.settle().await), (0, 0));
     }
 
     #[tokio::test]

@@ -73,6 +73,16 @@ impl SecretSource {
         }
     }
 
+    /// How often to look whether it has changed, while that is what an account waits for; `None` where it cannot
+    /// change while the process lives.
+    pub fn changes_within(&self) -> Option<Duration> {
+        match self {
+            Self::File(_) | Self::Credential(_) => Some(Duration::from_secs(10)),
+            Self::Command(_) => Some(Duration::from_secs(15 * 60)),
+            Self::Env(_) | Self::Inline(_) => None,
+        }
+    }
+
     /// The secret.
     ///
     /// # Errors

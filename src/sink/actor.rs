@@ -75,7 +75,7 @@ impl Handler<Drain> for Sink {
         Box::pin(async move {
             // A lane that is stuck keeps its position, and its events stay in the journal.
             let _ = timeout(deadline, join_all(lanes)).await;
-            DrainReport { undelivered: journal.undelivered().await }
+            DrainReport { undelivered: journal.settle().await }
         })
     }
 }

@@ -3,6 +3,10 @@
 use std::future::Future;
 use std::io;
 
+use idlewatch::demo::server::{Behaviour, Server};
+use idlewatch::demo::store::Store;
+
+use crate::support::action;
 use crate::support::monitor::{Monitor, states, told};
 use crate::support::scripted::{Peer, Scripted, message};
 
@@ -169,4 +173,80 @@ async fn a_connection_that_breaks_anywhere_loses_nothing_and_doubles_nothing() {
     }
     assert_eq!(monitor.stop().code(), Some(0));
     assert!(!format!("{events:?}{}", monitor.log()).contains(CANARY));
+}
+/// A refused login is not tried again soon, whatever the server's other accounts do.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_login_is_tried_once_and_not_again_by_a_restart() {
+    let server = Scripted::start(|mut peer| async move {
+        peer.greet().await?;
+        let tag = peer.until("LOGIN").await?;
+        peer.say(&format!("{tag} NO [AUTHENTICATIONFAILED] no\r\n")).await?;
+        peer.behave().await
+    })
+    .await;
+    let well = once(recover).await;
+    let mut monitor = Monitor::new(&(account("refused", server.port()) + &account("well", well.port())));
+    for start in 1..=2 {
+        monitor.start();
+        let refused = |events: &[serde_json::Value]| {
+            states(events, "refused").iter().filter(|state| *state == "auth_failed").count() == start
+                && states(events, "well").iter().filter(|state| *state == "online").count() == start
+        };
+        monitor.wait("refused", refused);
+        monitor.kill();
+    }
+    assert_eq!(server.logins().len(), 1, "the journal remembers it");
+    assert!(well.connections() >= 2);
+}
+
+/// The old password is refused and waits for minutes; another one in the file is tried at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_secret_is_tried_at_once() {
+    let server = server("new").await;
+    let inline = format!("inline = \"{CANARY}\"");
+    let mut monitor =
+        Monitor::new(&account("work", server.addr().port()).replace(&inline, "file = \"password\""));
+    let password = monitor.dir.path().join("password");
+    std::fs::write(&password, "old\n").unwrap();
+    monitor.start();
+    monitor.wait("refused", |events| states(events, "work") == ["auth_failed"]);
+    std::fs::write(&password, "new\n").unwrap();
+    monitor.wait("online", |events| states(events, "work") == ["auth_failed", "online"]);
+}
+
+/// A monitor that was down for an hour says so, once, with what it caught up on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blindness_is_told_with_its_length_and_what_was_recovered() {
+    let server = server(CANARY).await;
+    let mut monitor = Monitor::new(&account("work", server.addr().port()));
+    monitor.start();
+    monitor.wait("online", |events| states(events, "work") == ["online"]);
+    monitor.kill();
+    let journal = rusqlite::Connection::open(monitor.dir.path().join("state/journal.db")).unwrap();
+    let hour_ago = jiff::Timestamp::now().as_millisecond() - 3_600_000;
+    journal.execute("UPDATE monitor SET value = ?1 WHERE name = 'alive_at'", [hour_ago]).unwrap();
+    drop(journal);
+    for _ in 0..3 {
+        server.store().deliver("bob", "INBOX", b"Subject: x\r\n\r\n");
+    }
+    monitor.start();
+    let gaps = |events: &[serde_json::Value]| {
+        events.iter().filter(|event| action(event) == "mailbox.gap").cloned().collect::<Vec<_>>()
+    };
+    let events = monitor.wait("told", |events| !gaps(events).is_empty());
+    assert_eq!(told(&events, "work"), [1, 2, 3], "all before the end of the blindness");
+    let gap = &gaps(&events)[0]["idlewatch"]["gap"];
+    assert_eq!((&gap["reason"], &gap["recovered"], &gap["lost"]), (&"offline".into(), &3.into(), &0.into()));
+    let at = |key: &str| gap[key].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    assert_eq!(at("since").as_millisecond(), hour_ago);
+    assert!(at("until") > at("since"));
+    server.drop_connections();
+    server.store().deliver("bob", "INBOX", b"Subject: x\r\n\r\n");
+    let events = monitor.wait("told", |events| told(events, "work").len() == 4);
+    assert_eq!(gaps(&events).len(), 1, "a moment without a connection is none");
+}
+
+async fn server(password: &str) -> Server {
+    let store = Store::new([("bob".to_owned(), password.to_owned())]);
+    Server::start(store, Behaviour::default()).await.unwrap()
 }

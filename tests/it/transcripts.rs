@@ -97,6 +97,7 @@ fn cursor(text: &str) -> Cursor {
             "next" => cursor.uid_next = value.parse().unwrap(),
             "seen" => cursor.seen = value.parse().unwrap(),
             "modseq" => cursor.modseq = value.parse().ok(),
+            "blind" => cursor.blind_since = Some(value.parse().unwrap()),
             other => panic!("{other}"),
         }
     }
@@ -200,13 +201,19 @@ impl Delivers for Memory {
                 Finding::Gap { uid_first: Some(first), uid_last: Some(last), .. } => {
                     format!("gap {first}:{last}")
                 }
+                Finding::Gap { recovered: Some(recovered), lost, .. } => {
+                    format!(
+                        "blind recovered={recovered} lost={}",
+                        lost.map_or("?".to_owned(), |n| n.to_string())
+                    )
+                }
                 Finding::Gap { .. } => "gap -".to_owned(),
             });
         }
         *self.last.lock().unwrap() = Some(delivery.cursor.clone());
         let key = MailboxKey { account: "a".into(), mailbox: self.mailbox.clone() };
         let checkpoint = Some(Checkpoint { key, cursor: delivery.cursor });
-        let entry = Entry::new(Batch { events: Vec::new(), checkpoint });
+        let entry = Entry::new(Batch { checkpoint, ..Batch::default() });
         let receipt = self.journal.lock().unwrap().commit(&[entry], &[]).unwrap().remove(0);
         async move {
             tokio::task::yield_now().await;

@@ -1,0 +1,268 @@
+//! Which of an account's sessions may start, and what the end of one means for the others. Pure.
+//!
+//! While the login is in doubt, one session at a time tries it; once it is refused, none does until a clock or a
+//! person says so.
+
+use std::time::Instant;
+
+use super::lifecycle::Blame;
+use crate::backoff::PROVEN;
+
+/// The sessions of one account, by the index of their mailbox.
+#[derive(Debug)]
+pub struct Schedule {
+    slots: Vec<Slot>,
+    login: Login,
+    stopped: bool,
+}
+
+/// What is known of the credentials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Login {
+    /// Nothing, or they are in doubt.
+    Unproven,
+    /// The server took them.
+    Proven,
+    /// The server refused them.
+    Refused,
+}
+
+#[derive(Debug)]
+struct Slot {
+    state: State,
+    last_blame: Blame,
+    failures: u32,
+    caution: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// May start any time.
+    Ready,
+    /// Waits for a clock.
+    Waiting,
+    /// Lives.
+    Running { watching_since: Option<Instant> },
+    /// Waits for a person.
+    Suspended,
+}
+
+/// How a session ended, as far as it matters here.
+#[derive(Clone, Copy, Debug)]
+pub struct Ended {
+    /// Whose fault it was.
+    pub blame: Blame,
+    /// It ended in the middle of a FETCH, and nothing was delivered by it.
+    pub died_fetching: bool,
+}
+
+impl Schedule {
+    /// For `mailboxes` sessions, none of them started.
+    pub fn new(mailboxes: usize) -> Self {
+        let slot = || Slot { state: State::Ready, last_blame: Blame::Nobody, failures: 0, caution: 0 };
+        Self { slots: (0..mailboxes).map(|_| slot()).collect(), login: Login::Unproven, stopped: false }
+    }
+
+    /// Who may start now. Whoever does is to be told by [`Self::started`].
+    pub fn ready(&self) -> Vec<usize> {
+        let ready = self.slots.iter().enumerate().filter(|(_, slot)| slot.state == State::Ready);
+        let ready = ready.map(|(index, _)| index);
+        match self.login {
+            _ if self.stopped => Vec::new(),
+            Login::Proven => ready.collect(),
+            Login::Unproven if self.is_tried() => Vec::new(),
+            Login::Unproven => ready.take(1).collect(),
+            Login::Refused => Vec::new(),
+        }
+    }
+
+    /// Somebody finds out about the login, or will when a clock runs out.
+    fn is_tried(&self) -> bool {
+        let trying =
+            |slot: &Slot| matches!(slot.state, State::Waiting | State::Running { watching_since: None });
+        self.slots.iter().any(trying)
+    }
+
+    /// The session of `index` began.
+    pub fn started(&mut self, index: usize) {
+        self.set(index, State::Running { watching_since: None });
+    }
+
+    /// The server took the credentials.
+    pub fn logged_in(&mut self) {
+        self.login = Login::Proven;
+    }
+
+    /// The mailbox is being watched.
+    pub fn watching(&mut self, index: usize, now: Instant) {
+        self.set(index, State::Running { watching_since: Some(now) });
+    }
+
+    /// The session ended. Only a proven life forgets the failures before it. Returns how many there were in a row.
+    pub fn ended(&mut self, index: usize, ended: Ended, now: Instant) -> u32 {
+        match ended.blame {
+            Blame::Credentials => self.login = Login::Refused,
+            Blame::Operator(_) if self.login == Login::Proven => self.login = Login::Unproven,
+            _ => {}
+        }
+        let Some(slot) = self.slots.get_mut(index) else { return 0 };
+        let proven = matches!(slot.state, State::Running { watching_since: Some(since) } if now.saturating_duration_since(since) >= PROVEN);
+        if proven || ended.blame != slot.last_blame {
+            slot.failures = 0;
+        }
+        slot.failures = slot.failures.saturating_add(1);
+        slot.last_blame = ended.blame;
+        slot.caution = if ended.died_fetching { slot.caution.saturating_add(1) } else { 0 };
+        slot.state = State::Ready;
+        slot.failures
+    }
+
+    /// It waits for a clock.
+    pub fn wait(&mut self, index: usize) {
+        self.set(index, State::Waiting);
+    }
+
+    /// The clock ran out.
+    pub fn wake(&mut self, index: usize) {
+        if self.slots.get(index).is_some_and(|slot| slot.state == State::Waiting) {
+            self.set(index, State::Ready);
+        }
+    }
+
+    /// It waits for a person.
+    pub fn suspend(&mut self, index: usize) {
+        self.set(index, State::Suspended);
+    }
+
+    /// The credentials were refused, before this process began.
+    pub fn refused_before(&mut self) {
+        self.login = Login::Refused;
+    }
+
+    /// The refused credentials may be tried again.
+    pub fn try_login(&mut self) {
+        if self.login == Login::Refused {
+            self.login = Login::Unproven;
+        }
+    }
+
+    /// Whether nobody logs in until a clock or a person says so.
+    pub fn is_refused(&self) -> bool {
+        self.login == Login::Refused
+    }
+
+    /// Nothing starts any more.
+    pub fn stop(&mut self) {
+        self.stopped = true;
+    }
+
+    /// Whether it was told to stop.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+
+    /// Whether any session lives.
+    pub fn any_running(&self) -> bool {
+        self.slots.iter().any(|slot| matches!(slot.state, State::Running { .. }))
+    }
+
+    /// How little the session of `index` is to ask for at once.
+    pub fn caution(&self, index: usize) -> u8 {
+        self.slots.get(index).map_or(0, |slot| slot.caution)
+    }
+
+    fn set(&mut self, index: usize, state: State) {
+        if let Some(slot) = self.slots.get_mut(index) {
+            slot.state = state;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::account::lifecycle::Setup;
+
+    fn ended(blame: Blame) -> Ended {
+        Ended { blame, died_fetching: false }
+    }
+
+    #[test]
+    fn one_tries_the_login_for_all() {
+        let now = Instant::now();
+        let mut schedule = Schedule::new(3);
+        assert_eq!(schedule.ready(), [0]);
+        schedule.started(0);
+        assert!(schedule.ready().is_empty());
+        schedule.ended(0, ended(Blame::Network), now);
+        schedule.wait(0);
+        assert!(schedule.ready().is_empty(), "the others go to the same server");
+        schedule.wake(0);
+        assert_eq!(schedule.ready(), [0]);
+        schedule.started(0);
+        schedule.logged_in();
+        assert_eq!(schedule.ready(), [1, 2]);
+    }
+
+    #[test]
+    fn one_refusal_is_enough_and_leaves_those_that_live_alone() {
+        let now = Instant::now();
+        let mut schedule = Schedule::new(3);
+        schedule.started(0);
+        schedule.logged_in();
+        schedule.watching(0, now);
+        schedule.started(1);
+        schedule.ended(1, ended(Blame::Credentials), now);
+        assert!(schedule.ready().is_empty() && schedule.any_running());
+        schedule.ended(0, ended(Blame::Network), now);
+        schedule.wait(0);
+        schedule.wake(0);
+        assert!(schedule.ready().is_empty(), "no clock of a mailbox gets around a refusal");
+        schedule.try_login();
+        assert_eq!(schedule.ready().len(), 1);
+    }
+
+    #[test]
+    fn a_panic_of_one_mailbox_does_not_keep_the_others_from_trying() {
+        let mut schedule = Schedule::new(2);
+        schedule.started(0);
+        schedule.ended(0, ended(Blame::Ourselves), Instant::now());
+        schedule.suspend(0);
+        assert_eq!(schedule.ready(), [1]);
+    }
+
+    #[test]
+    fn a_certificate_in_doubt_puts_the_login_in_doubt() {
+        let now = Instant::now();
+        let mut schedule = Schedule::new(2);
+        schedule.logged_in();
+        schedule.started(0);
+        schedule.ended(0, ended(Blame::Operator(Setup::Tls)), now);
+        schedule.wait(0);
+        assert!(schedule.ready().is_empty());
+    }
+
+    /// A server that takes the login and hangs up, again and again, is waited for longer and longer.
+    #[test]
+    fn only_a_proven_life_forgets_failures() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(1);
+        let mut live = |lasted: Duration| {
+            schedule.started(0);
+            schedule.logged_in();
+            schedule.watching(0, start);
+            schedule.ended(0, ended(Blame::Network), start + lasted)
+        };
+        assert_eq!([(); 5].map(|()| live(Duration::from_secs(59))), [1, 2, 3, 4, 5]);
+        assert_eq!(live(PROVEN), 1);
+    }
+
+    #[test]
+    fn once_stopped_nothing_starts() {
+        let mut schedule = Schedule::new(1);
+        schedule.stop();
+        assert!(schedule.ready().is_empty());
+    }
+}
