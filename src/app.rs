@@ -20,6 +20,7 @@ use crate::exit::Exit;
 use crate::imap::summary::Wanted;
 use crate::journal::StateOrigin;
 use crate::messages::{Deliver, Drain, ReopenFiles, StopAccounts};
+use crate::process;
 use crate::sink::{Fatal, Sink, SinkHandle, SinkOptions};
 use crate::wire::tls::TlsContexts;
 
@@ -32,16 +33,19 @@ pub struct RunOptions {
 
 /// Runs the monitor until a signal, `stop`, or a failure that cannot be survived.
 pub fn run(settings: &Settings, options: &RunOptions, stop: BoxFuture<'static, ()>) -> Exit {
-    raise_descriptor_limit();
+    if let Err(error) = process::reserve_descriptors(connections(settings)) {
+        error!("{error}");
+        return Exit::CannotStart;
+    }
     let system = System::new();
     system.block_on(monitor(settings, options, stop))
 }
 
-/// One descriptor per connection, and the default of 1,024 is soon reached.
-fn raise_descriptor_limit() {
-    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
-        warn!("the limit of open files cannot be raised: {error}");
-    }
+/// How many connections there will be: one per mailbox.
+fn connections(settings: &Settings) -> u64 {
+    let accounts = settings.accounts.iter().filter(|account| account.enabled);
+    let mailboxes = accounts.map(|account| account.mailboxes.len() as u64).sum::<u64>();
+    mailboxes.min(settings.connections.max_total.map_or(u64::MAX, u64::from))
 }
 
 async fn monitor(settings: &Settings, options: &RunOptions, stop: BoxFuture<'static, ()>) -> Exit {
@@ -190,7 +194,12 @@ struct Signals {
     terminate: tokio::signal::unix::Signal,
     hangup: tokio::signal::unix::Signal,
     user1: tokio::signal::unix::Signal,
+    /// Caught so that a file that has grown to the process's limit is an error of a write, and not the end.
+    _file_size: tokio::signal::unix::Signal,
 }
+
+/// `SIGXFSZ`
+const FILE_SIZE_EXCEEDED: i32 = 25;
 
 /// Which signal asked to stop.
 #[derive(Clone, Copy)]
@@ -215,6 +224,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             hangup: signal(SignalKind::hangup())?,
             user1: signal(SignalKind::user_defined1())?,
+            _file_size: signal(SignalKind::from_raw(FILE_SIZE_EXCEEDED))?,
         })
     }
 

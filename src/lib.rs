@@ -17,6 +17,7 @@ pub mod exit;
 pub mod imap;
 pub mod journal;
 pub mod messages;
+pub mod process;
 pub mod refusals;
 pub mod secrets;
 pub mod sink;

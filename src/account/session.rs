@@ -188,15 +188,21 @@ async fn converse(
         _ = &mut stop => return Err(SessionEnd::Conversation(Ending::LoggedOut)),
     };
     let secure = async |stream| upgrade(account, wires, stream).await;
-    let mut permit = Some(permit);
+    let mut permit = permit;
     // Kept until the login is done: a refused one has to be known again.
     let secret = RefCell::new(Some(plan.credentials.password.clone()));
     let told = |milestone| {
-        permit.take();
-        secret.take();
+        if matches!(milestone, Milestone::LoggedIn) {
+            permit.is_set_up();
+            secret.take();
+            wires.gate.welcomed(host);
+        }
         told(milestone);
     };
     let outcome = pump(stream, plan, delivers, told, secure, stop).await;
+    if blame(&outcome.end) == Blame::Limit {
+        wires.gate.throttled(host);
+    }
     match secret.take() {
         Some(secret) if blame(&outcome.end) == Blame::Credentials => {
             Ok(Outcome { refused: RefusedLogin::new(account.identity.clone(), secret).await, ..outcome })

@@ -72,6 +72,7 @@ enum Command {
 /// Parses the command line and runs it.
 pub fn main() -> i32 {
     let cli = Cli::parse();
+    crate::process::keep_secrets();
     let globals = &cli.globals;
     let exit = match cli.command {
         Command::Run(args) => run::execute(&args, globals),

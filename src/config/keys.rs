@@ -137,13 +137,22 @@ pub const DEFAULTS: &[Key] = &[
 
 /// `[connections]`
 pub const CONNECTIONS: &[Key] = &[
+    key("max_total", Kind::Number, "", "Connections in all; as many as there are mailboxes where not set."),
     key("max_connecting", Kind::Number, "200", "Connections that are set up at the same time."),
+    key(
+        "rate",
+        Kind::Text,
+        "",
+        "Connections begun a second in all: \"100/s\", \"600/min\"; no bound where not set.",
+    ),
     key("per_host", Kind::Table(PER_HOST), "", "The same, per host."),
 ];
 
 /// `[connections.per_host]`
-pub const PER_HOST: &[Key] =
-    &[key("max_connecting", Kind::Number, "10", "Set up at the same time to one host.")];
+pub const PER_HOST: &[Key] = &[
+    key("max_connecting", Kind::Number, "10", "Set up at the same time to one host."),
+    key("rate", Kind::Text, "\"10/s\"", "Begun to one host; slower while it complains of too many."),
+];
 
 /// `[journal]`
 pub const JOURNAL: &[Key] =
@@ -245,6 +254,7 @@ fn table(keys: &[Key], path: &str, text: &mut String) {
             ("", Kind::Secret) => "{ file = \"/etc/idlewatch/password\" }",
             ("", Kind::TextTable) => "{}",
             ("", Kind::Texts) => "[]",
+            ("", Kind::Number) => "1000",
             ("", _) => "\"\"",
             (default, _) => default,
         };

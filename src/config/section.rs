@@ -244,6 +244,17 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// `"10/s"`, `"30/min"`, `"100/h"`: the pause between two.
+    pub(super) fn rate(&self, key: &str, default: Duration, issues: &mut Issues) -> Duration {
+        let Some(text) = self.text(key, issues) else { return default };
+        parse_rate(text).unwrap_or_else(|| {
+            let message =
+                format!("expected a rate like \"10/s\", found \"{}\"", crate::text::shortened(text, 60));
+            self.error(key, message, issues);
+            default
+        })
+    }
+
     pub(super) fn texts(&self, key: &str, issues: &mut Issues) -> Option<Vec<String>> {
         let value = self.get(key)?;
         let ValueKind::Array(items) = &value.kind else {
@@ -304,6 +315,18 @@ impl<'a> Section<'a> {
             _ => Some(path),
         }
     }
+}
+
+fn parse_rate(text: &str) -> Option<Duration> {
+    let (count, unit) = text.split_once('/')?;
+    let seconds = match unit.trim() {
+        "s" => 1,
+        "min" | "m" => 60,
+        "h" => 3600,
+        _ => return None,
+    };
+    let count: u32 = count.trim().parse().ok().filter(|count| (1..=1_000_000).contains(count))?;
+    Some(Duration::from_secs(seconds) / count)
 }
 
 /// "9m", "1h 30m", "10s".

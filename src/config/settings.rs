@@ -162,10 +162,16 @@ pub struct Keepalive {
 /// `[connections]`
 #[derive(Clone, Debug)]
 pub struct ConnectionSettings {
+    /// Connections at all; `None` for as many as there are mailboxes.
+    pub max_total: Option<u32>,
     /// Set-ups (dial to login) at the same time.
     pub max_connecting: u32,
-    /// The same, per host.
+    /// The pause between two of them.
+    pub period: Duration,
+    /// Set-ups at the same time, per host.
     pub per_host_max_connecting: u32,
+    /// The pause between two of them, per host.
+    pub per_host_period: Duration,
 }
 
 /// `[journal]`

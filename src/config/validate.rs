@@ -77,8 +77,12 @@ fn connections(root: &Map<String, Value>, issues: &mut Issues) -> ConnectionSett
     let per_host = section.inner("per_host", issues);
     per_host.known(keys::PER_HOST, issues);
     let number = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
+    let max_total = section.has("max_total").then(|| section.number("max_total", 1, 1..=1_000_000, issues));
     ConnectionSettings {
+        max_total: max_total.map(number),
         max_connecting: number(section.number("max_connecting", 200, 1..=100_000, issues)),
+        period: section.rate("rate", Duration::ZERO, issues),
+        per_host_period: per_host.rate("rate", Duration::from_millis(100), issues),
         per_host_max_connecting: number(per_host.number("max_connecting", 10, 1..=100_000, issues)),
     }
 }

@@ -1,72 +1,215 @@
-//! How many connections are set up at the same time: in all, and per host.
+//! How connections are paced: how many are set up at the same time and how many a second, in all and per host.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep_until};
 
 use crate::config::settings::ConnectionSettings;
 
-/// Let in by [`Gate::enter`] from the dial to the login; cheap to clone.
+/// The slowest that a host is made by its own complaints.
+const SLOWEST: Duration = Duration::from_secs(10);
+
+/// Let in by [`Gate::enter`]; cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Gate {
-    total: Arc<Semaphore>,
-    per_host: usize,
+pub struct Gate(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    settings: ConnectionSettings,
+    connections: Option<Arc<Semaphore>>,
+    places: Arc<Semaphore>,
+    pace: Mutex<Pace>,
     /// Never more entries than the configuration has hosts.
-    hosts: Arc<Mutex<HashMap<String, Arc<Semaphore>>>>,
+    hosts: Mutex<HashMap<String, Arc<HostGate>>>,
 }
 
-/// A place at the gate, given back when dropped.
+#[derive(Debug)]
+struct HostGate {
+    places: Arc<Semaphore>,
+    pace: Mutex<Pace>,
+}
+
+/// A connection that was let in; its places are given back when it is dropped.
 #[derive(Debug)]
 pub struct Permit {
-    _host: Option<OwnedSemaphorePermit>,
-    _total: Option<OwnedSemaphorePermit>,
+    _connection: Option<OwnedSemaphorePermit>,
+    set_up: Option<[Option<OwnedSemaphorePermit>; 2]>,
+}
+
+impl Permit {
+    /// The connection is set up: others may begin.
+    pub fn is_set_up(&mut self) {
+        self.set_up = None;
+    }
 }
 
 impl Gate {
-    /// A gate of this width.
+    /// A gate of this width and pace.
     pub fn new(settings: &ConnectionSettings) -> Self {
-        Self {
-            total: Arc::new(Semaphore::new(settings.max_connecting as usize)),
-            per_host: settings.per_host_max_connecting as usize,
-            hosts: Arc::default(),
-        }
+        Self(Arc::new(Shared {
+            connections: settings.max_total.map(|most| Arc::new(Semaphore::new(most as usize))),
+            places: Arc::new(Semaphore::new(settings.max_connecting as usize)),
+            pace: Mutex::new(Pace::new(settings.period)),
+            hosts: Mutex::default(),
+            settings: settings.clone(),
+        }))
     }
 
-    /// Waits for a place, first in first out. The host's own queue comes first, so that a slow host holds none of
-    /// the places of the others beyond its share.
+    /// Waits for a place and for its turn, first in first out. The host's own queue comes first, so that a host that
+    /// is slow, or has many accounts, holds none of the places of the others beyond its share.
     pub async fn enter(&self, host: &str) -> Permit {
-        let own = self.host(host).acquire_owned().await.ok();
-        let total = self.total.clone().acquire_owned().await.ok();
-        Permit { _host: own, _total: total }
+        let connection = match &self.0.connections {
+            Some(connections) => connections.clone().acquire_owned().await.ok(),
+            None => None,
+        };
+        let host = self.host(host);
+        let own = host.places.clone().acquire_owned().await.ok();
+        turn(&host.pace).await;
+        let total = self.0.places.clone().acquire_owned().await.ok();
+        turn(&self.0.pace).await;
+        Permit { _connection: connection, set_up: Some([own, total]) }
     }
 
-    fn host(&self, host: &str) -> Arc<Semaphore> {
-        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+    /// The host asks for patience: whoever comes next waits longer.
+    pub fn throttled(&self, host: &str) {
+        lock(&self.host(host).pace).slow_down();
+    }
+
+    /// The host took a login.
+    pub fn welcomed(&self, host: &str) {
+        lock(&self.host(host).pace).speed_up();
+    }
+
+    fn host(&self, host: &str) -> Arc<HostGate> {
+        let mut hosts = lock(&self.0.hosts);
         if let Some(gate) = hosts.get(host) {
             return gate.clone();
         }
-        let gate = Arc::new(Semaphore::new(self.per_host));
+        let settings = &self.0.settings;
+        let gate = Arc::new(HostGate {
+            places: Arc::new(Semaphore::new(settings.per_host_max_connecting as usize)),
+            pace: Mutex::new(Pace::new(settings.per_host_period)),
+        });
         hosts.insert(host.to_owned(), gate.clone());
         gate
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn turn(pace: &Mutex<Pace>) {
+    let at = lock(pace).reserve(Instant::now());
+    sleep_until(at).await;
+}
+
+/// One after the other, with a pause between two; longer where the host complains. Pure.
+#[derive(Debug)]
+struct Pace {
+    configured: Duration,
+    period: Duration,
+    next: Option<Instant>,
+}
+
+impl Pace {
+    fn new(configured: Duration) -> Self {
+        Self { configured, period: configured, next: None }
+    }
+
+    /// The moment of the next turn, which is taken by this.
+    fn reserve(&mut self, now: Instant) -> Instant {
+        let at = self.next.map_or(now, |next| next.max(now));
+        self.next = Some(at + self.period);
+        at
+    }
+
+    fn slow_down(&mut self) {
+        let slower = (self.period * 2).max(Duration::from_millis(100));
+        self.period = slower.min(SLOWEST.max(self.configured));
+    }
+
+    fn speed_up(&mut self) {
+        self.period = (self.period * 9 / 10).max(self.configured);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use futures::FutureExt;
+    use futures::future::join_all;
 
     use super::*;
 
-    #[test]
-    fn a_host_that_takes_all_its_places_leaves_the_others_theirs() {
-        let gate = Gate::new(&ConnectionSettings { max_connecting: 3, per_host_max_connecting: 2 });
-        let first = gate.enter("slow").now_or_never().unwrap();
-        let _second = gate.enter("slow").now_or_never().unwrap();
+    fn settings() -> ConnectionSettings {
+        ConnectionSettings {
+            max_total: None,
+            max_connecting: 3,
+            period: Duration::ZERO,
+            per_host_max_connecting: 2,
+            per_host_period: Duration::ZERO,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_host_that_takes_all_its_places_leaves_the_others_theirs() {
+        let gate = Gate::new(&settings());
+        let mut first = gate.enter("slow").await;
+        let _second = gate.enter("slow").await;
         assert!(gate.enter("slow").now_or_never().is_none());
-        let _other = gate.enter("other").now_or_never().unwrap();
+        let _other = gate.enter("other").await;
         assert!(gate.enter("third").now_or_never().is_none(), "three in all");
+        first.is_set_up();
+        let _third = gate.enter("third").await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_more_connections_than_configured() {
+        let gate = Gate::new(&ConnectionSettings { max_total: Some(1), ..settings() });
+        let mut first = gate.enter("a").await;
+        first.is_set_up();
+        assert!(gate.enter("b").now_or_never().is_none());
         drop(first);
-        assert!(gate.enter("third").now_or_never().is_some());
+        let _second = gate.enter("b").await;
+    }
+
+    /// Five thousand accounts come at once to a host that is let in ten times a second; another host does not notice.
+    #[tokio::test(start_paused = true)]
+    async fn a_storm_keeps_the_pace_and_the_order_and_other_hosts_go_ahead() {
+        let per_host_period = Duration::from_millis(100);
+        let gate = Gate::new(&ConnectionSettings { max_connecting: 200, per_host_period, ..settings() });
+        let start = Instant::now();
+        let storm = (0..5_000u32).map(|number| {
+            let gate = gate.clone();
+            async move {
+                let _permit = gate.enter("busy").await;
+                (number, start.elapsed())
+            }
+        });
+        let other = async {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            let asked = Instant::now();
+            drop(gate.enter("other").await);
+            asked.elapsed()
+        };
+        let (let_in, waited) = futures::join!(join_all(storm), other);
+        assert_eq!(waited, Duration::ZERO);
+        for (number, at) in let_in {
+            // The clock of the runtime counts in milliseconds.
+            let due = per_host_period * number;
+            assert!(at >= due && at <= due + Duration::from_millis(2), "{number}: {at:?}");
+        }
+    }
+
+    #[test]
+    fn complaints_slow_a_host_down_and_logins_make_it_fast_again() {
+        let mut pace = Pace::new(Duration::from_millis(100));
+        (0..20).for_each(|_| pace.slow_down());
+        assert_eq!(pace.period, SLOWEST);
+        (0..100).for_each(|_| pace.speed_up());
+        assert_eq!(pace.period, Duration::from_millis(100));
     }
 }

@@ -92,6 +92,36 @@ async fn a_second_monitor_on_the_same_state_is_refused() {
     assert!(String::from_utf8_lossy(&second.stderr).contains("locked by another idlewatch (pid "));
 }
 
+#[test]
+fn too_few_descriptors_are_told_before_anything_starts() {
+    let accounts: String = (0..100).map(|n| account(1).replace("\"work\"", &format!("\"a{n}\""))).collect();
+    let monitor = Monitor::new(&accounts);
+    let program = format!("ulimit -n 300; exec \"$0\" -c {} run", monitor.config().display());
+    let output = std::process::Command::new("bash")
+        .args(["-c", &program, env!("CARGO_BIN_EXE_idlewatch")])
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(71), "{told}");
+    assert!(told.contains("356") && told.contains("300") && told.contains("max_total"), "{told}");
+}
+
+/// Nobody else reads the memory: not by a core dump, and not by another process of the user.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_memory_is_closed_to_others() {
+    let server = server(Behaviour::default()).await;
+    let mut monitor = Monitor::new(&accounts(&server));
+    monitor.start();
+    monitor.wait("online", |events| !states(events, "work").is_empty());
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", monitor.pid())).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"]);
+    for name in ["cmdline", "environ"] {
+        let text = std::fs::read(format!("/proc/{}/{name}", monitor.pid())).unwrap();
+        assert!(!String::from_utf8_lossy(&text).contains("CANARY-pw"), "{name}");
+    }
+}
+
 /// A server that never answers DONE holds the first signal's orderly end up; the second does not wait for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_signal_ends_it_at_once() {
