@@ -96,13 +96,16 @@ pub struct Cursor {
     pub modseq: Option<u64>,
     /// Since when the mailbox is not watched, until that was told.
     pub blind_since: Option<Timestamp>,
+    /// The epoch is new, and messages below this UID came before it was met: those that were told already are not
+    /// told again. `None` once all of them were looked at.
+    pub look_back: Option<u32>,
 }
 
 impl Cursor {
     /// A first contact: everything below `uid_next` is old.
     pub fn baseline(uid_validity: u32, uid_next: u32, modseq: Option<u64>) -> Self {
         let seen = UidSet::range(1, uid_next.saturating_sub(1));
-        Self { uid_validity, uid_next, seen, modseq, blind_since: None }
+        Self { uid_validity, uid_next, seen, modseq, blind_since: None, look_back: None }
     }
 }
 

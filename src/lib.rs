@@ -16,6 +16,7 @@ pub mod event_id;
 pub mod exit;
 pub mod imap;
 pub mod journal;
+pub mod memory;
 pub mod messages;
 pub mod process;
 pub mod refusals;

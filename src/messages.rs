@@ -9,6 +9,7 @@ use jiff::Timestamp;
 
 use crate::event::{AccountId, AccountState, Cursor, Event, MailboxKey, MailboxName, Trouble};
 pub use crate::journal::Receipt;
+use crate::memory::Told;
 use crate::refusals::Refusals;
 
 /// What one account hands over in one piece: all of it becomes durable, or none of it.
@@ -43,6 +44,13 @@ pub enum Note {
         account: AccountId,
         /// All of them.
         refusals: Refusals,
+    },
+    /// Messages of a mailbox that are told by this batch.
+    Told {
+        /// Which mailbox.
+        key: MailboxKey,
+        /// The messages.
+        messages: Vec<Told>,
     },
     /// A mailbox is not watched any more; an earlier such moment stays until a checkpoint ends it.
     Blind {

@@ -9,7 +9,8 @@ use crate::event::{
 };
 use crate::event_id;
 use crate::imap::conversation::{Delivery, Finding};
-use crate::messages::{Batch, Checkpoint};
+use crate::memory::Told;
+use crate::messages::{Batch, Checkpoint, Note};
 
 /// Makes events of findings: ids, times, and only the actions that are on.
 #[derive(Clone, Debug)]
@@ -37,6 +38,12 @@ impl Reporter {
     pub fn batch(&self, mailbox: &MailboxName, delivery: Delivery, at: Timestamp) -> Batch {
         let uid_validity = delivery.cursor.uid_validity;
         let uid_next = delivery.cursor.uid_next;
+        let told = delivery.findings.iter().filter_map(|finding| match finding {
+            Finding::Message(message) => Some(Told::new(&message.summary, at)),
+            _ => None,
+        });
+        let (key, messages) = (self.key(mailbox), told.collect::<Vec<_>>());
+        let notes = if messages.is_empty() { Vec::new() } else { vec![Note::Told { key, messages }] };
         let events = delivery
             .findings
             .into_iter()
@@ -45,8 +52,13 @@ impl Reporter {
             .filter(|(_, body)| self.include.contains(&body.action()))
             .map(|(id, body)| Event { at, id, account: Some(self.identity.clone()), body })
             .collect();
-        let key = MailboxKey { account: self.identity.id.clone(), mailbox: mailbox.clone() };
-        Batch { events, checkpoint: Some(Checkpoint { key, cursor: delivery.cursor }), notes: Vec::new() }
+        let checkpoint = Checkpoint { key: self.key(mailbox), cursor: delivery.cursor };
+        Batch { events, checkpoint: Some(checkpoint), notes }
+    }
+
+    /// Which mailbox, for the journal.
+    pub fn key(&self, mailbox: &MailboxName) -> MailboxKey {
+        MailboxKey { account: self.identity.id.clone(), mailbox: mailbox.clone() }
     }
 
     /// An event of the account itself; `None` where its action is off.

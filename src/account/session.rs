@@ -32,6 +32,7 @@ use crate::imap::ending::Ending;
 use crate::imap::one_shot::MailboxListing;
 use crate::imap::summary::Wanted;
 use crate::journal::{JournalHandle, Receipt};
+use crate::memory::Memory;
 use crate::messages::{Deliver, Undelivered};
 use crate::refusals::{LoginDigest, QuickDigest};
 use crate::wire::dial::{Endpoint, dial};
@@ -267,6 +268,9 @@ async fn upgrade(account: &Account, wires: &Wires, stream: Stream) -> Result<Str
 pub trait Delivers {
     /// Makes `delivery` durable; waiting for that is backpressure.
     fn deliver(&self, delivery: Delivery) -> Delivering;
+
+    /// What was told of the mailbox lately.
+    fn recall(&self) -> Recalling;
 }
 
 /// The sink, as one mailbox sees it.
@@ -299,6 +303,11 @@ impl Delivers for Outlet {
         let sink = self.sink.clone();
         async move { sink.send(Deliver { batch }).await.unwrap_or(Err(Undelivered::Stopping)) }.boxed_local()
     }
+
+    fn recall(&self) -> Recalling {
+        let (journal, key) = (self.journal.clone(), self.reporter.key(&self.mailbox));
+        async move { journal.memory(key).await.map_err(|_| Undelivered::JournalFailed) }.boxed_local()
+    }
 }
 
 /// A one-shot conversation delivers nothing.
@@ -306,6 +315,10 @@ struct NoOutlet;
 
 impl Delivers for NoOutlet {
     fn deliver(&self, _: Delivery) -> Delivering {
+        futures::future::ready(Err(Undelivered::Stopping)).boxed_local()
+    }
+
+    fn recall(&self) -> Recalling {
         futures::future::ready(Err(Undelivered::Stopping)).boxed_local()
     }
 }
@@ -330,7 +343,7 @@ where
         delivers,
         told,
         secure,
-        delivery: None,
+        asked: None,
         delivered: false,
         fetching: false,
         logged_in: false,
@@ -346,8 +359,8 @@ where
                 stopping = true;
                 Input::Stop
             }
-            outcome = receipt(&mut pump.delivery) => match outcome {
-                Ok(receipt) => pump.delivered(receipt),
+            answer = answer(&mut pump.asked) => match answer {
+                Ok(input) => pump.answered(input),
                 Err(error) => break error.into(),
             },
             reply = link.next() => match reply {
@@ -380,10 +393,20 @@ fn now() -> std::time::Instant {
 /// A delivery under way.
 pub type Delivering = LocalBoxFuture<'static, Result<Receipt, Undelivered>>;
 
-/// The receipt of the delivery under way; never, where there is none.
-async fn receipt(delivery: &mut Option<Delivering>) -> Result<Receipt, Undelivered> {
-    match delivery {
-        Some(delivery) => delivery.await,
+/// A look into the journal.
+pub type Recalling = LocalBoxFuture<'static, Result<Memory, Undelivered>>;
+
+/// What the journal is asked for.
+enum Asked {
+    Delivery(Delivering),
+    Memory(Recalling),
+}
+
+/// The journal's answer; never, where nothing is asked.
+async fn answer(asked: &mut Option<Asked>) -> Result<Input, Undelivered> {
+    match asked {
+        Some(Asked::Delivery(delivery)) => delivery.await.map(Input::Delivered),
+        Some(Asked::Memory(memory)) => memory.await.map(Input::Recalled),
         None => std::future::pending().await,
     }
 }
@@ -393,7 +416,7 @@ struct Pump<'a, D, T, U> {
     delivers: &'a D,
     told: T,
     secure: U,
-    delivery: Option<Delivering>,
+    asked: Option<Asked>,
     delivered: bool,
     /// A FETCH of messages was running before the last step.
     fetching: bool,
@@ -401,10 +424,10 @@ struct Pump<'a, D, T, U> {
 }
 
 impl<D: Delivers, T: FnMut(Milestone), U> Pump<'_, D, T, U> {
-    fn delivered(&mut self, receipt: Receipt) -> Input {
-        self.delivery = None;
-        self.delivered = true;
-        Input::Delivered(receipt)
+    fn answered(&mut self, input: Input) -> Input {
+        self.asked = None;
+        self.delivered |= matches!(input, Input::Delivered(_));
+        input
     }
 
     fn lost(&self, error: LinkError) -> SessionEnd {
@@ -439,7 +462,10 @@ impl<D: Delivers, T: FnMut(Milestone), U> Pump<'_, D, T, U> {
                     Action::Watching => (self.told)(Milestone::Watching),
                     Action::Mailboxes(listing) => (self.told)(Milestone::Mailboxes(listing)),
                     Action::Titles(messages) => (self.told)(Milestone::Titles(messages)),
-                    Action::Deliver(found) => self.delivery = Some(self.delivers.deliver(found)),
+                    Action::Deliver(found) => {
+                        self.asked = Some(Asked::Delivery(self.delivers.deliver(found)))
+                    }
+                    Action::Recall => self.asked = Some(Asked::Memory(self.delivers.recall())),
                     Action::End(ending) => return Err(SessionEnd::Conversation(ending)),
                 }
             }

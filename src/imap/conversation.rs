@@ -19,11 +19,12 @@ use super::one_shot::{MailboxListing, OneShot, TitleFetch};
 use super::refusal::Refusal;
 use super::reply::{Code, Reply, Status, StatusText};
 use super::rules::{Kind, Rule, State, rule};
-use super::select::{Dating, Examining, Locating, ProbingUidNext};
+use super::select::{Dating, Examining, Locating, ProbingUidNext, Recalling};
 use super::summary::Wanted;
 use super::watch::Selected;
 use crate::event::{Cursor, GapReason, MailboxName, NewMessage, Role};
 use crate::journal::Receipt;
+use crate::memory::Memory;
 
 /// Replies that a state has no use for, beyond which a server is only making noise.
 const MOST_IGNORED: u32 = 10_000;
@@ -109,6 +110,8 @@ pub enum Input {
     },
     /// A delivery is durable.
     Delivered(Receipt),
+    /// What [`Action::Recall`] asked for.
+    Recalled(Memory),
     /// End it: DONE, LOGOUT.
     Stop,
 }
@@ -126,6 +129,8 @@ pub enum Action {
     Watching,
     /// Make this durable, then [`Input::Delivered`]. Never two at a time.
     Deliver(Delivery),
+    /// Look up what was told of the mailbox lately, then [`Input::Recalled`]. Never while a delivery is under way.
+    Recall,
     /// The answer to [`Goal::ListMailboxes`].
     Mailboxes(MailboxListing),
     /// The answer to [`Goal::Titles`]: newest first.
@@ -218,6 +223,7 @@ pub(super) enum Phase {
     Locating(Locating),
     Examining(Examining),
     ProbingUidNext(ProbingUidNext),
+    Recalling(Recalling),
     Dating(Dating),
     Fetching(Fetching),
     AwaitReceipt(Box<Selected>),
@@ -257,6 +263,10 @@ impl Conversation {
             Input::Injected => self.shared.end(Ending::TlsUnavailable(TlsUnavailable::Injected)),
             Input::Elapsed { quiet } => self.shared.elapsed(phase, quiet, now),
             Input::Delivered(receipt) => self.shared.delivered(phase, &receipt, now),
+            Input::Recalled(memory) => match phase {
+                Phase::Recalling(phase) => phase.recalled(&mut self.shared, memory, now),
+                phase => phase,
+            },
             Input::Stop => self.shared.stop(phase, now),
         };
         std::mem::take(&mut self.shared.actions)
@@ -290,6 +300,7 @@ impl Phase {
             | Self::Examining(_)
             | Self::OneShot(_) => State::Authenticated,
             Self::ProbingUidNext(_)
+            | Self::Recalling(_)
             | Self::Dating(_)
             | Self::Fetching(_)
             | Self::AwaitReceipt(_)
@@ -302,6 +313,7 @@ impl Phase {
     fn selected(&mut self) -> Option<&mut Selected> {
         match self {
             Self::ProbingUidNext(phase) => Some(phase.selected()),
+            Self::Recalling(phase) => Some(phase.selected()),
             Self::Dating(phase) => Some(phase.selected()),
             Self::Fetching(phase) => Some(phase.selected()),
             Self::AwaitReceipt(selected) => Some(selected),
@@ -482,9 +494,11 @@ impl Shared {
             Phase::Polling(phase) => phase.completed(self, status, text, now),
             Phase::OneShot(phase) => phase.completed(self, status, text, now),
             Phase::AwaitLogout => self.end(Ending::LoggedOut),
-            Phase::AwaitGreeting | Phase::AwaitTls | Phase::AwaitReceipt(_) | Phase::Ended => {
-                self.end(Ending::Protocol(ProtocolError::UnknownTag))
-            }
+            Phase::AwaitGreeting
+            | Phase::AwaitTls
+            | Phase::AwaitReceipt(_)
+            | Phase::Recalling(_)
+            | Phase::Ended => self.end(Ending::Protocol(ProtocolError::UnknownTag)),
         }
     }
 

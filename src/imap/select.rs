@@ -5,7 +5,7 @@ use std::time::Instant;
 use jiff::Timestamp;
 
 use super::command::{Command, UidRange};
-use super::conversation::{Finding, Phase, Shared, Watch};
+use super::conversation::{Action, Finding, Phase, Shared, Watch};
 use super::ending::Ending;
 use super::fetch::MOST_RANGES;
 use super::refusal::{Refusal, Why};
@@ -13,8 +13,9 @@ use super::reply::{Code, FetchItems, ListEntry, Reply, Status, StatusText};
 use super::summary::internal_date;
 use super::tally::Tally;
 use super::utf7;
-use super::watch::{Position, Selected};
-use crate::event::{Cursor, GapReason, MailboxName, Role};
+use super::watch::{Position, Selected, epoch_gap};
+use crate::event::{Cursor, MailboxName, Role};
+use crate::memory::{self, Memory};
 use crate::uid_set::UidSet;
 
 /// A mailbox as the server knows it.
@@ -273,35 +274,86 @@ fn contact(shared: &mut Shared, watch: Watch, opened: OpenedMailbox, uid_next: u
         Some(cursor) if cursor.uid_validity == validity => {
             let mut selected = Selected::new(position, cursor.clone(), &watch);
             selected.resume(uid_next, modseq);
-            selected.proceed(shared, now)
+            match cursor.look_back {
+                Some(_) => Recalling::begin(shared, selected, None, now),
+                None => selected.proceed(shared, now),
+            }
         }
         Some(cursor) => {
-            let (previous, since) = (cursor.uid_validity, cursor.blind_since);
-            let baseline = Cursor::baseline(validity, uid_next, modseq);
-            let role = position.located.role;
+            let blind_since = cursor.blind_since;
+            let baseline = Cursor { blind_since, ..Cursor::baseline(validity, uid_next, modseq) };
+            let reset = Reset { role: position.located.role, previous: cursor.uid_validity, exists };
             let mut selected = Selected::new(position, baseline.clone(), &watch);
             selected.resume(uid_next, modseq);
-            selected.deliver(shared, reset(role, previous, exists, since), baseline, now)
+            selected.has_passed_over();
+            Recalling::begin(shared, selected, Some(NewEpoch { reset, baseline }), now)
         }
         None => first_contact(shared, watch, position, Cursor::baseline(validity, uid_next, modseq), now),
     }
 }
 
-/// A new epoch: its messages cannot be told from the old ones by UID, so it begins with a baseline, and says so.
-fn reset(role: Option<Role>, previous: u32, exists: u32, since: Option<Timestamp>) -> Vec<Finding> {
-    let mut findings = vec![Finding::Reset { role, previous }];
-    if exists > 0 {
-        findings.push(Finding::Gap {
-            role,
-            uid_first: None,
-            uid_last: None,
-            since,
-            recovered: None,
-            lost: None,
-            reason: GapReason::UidValidity,
-        });
+/// A mailbox whose UIDs were given anew.
+#[derive(Debug)]
+struct Reset {
+    role: Option<Role>,
+    previous: u32,
+    exists: u32,
+}
+
+impl Reset {
+    fn finding(&self) -> Finding {
+        Finding::Reset { role: self.role, previous: self.previous }
     }
-    findings
+
+    /// Nothing of the new epoch can be told from what was told already: it begins with a baseline, and says so.
+    fn without_look_back(&self) -> Vec<Finding> {
+        let gap = (self.exists > 0).then(|| epoch_gap(self.role, None));
+        std::iter::once(self.finding()).chain(gap).collect()
+    }
+}
+
+/// The epoch that begins, before anything of it is durable.
+#[derive(Debug)]
+struct NewEpoch {
+    reset: Reset,
+    baseline: Cursor,
+}
+
+/// Awaits what was told of the mailbox lately: at the begin of an epoch, or where a look back was interrupted.
+#[derive(Debug)]
+pub(super) struct Recalling {
+    selected: Box<Selected>,
+    epoch: Option<NewEpoch>,
+}
+
+impl Recalling {
+    fn begin(shared: &mut Shared, selected: Box<Selected>, epoch: Option<NewEpoch>, now: Instant) -> Phase {
+        shared.act(Action::Recall);
+        let timeout = shared.plan.command_timeout;
+        shared.wait("the journal", timeout, timeout * 10, now);
+        Phase::Recalling(Self { selected, epoch })
+    }
+
+    pub(super) fn selected(&mut self) -> &mut Selected {
+        &mut self.selected
+    }
+
+    pub(super) fn recalled(mut self, shared: &mut Shared, memory: Memory, now: Instant) -> Phase {
+        match (self.epoch, memory.from) {
+            (None, _) => {
+                self.selected.remember(memory.known);
+                self.selected.proceed(shared, now)
+            }
+            (Some(epoch), Some(from)) if epoch.reset.exists > 0 => {
+                self.selected.remember(memory.known);
+                let NewEpoch { reset, baseline } = epoch;
+                Dating::begin(shared, self.selected, Some(reset), baseline, from, now)
+            }
+            (Some(NewEpoch { reset, baseline }), _) => {
+                self.selected.deliver(shared, reset.without_look_back(), baseline, now)
+            }
+        }
+    }
 }
 
 fn first_contact(
@@ -316,7 +368,7 @@ fn first_contact(
         Some(from) if from > Timestamp::MIN && uid_next > 1 => {
             let mut selected = Selected::new(position, baseline.clone(), &watch);
             selected.resume(uid_next, baseline.modseq);
-            Dating::begin(shared, selected, baseline, from, now)
+            Dating::begin(shared, selected, None, baseline, from, now)
         }
         Some(_) => {
             let everything = Cursor { uid_next: 1, seen: UidSet::new(), ..baseline };
@@ -332,10 +384,12 @@ fn first_contact(
     }
 }
 
-/// Awaits the dates of all messages: which of them are young enough to be told at a first contact?
+/// Awaits the dates of all messages: which of them are young enough to be told at a first contact, or to be looked at
+/// again in a new epoch?
 #[derive(Debug)]
 pub(super) struct Dating {
     selected: Box<Selected>,
+    reset: Option<Reset>,
     baseline: Cursor,
     from: Timestamp,
     young: UidSet,
@@ -345,11 +399,12 @@ impl Dating {
     fn begin(
         shared: &mut Shared,
         selected: Box<Selected>,
+        reset: Option<Reset>,
         baseline: Cursor,
         from: Timestamp,
         now: Instant,
     ) -> Phase {
-        let phase = Self { selected, baseline, from, young: UidSet::new() };
+        let phase = Self { selected, reset, baseline, from, young: UidSet::new() };
         let command =
             Command::UidFetch { uids: UidRange::From(1), items: "(UID INTERNALDATE)", changed_since: None };
         shared.send_then(&command, now, Phase::Dating(phase))
@@ -385,14 +440,18 @@ impl Dating {
         if status != Status::Ok {
             return shared.refused("UID FETCH", text);
         }
-        let Some(first) = self.young.first() else {
-            return self.selected.deliver(shared, Vec::new(), self.baseline, now);
-        };
         let uid_next = self.baseline.uid_next;
-        let mut cursor = Cursor { uid_next: first, ..self.baseline };
+        let too_many = self.reset.is_some() && self.young.len() > u64::from(memory::MOST);
+        let Some(first) = self.young.first().filter(|_| !too_many) else {
+            let findings = self.reset.map_or_else(Vec::new, |reset| reset.without_look_back());
+            return self.selected.deliver(shared, findings, self.baseline, now);
+        };
+        let look_back = self.reset.is_some().then_some(uid_next);
+        let mut cursor = Cursor { uid_next: first, look_back, ..self.baseline };
         cursor.seen.subtract(&self.young);
         self.selected.backfill(first, uid_next);
-        self.selected.deliver(shared, Vec::new(), cursor, now)
+        let findings = self.reset.iter().map(Reset::finding).collect();
+        self.selected.deliver(shared, findings, cursor, now)
     }
 }
 

@@ -1,5 +1,6 @@
 //! What is known of the open mailbox, and the one decision that is taken again and again: what next?
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -10,8 +11,9 @@ use super::idle::{Idle, Polling};
 use super::reply::{Code, Reply, Status};
 use super::select::{Located, Locating};
 use super::tally::Tally;
-use crate::event::{Cursor, GapReason, MessageSummary, NewMessage, Source};
+use crate::event::{Cursor, GapReason, MessageSummary, NewMessage, Role, Source};
 use crate::journal::Receipt;
+use crate::memory::Fingerprint;
 use crate::uid_set::UidSet;
 
 /// UIDs below the cursor that a check round still looks at: late-visible ones come soon, or never.
@@ -64,6 +66,8 @@ pub(super) struct Selected {
     gap_floor: u32,
     announced: bool,
     epoch_ended: bool,
+    /// What was told before the UIDs were given anew.
+    known: HashSet<Fingerprint>,
     /// Messages told since EXAMINE.
     recovered: u64,
     /// UIDs were passed over since EXAMINE: nobody knows whether they ever were messages.
@@ -98,6 +102,7 @@ impl Selected {
             gap_floor: 0,
             announced: false,
             epoch_ended: false,
+            known: HashSet::new(),
             recovered: 0,
             passed_over: false,
             idle: IdleTrust::default(),
@@ -108,6 +113,7 @@ impl Selected {
     pub(super) fn resume(&mut self, uid_next: u32, modseq: Option<u64>) {
         self.told_next = uid_next;
         self.ask_top = uid_next > self.cursor.uid_next;
+        self.gap_floor = self.cursor.look_back.unwrap_or(0);
         // A HIGHESTMODSEQ that went backwards, or away, says nothing any more (RFC 7162 section 3.1.2.2).
         self.modseq = match (self.modseq, modseq) {
             (Some(known), Some(told)) if known <= told => Some(known),
@@ -156,11 +162,22 @@ impl Selected {
             Fetching::top(self, shared, now)
         } else if std::mem::take(&mut self.sweep_due) {
             Fetching::sweep(self, shared, now)
+        } else if self.cursor.look_back.is_some() {
+            self.tell_looked_back(shared, now)
         } else if let Some(since) = self.cursor.blind_since {
             self.tell_blindness(shared, since, now)
         } else {
             self.rest(shared, now)
         }
+    }
+
+    /// What the new epoch holds of the last day is told; of what came and went in between nobody knows.
+    fn tell_looked_back(mut self: Box<Self>, shared: &mut Shared, now: Instant) -> Phase {
+        let gap = epoch_gap(self.located.role, Some(self.recovered));
+        self.known = HashSet::new();
+        self.passed_over = true;
+        let cursor = Cursor { look_back: None, ..self.cursor.clone() };
+        self.deliver(shared, vec![gap], cursor, now)
     }
 
     /// All that came while nobody watched is told: says so, and what may be missing.
@@ -244,7 +261,6 @@ impl Selected {
         let (cursor, holes) = self.advance(&got.uids());
         let missed = u64::from(self.tally.take_missed());
         let mut findings = Vec::with_capacity(got.0.len() + 1);
-        self.recovered += got.0.len() as u64;
         self.passed_over |= !holes.is_empty();
         if !holes.is_empty() {
             findings.push(Finding::Gap {
@@ -258,7 +274,10 @@ impl Selected {
             });
         }
         got.0.sort_unstable_by_key(|(uid, _)| *uid);
-        findings.extend(got.0.into_iter().map(|(uid, summary)| Finding::Message(self.message(uid, summary))));
+        let told = got.0.into_iter().filter_map(|(uid, summary)| self.news(uid, summary));
+        findings.extend(told.map(Finding::Message));
+        self.recovered +=
+            findings.iter().filter(|finding| matches!(finding, Finding::Message(_))).count() as u64;
         if findings.is_empty() && cursor.uid_next == self.cursor.uid_next && cursor.seen == self.cursor.seen {
             return self.proceed(shared, now);
         }
@@ -280,22 +299,49 @@ impl Selected {
         (cursor, holes)
     }
 
-    pub(super) fn message(&self, uid: u32, summary: MessageSummary) -> Box<NewMessage> {
-        Box::new(NewMessage {
+    /// The message as it is told; `None` for one that was told before the UIDs were given anew.
+    fn news(&self, uid: u32, summary: MessageSummary) -> Option<Box<NewMessage>> {
+        let epoch_changed = self.cursor.look_back.is_some_and(|below| uid < below);
+        if epoch_changed && self.known.contains(&Fingerprint::of(&summary)) {
+            return None;
+        }
+        Some(Box::new(NewMessage {
             mailbox: self.located.mailbox.clone(),
             role: self.located.role,
             messages: Some(self.tally.exists()),
             uid_validity: self.cursor.uid_validity,
             uid,
             source: self.source,
-            epoch_changed: false,
+            epoch_changed,
             summary,
-        })
+        }))
+    }
+}
+
+/// The UIDs were given anew: whether messages were missed cannot be known.
+pub(super) fn epoch_gap(role: Option<Role>, recovered: Option<u64>) -> Finding {
+    Finding::Gap {
+        role,
+        uid_first: None,
+        uid_last: None,
+        since: None,
+        recovered,
+        lost: None,
+        reason: GapReason::UidValidity,
     }
 }
 
 /// For the phases that fetch.
 impl Selected {
+    pub(super) fn remember(&mut self, known: HashSet<Fingerprint>) {
+        self.known = known;
+    }
+
+    /// It cannot be known what came between two epochs.
+    pub(super) fn has_passed_over(&mut self) {
+        self.passed_over = true;
+    }
+
     pub(super) fn exists(&self) -> u32 {
         self.tally.exists()
     }

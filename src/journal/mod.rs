@@ -12,6 +12,7 @@ use jiff::Timestamp;
 
 pub use self::writer::{JournalHandle, LaneSpec};
 use crate::event::{AccountId, Action, Cursor, Event, MailboxKey, MailboxName};
+use crate::memory::Memory;
 use crate::messages::{Batch, Checkpoint, Note};
 use crate::refusals::Refusals;
 
@@ -127,6 +128,12 @@ pub trait Journal: Send {
     /// # Errors
     /// When the journal cannot be read.
     fn cursors(&mut self, account: &AccountId) -> Result<Vec<(MailboxName, Cursor)>, JournalError>;
+
+    /// What was told of a mailbox lately.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    fn memory(&mut self, key: &MailboxKey) -> Result<Memory, JournalError>;
 
     /// The refused logins of an account.
     ///

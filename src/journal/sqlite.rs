@@ -10,7 +10,8 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, ffi, param
 use super::{
     Entry, FileEnd, Journal, JournalError, JournalledEvent, LanePosition, OpenError, Receipt, StateOrigin,
 };
-use crate::event::{AccountId, Cursor, MailboxName};
+use crate::event::{AccountId, Cursor, MailboxKey, MailboxName};
+use crate::memory::{self, Fingerprint, Memory, Told};
 use crate::messages::{Checkpoint, Note};
 use crate::refusals::Refusals;
 use crate::uid_set::UidSet;
@@ -35,6 +36,7 @@ CREATE TABLE cursors (
     seen         TEXT NOT NULL,
     modseq       INTEGER,
     blind_since  INTEGER,
+    look_back    INTEGER,
     updated_at   INTEGER NOT NULL,
     crc          INTEGER NOT NULL,
     PRIMARY KEY (account, mailbox, uid_validity)
@@ -44,6 +46,13 @@ CREATE TABLE lanes (
     position   INTEGER NOT NULL,
     generation TEXT,
     offset     INTEGER
+) WITHOUT ROWID;
+CREATE TABLE told (
+    account     TEXT NOT NULL,
+    mailbox     TEXT NOT NULL,
+    received_at INTEGER NOT NULL,
+    fingerprint INTEGER NOT NULL,
+    PRIMARY KEY (account, mailbox, received_at, fingerprint)
 ) WITHOUT ROWID;
 CREATE TABLE refusals (
     account TEXT PRIMARY KEY,
@@ -58,12 +67,18 @@ CREATE TABLE monitor (
 /// From the version before.
 const FROM_1: &str = "
 ALTER TABLE cursors ADD COLUMN blind_since INTEGER;
+ALTER TABLE cursors ADD COLUMN look_back INTEGER;
+CREATE TABLE told (account TEXT NOT NULL, mailbox TEXT NOT NULL, received_at INTEGER NOT NULL, fingerprint INTEGER NOT NULL,
+    PRIMARY KEY (account, mailbox, received_at, fingerprint)) WITHOUT ROWID;
 CREATE TABLE refusals (account TEXT PRIMARY KEY, logins TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE monitor (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 ";
 
 /// The cursor of an epoch that ended is kept for servers that flip back.
 const OLD_EPOCHS_MS: i64 = 30 * 24 * 3600 * 1000;
+
+/// In place of a message's fingerprint: the moment of the first contact.
+const FIRST_CONTACT: i64 = 0;
 
 /// A journal in a file.
 #[derive(Debug)]
@@ -195,7 +210,7 @@ fn crc(parts: &[&[u8]]) -> u32 {
 }
 
 fn cursor_crc(account: &str, mailbox: &str, cursor: &Cursor) -> u32 {
-    // `blind_since` is not in it: notes change it alone, and nothing is lost by it.
+    // Without `blind_since`, which notes change alone, and `look_back`: nothing is lost by them.
     let numbers = format!("{} {} {:?}", cursor.uid_validity, cursor.uid_next, cursor.modseq);
     crc(&[account.as_bytes(), mailbox.as_bytes(), numbers.as_bytes(), cursor.seen.to_string().as_bytes()])
 }
@@ -222,10 +237,17 @@ fn insert(transaction: &Transaction<'_>, entry: &Entry) -> rusqlite::Result<Rece
 fn store(transaction: &Transaction<'_>, Checkpoint { key, cursor }: &Checkpoint) -> rusqlite::Result<()> {
     let (account, mailbox) = (key.account.as_str(), key.mailbox.as_str());
     let now = Timestamp::now().as_millisecond();
+    // The first contact is remembered, since nothing is told of what came before it.
     transaction
         .prepare_cached(
-            "INSERT OR REPLACE INTO cursors (account, mailbox, uid_validity, uid_next, seen, modseq, updated_at, crc, blind_since)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            "INSERT INTO told (account, mailbox, received_at, fingerprint) SELECT ?1, ?2, ?3, ?4
+             WHERE NOT EXISTS (SELECT 1 FROM cursors WHERE account = ?1 AND mailbox = ?2)",
+        )?
+        .execute(params![account, mailbox, now, FIRST_CONTACT])?;
+    transaction
+        .prepare_cached(
+            "INSERT OR REPLACE INTO cursors (account, mailbox, uid_validity, uid_next, seen, modseq, updated_at, crc, blind_since, look_back)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
         )?
         .execute(params![
             account,
@@ -237,6 +259,7 @@ fn store(transaction: &Transaction<'_>, Checkpoint { key, cursor }: &Checkpoint)
             now,
             cursor_crc(account, mailbox, cursor),
             cursor.blind_since.map(Timestamp::as_millisecond),
+            cursor.look_back,
         ])?;
     transaction
         .prepare_cached(
@@ -254,6 +277,7 @@ fn keep(transaction: &Transaction<'_>, note: &Note) -> rusqlite::Result<()> {
         Note::Refusals { account, refusals } => transaction
             .prepare_cached("INSERT OR REPLACE INTO refusals (account, logins) VALUES (?1, ?2)")?
             .execute([account.as_str(), &serde_json::to_string(refusals).unwrap_or_default()]),
+        Note::Told { key, messages } => return remember(transaction, key, messages),
         Note::Blind { key, since } => transaction
             .prepare_cached(
                 "UPDATE cursors SET blind_since = ?3 WHERE account = ?1 AND mailbox = ?2 AND blind_since IS NULL",
@@ -261,6 +285,26 @@ fn keep(transaction: &Transaction<'_>, note: &Note) -> rusqlite::Result<()> {
             .execute(params![key.account.as_str(), key.mailbox.as_str(), since.as_millisecond()]),
     }
     .map(drop)
+}
+
+fn remember(transaction: &Transaction<'_>, key: &MailboxKey, messages: &[Told]) -> rusqlite::Result<()> {
+    let (account, mailbox) = (key.account.as_str(), key.mailbox.as_str());
+    let mut insert = transaction.prepare_cached(
+        "INSERT OR IGNORE INTO told (account, mailbox, received_at, fingerprint) VALUES (?1, ?2, ?3, ?4)",
+    )?;
+    for Told { fingerprint, received_at } in messages {
+        insert.execute(params![account, mailbox, received_at.as_millisecond(), fingerprint.0])?;
+    }
+    let day = i64::try_from(memory::DAY.as_millis()).unwrap_or(i64::MAX);
+    transaction
+        .prepare_cached(
+            "DELETE FROM told WHERE account = ?1 AND mailbox = ?2 AND received_at < MAX(
+                 (SELECT MAX(received_at) FROM told WHERE account = ?1 AND mailbox = ?2) - ?3,
+                 COALESCE((SELECT received_at FROM told WHERE account = ?1 AND mailbox = ?2
+                           ORDER BY received_at DESC LIMIT 1 OFFSET ?4), 0))",
+        )?
+        .execute(params![account, mailbox, day, memory::MOST])
+        .map(drop)
 }
 
 impl Journal for SqliteJournal {
@@ -294,7 +338,7 @@ impl Journal for SqliteJournal {
         let mut statement = self
             .db
             .prepare_cached(
-                "SELECT mailbox, uid_validity, uid_next, seen, modseq, crc, blind_since FROM cursors AS newest
+                "SELECT mailbox, uid_validity, uid_next, seen, modseq, crc, blind_since, look_back FROM cursors AS newest
                  WHERE account = ?1 AND updated_at =
                      (SELECT MAX(updated_at) FROM cursors WHERE account = ?1 AND mailbox = newest.mailbox)",
             )
@@ -312,6 +356,7 @@ impl Journal for SqliteJournal {
                     blind_since: row
                         .get::<_, Option<i64>>(6)?
                         .and_then(|at| Timestamp::from_millisecond(at).ok()),
+                    look_back: row.get(7)?,
                 };
                 let sound = row.get::<_, u32>(5)? == cursor_crc(account.as_str(), &mailbox, &cursor);
                 Ok((MailboxName::new(mailbox), cursor, sound))
@@ -326,6 +371,26 @@ impl Journal for SqliteJournal {
             cursors.push((mailbox, cursor));
         }
         Ok(cursors)
+    }
+
+    fn memory(&mut self, key: &MailboxKey) -> Result<Memory, JournalError> {
+        let mut statement = self
+            .db
+            .prepare_cached("SELECT received_at, fingerprint FROM told WHERE account = ?1 AND mailbox = ?2")
+            .map_err(failed)?;
+        let rows = statement
+            .query_map([key.account.as_str(), key.mailbox.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))
+            .map_err(failed)?;
+        let (mut first_contact, mut told) = (None, Vec::new());
+        for row in rows {
+            let (at, fingerprint): (i64, i64) = row.map_err(failed)?;
+            let Ok(received_at) = Timestamp::from_millisecond(at) else { continue };
+            match fingerprint {
+                FIRST_CONTACT => first_contact = Some(received_at),
+                fingerprint => told.push(Told { fingerprint: Fingerprint(fingerprint), received_at }),
+            }
+        }
+        Ok(Memory::new(first_contact, &told))
     }
 
     fn refusals(&mut self, account: &AccountId) -> Result<Refusals, JournalError> {

@@ -10,8 +10,9 @@ use tokio::sync::{oneshot, watch};
 
 use super::aggregate::Group;
 use super::{Entry, Journal, JournalError, JournalledEvent, LanePosition, Receipt};
-use crate::event::{AccountId, Cursor, Event, EventBody, MailboxName, MonitorState};
+use crate::event::{AccountId, Cursor, Event, EventBody, MailboxKey, MailboxName, MonitorState};
 use crate::event_id;
+use crate::memory::Memory;
 use crate::messages::Undelivered;
 use crate::refusals::Refusals;
 
@@ -45,6 +46,7 @@ pub struct LaneSpec {
 enum Request {
     Commit { entry: Entry, answer: oneshot::Sender<Result<Receipt, Undelivered>> },
     Delivered { lane: usize, position: LanePosition, answer: oneshot::Sender<Result<(), JournalError>> },
+    Memory { key: MailboxKey, answer: oneshot::Sender<Result<Memory, JournalError>> },
     Refusals { account: AccountId, answer: oneshot::Sender<Result<Refusals, JournalError>> },
     Cursors { account: AccountId, answer: oneshot::Sender<Result<Vec<(MailboxName, Cursor)>, JournalError>> },
     Pending { after: u64, most: usize, answer: oneshot::Sender<Result<Vec<JournalledEvent>, JournalError>> },
@@ -105,6 +107,14 @@ impl JournalHandle {
     /// When the monitor before this one was last known to live.
     pub fn alive_before(&self) -> Option<Timestamp> {
         self.alive_before
+    }
+
+    /// What was told of a mailbox lately.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub async fn memory(&self, key: MailboxKey) -> Result<Memory, JournalError> {
+        self.ask(|answer| Request::Memory { key, answer }).await?
     }
 
     /// The refused logins of an account.
@@ -221,6 +231,7 @@ impl<J: Journal> Writer<J> {
 
     fn take(&mut self, request: Request, round: &mut Round) {
         match request {
+            Request::Memory { key, answer } => drop(answer.send(self.journal.memory(&key))),
             Request::Refusals { account, answer } => drop(answer.send(self.journal.refusals(&account))),
             Request::Commit { entry, answer } => {
                 round.group.add(entry.len(), entry.bytes());

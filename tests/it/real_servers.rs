@@ -132,12 +132,20 @@ fn a_changed_uidvalidity_and_an_expunged_message_are_told() {
         (&1.into(), &1.into())
     );
     monitor.stop();
+    server.deliver(&users, "came meanwhile");
     server.adm(&["mailbox", "update", "--uid-validity", "4242", "-u", "user1", "INBOX"]);
     monitor.start();
     let events = monitor
         .wait("reset", |events| events.iter().any(|event| event["event"]["action"] == "mailbox.reset"));
     let reset = events.iter().find(|event| event["event"]["action"] == "mailbox.reset").unwrap();
     assert_eq!(reset["idlewatch"]["imap"]["uid_validity"], 4242);
+    // What was told before is known again; what came meanwhile is not lost.
+    let is_epoch_gap = |event: &serde_json::Value| event["idlewatch"]["gap"]["reason"] == "uidvalidity";
+    let events = monitor.wait("looked back", |events| events.iter().any(is_epoch_gap));
+    let subjects = |subject: &str| events.iter().filter(|event| event["email"]["subject"] == subject).count();
+    assert_eq!((subjects("stays"), subjects("came meanwhile")), (1, 1), "{events:#?}");
+    let found = events.iter().find(|event| event["email"]["subject"] == "came meanwhile").unwrap();
+    assert_eq!(found["idlewatch"]["epoch_changed"], true, "{found:#?}");
 }
 
 /// GNU imap4d never pushes: the check round at each re-issue of IDLE finds what came.

@@ -97,6 +97,7 @@ fn cursor(text: &str) -> Cursor {
             "next" => cursor.uid_next = value.parse().unwrap(),
             "seen" => cursor.seen = value.parse().unwrap(),
             "modseq" => cursor.modseq = value.parse().ok(),
+            "lookback" => cursor.look_back = value.parse().ok(),
             "blind" => cursor.blind_since = Some(value.parse().unwrap()),
             other => panic!("{other}"),
         }
@@ -136,6 +137,11 @@ fn full_fetch(rest: &str) -> String {
 }
 
 impl Transcript {
+    fn memory(&self) -> Option<Timestamp> {
+        let (_, from) = self.plan.iter().find(|(key, _)| key == "memory")?;
+        Some(from.parse().unwrap())
+    }
+
     fn get(&self, key: &str) -> Option<&str> {
         self.plan.iter().find(|(known, _)| known == key).map(|(_, value)| value.as_str())
     }
@@ -185,6 +191,8 @@ struct Memory {
     mailbox: MailboxName,
     told: Told,
     last: Arc<Mutex<Option<Cursor>>>,
+    /// What the journal remembers: messages from then on, none of them known.
+    from: Option<Timestamp>,
 }
 
 impl Delivers for Memory {
@@ -220,6 +228,11 @@ impl Delivers for Memory {
             Ok(receipt)
         }
         .boxed_local()
+    }
+
+    fn recall(&self) -> LocalBoxFuture<'static, Result<idlewatch::memory::Memory, Undelivered>> {
+        let memory = idlewatch::memory::Memory { from: self.from, ..Default::default() };
+        futures::future::ready(Ok(memory)).boxed_local()
     }
 }
 
@@ -325,7 +338,13 @@ async fn play(transcript: &Transcript, cut: Cut) -> Result<Vec<String>, String> 
     let last = Arc::new(Mutex::new(None));
     let tls = Arc::new(Mutex::new(false));
     let journal = Arc::new(Mutex::new(SqliteJournal::in_memory().unwrap()));
-    let memory = Memory { journal, mailbox: transcript.mailbox(), told: told.clone(), last: last.clone() };
+    let memory = Memory {
+        journal,
+        mailbox: transcript.mailbox(),
+        told: told.clone(),
+        last: last.clone(),
+        from: transcript.memory(),
+    };
     let (stop, stopped) = oneshot::channel();
     let server = serve(transcript.script.clone(), theirs, cut, tls.clone(), stop);
     let words = told.clone();
@@ -374,7 +393,13 @@ async fn a_flood_of_replies_does_not_outrun_the_deadline() {
     let ended = local.run_until(async {
         let (ours, mut theirs) = tokio::io::duplex(1 << 24);
         let journal = Arc::new(Mutex::new(SqliteJournal::in_memory().unwrap()));
-        let memory = Memory { journal, mailbox: "INBOX".into(), told: Told::default(), last: Arc::default() };
+        let memory = Memory {
+            journal,
+            mailbox: "INBOX".into(),
+            told: Told::default(),
+            last: Arc::default(),
+            from: None,
+        };
         let (_stop, stopped) = oneshot::channel();
         let transcript = Transcript {
             name: String::new(),
