@@ -11,7 +11,7 @@ use log::{error, info, warn};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::account::session::Wires;
-use crate::config::settings::{Account, Settings};
+use crate::config::settings::Settings;
 use crate::coordinator::actor::{Coordinator, CoordinatorContext};
 use crate::coordinator::gate::Gate;
 use crate::event::{Action, Event, EventBody, MonitorState};
@@ -38,7 +38,10 @@ pub fn run(settings: &Settings, options: &RunOptions, stop: BoxFuture<'static, (
         return Exit::CannotStart;
     }
     let system = System::new();
-    system.block_on(monitor(settings, options, stop))
+    let exit = system.block_on(monitor(settings, options, stop));
+    // To drop it would wait for threads that may hang in a write for ever.
+    std::mem::forget(system);
+    exit
 }
 
 /// How many connections there will be: one per mailbox.
@@ -63,13 +66,22 @@ async fn monitor(settings: &Settings, options: &RunOptions, stop: BoxFuture<'sta
             return error.exit();
         }
     };
-    announce(settings, &sink).await;
     let arbiters = arbiters();
-    let accounts: Vec<_> = settings.accounts.iter().filter(|account| account.enabled).cloned().collect();
-    info!("watching {} accounts", accounts.len());
-    let coordinator = Coordinator::new(context(settings, accounts, &arbiters, &sink)).start();
-    let exit = signals.wait(&mut sink, stop).await;
-    let exit = shut_down(settings, &coordinator, &sink, &mut signals, exit).await;
+    let mut stop = stop;
+    // A journal that is full lets nothing in, and a signal must be heard all the same.
+    let announced = announce(settings, sink.addr.clone(), sink.origin, sink.restored);
+    let announced = tokio::select! {
+        () = announced => Ok(()),
+        exit = signals.wait(&mut sink, &mut stop) => Err(exit),
+    };
+    let (coordinator, exit) = match announced {
+        Ok(()) => {
+            let coordinator = Coordinator::new(context(settings, &arbiters, &sink)).start();
+            (Some(coordinator), signals.wait(&mut sink, &mut stop).await)
+        }
+        Err(exit) => (None, exit),
+    };
+    let exit = shut_down(settings, coordinator.as_ref(), &sink, &mut signals, exit).await;
     for arbiter in arbiters {
         arbiter.stop();
     }
@@ -93,12 +105,9 @@ fn arbiters() -> Vec<Arbiter> {
     (0..cores).map(|_| Arbiter::new()).collect()
 }
 
-fn context(
-    settings: &Settings,
-    accounts: Vec<Arc<Account>>,
-    arbiters: &[Arbiter],
-    sink: &SinkHandle,
-) -> CoordinatorContext {
+fn context(settings: &Settings, arbiters: &[Arbiter], sink: &SinkHandle) -> CoordinatorContext {
+    let accounts: Vec<_> = settings.accounts.iter().filter(|account| account.enabled).cloned().collect();
+    info!("watching {} accounts", accounts.len());
     let wanted = Wanted {
         attachments: settings.events.attachments,
         headers: settings.events.headers.clone(),
@@ -125,30 +134,30 @@ fn included(settings: &Settings) -> Arc<[Action]> {
 }
 
 /// `monitor.state` events of a start: a state that was lost must not look like a quiet one.
-async fn announce(settings: &Settings, sink: &SinkHandle) {
+async fn announce(settings: &Settings, sink: Addr<Sink>, origin: StateOrigin, restored: bool) {
     let mut states = vec![MonitorState::Started];
-    if sink.origin == StateOrigin::New {
+    if origin == StateOrigin::New {
         warn!(
             "there is no state in {}: every mailbox begins with a baseline",
             settings.monitor.state_dir.display()
         );
         states.push(MonitorState::StateNew);
     }
-    if sink.restored {
+    if restored {
         states.push(MonitorState::StateRestored);
     }
     for state in states {
-        tell(settings, sink, state).await;
+        tell(settings, &sink, state).await;
     }
 }
 
-async fn tell(settings: &Settings, sink: &SinkHandle, state: MonitorState) {
+async fn tell(settings: &Settings, sink: &Addr<Sink>, state: MonitorState) {
     if !included(settings).contains(&Action::MonitorState) {
         return;
     }
     let body = EventBody::MonitorState(state);
     let event = Event { at: Timestamp::now(), id: event_id::fresh(), account: None, body };
-    if !matches!(sink.addr.send(Deliver { batch: event.into() }).await, Ok(Ok(_))) {
+    if !matches!(sink.send(Deliver { batch: event.into() }).await, Ok(Ok(_))) {
         warn!("monitor.state {} could not be journalled", state.as_str());
     }
 }
@@ -156,7 +165,7 @@ async fn tell(settings: &Settings, sink: &SinkHandle, state: MonitorState) {
 /// Accounts first (DONE, LOGOUT), then what they delivered last, then the outputs. A second signal ends at once.
 async fn shut_down(
     settings: &Settings,
-    coordinator: &Addr<Coordinator>,
+    coordinator: Option<&Addr<Coordinator>>,
     sink: &SinkHandle,
     signals: &mut Signals,
     exit: Exit,
@@ -165,8 +174,10 @@ async fn shut_down(
     let left = || deadline.saturating_duration_since(Instant::now());
     let orderly = async {
         // Most of the time is for the outputs: connections that do not answer LOGOUT are merely cut.
-        let _ = coordinator.send(StopAccounts { deadline: left() / 2 }).await;
-        let told = tell(settings, sink, MonitorState::Stopping);
+        if let Some(coordinator) = coordinator {
+            let _ = coordinator.send(StopAccounts { deadline: left() / 2 }).await;
+        }
+        let told = tell(settings, &sink.addr, MonitorState::Stopping);
         let _ = tokio::time::timeout(left() / 4, told).await;
         let report = sink.addr.send(Drain { deadline: left() }).await.unwrap_or_default();
         if report.undelivered > 0 {
@@ -236,7 +247,7 @@ impl Signals {
     }
 
     /// Waits until something ends the monitor.
-    async fn wait(&mut self, sink: &mut SinkHandle, mut stop: BoxFuture<'static, ()>) -> Exit {
+    async fn wait(&mut self, sink: &mut SinkHandle, stop: &mut BoxFuture<'static, ()>) -> Exit {
         loop {
             tokio::select! {
                 _ = self.interrupt.recv() => return Exit::Ok,

@@ -138,9 +138,9 @@ impl UidSet {
         self.ranges.iter().flat_map(|&(first, last)| first..=last)
     }
 
-    /// Fills every hole below `uid`, then the lowest holes until at most `most` ranges are left:
-    /// what keeps a set of years small.
-    pub fn collapse(&mut self, uid: u32, most: usize) {
+    /// Fills every hole below `uid`, then the lowest holes below `limit` until at most `most` ranges are left, if that
+    /// is enough: what keeps a set of years small.
+    pub fn collapse(&mut self, uid: u32, limit: u32, most: usize) {
         if let Some(first) = self.first()
             && first < uid
         {
@@ -148,10 +148,10 @@ impl UidSet {
             self.insert_range(first, below);
         }
         while self.ranges.len() > most.max(1) {
-            let (Some(&(low, _)), Some(&(_, high))) = (self.ranges.first(), self.ranges.get(1)) else {
-                break;
-            };
-            self.insert_range(low, high);
+            match (self.ranges.first(), self.ranges.get(1)) {
+                (Some(&(low, _)), Some(&(next, high))) if next <= limit => self.insert_range(low, high),
+                _ => break,
+            }
         }
     }
 }
@@ -254,12 +254,16 @@ mod tests {
         }
 
         #[test]
-        fn collapsing_only_adds(uids in prop::collection::btree_set(1u32..500, 0..80), below in 0u32..500, most in 1usize..9) {
+        fn collapsing_only_adds(uids in prop::collection::btree_set(1u32..500, 0..80), below in 0u32..500, more in 0u32..500, most in 1usize..9) {
             let mut set: UidSet = uids.iter().copied().collect();
-            set.collapse(below, most);
+            let limit = below.saturating_add(more);
+            set.collapse(below, limit, most);
             prop_assert!(is_canonical(&set));
             prop_assert!(uids.iter().all(|&uid| set.contains(uid)));
-            prop_assert!(set.ranges.len() <= most);
+            let holes = set.ranges.windows(2).filter(|pair| pair[1].0 <= limit).count();
+            prop_assert!(set.ranges.len() <= most || holes == 0, "{set}");
+            let above: BTreeSet<u32> = uids.range(limit..).copied().collect();
+            prop_assert_eq!(model(&set).range(limit..).copied().collect::<BTreeSet<_>>(), above, "none is added there");
             prop_assert_eq!(set.last(), uids.last().copied());
         }
     }

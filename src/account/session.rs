@@ -13,19 +13,20 @@ use futures::FutureExt;
 use futures::channel::mpsc::UnboundedSender;
 use futures::future::LocalBoxFuture;
 use jiff::Timestamp;
+use log::error;
 use rand::Rng;
 use secrecy::SecretString;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::findings::Reporter;
 use super::lifecycle::{Blame, SessionEnd, blame};
 use super::pulse::Pulse;
 use crate::config::settings::{Account, TlsMode};
 use crate::coordinator::gate::Gate;
-use crate::event::{AccountIdentity, MailboxName, NewMessage};
+use crate::event::{AccountIdentity, Cursor, MailboxName, NewMessage};
 use crate::imap::command::{Credentials, Line};
 use crate::imap::conversation::{Action, Conversation, Delivery, Goal, Input, Plan, Security, Watch};
 use crate::imap::ending::Ending;
@@ -126,11 +127,14 @@ pub async fn watch(
     wires: Wires,
     sink: Outlet,
     milestones: Milestones,
-    stop: oneshot::Receiver<()>,
+    mut stop: oneshot::Receiver<()>,
 ) -> Outcome {
     let life = async {
         let Assignment { mailbox, caution, unwatched_since, pulse } = assignment;
-        let mut checkpoint = sink.checkpoint(&account, &mailbox).await?;
+        let mut checkpoint = tokio::select! {
+            checkpoint = sink.checkpoint() => checkpoint?,
+            _ = &mut stop => return Err(SessionEnd::Conversation(Ending::LoggedOut)),
+        };
         if let Some(cursor) = &mut checkpoint {
             cursor.blind_since = cursor.blind_since.or(unwatched_since);
         }
@@ -287,13 +291,11 @@ pub struct Outlet {
 }
 
 impl Outlet {
-    async fn checkpoint(
-        &self,
-        account: &Account,
-        mailbox: &MailboxName,
-    ) -> Result<Option<crate::event::Cursor>, SessionEnd> {
-        let cursors = self.journal.cursors(account.id()).await.map_err(|_| Undelivered::JournalFailed)?;
-        Ok(cursors.into_iter().find(|(name, _)| name == mailbox).map(|(_, cursor)| cursor))
+    async fn checkpoint(&self) -> Result<Option<Cursor>, SessionEnd> {
+        self.journal.cursor(self.reporter.key(&self.mailbox)).await.map_err(|failure| {
+            error!("{failure}");
+            Undelivered::JournalFailed.into()
+        })
     }
 }
 
@@ -363,13 +365,12 @@ where
                 Ok(input) => pump.answered(input),
                 Err(error) => break error.into(),
             },
-            reply = link.next() => match reply {
-                Ok(reply) => Input::Reply(reply),
-                Err(error) => break pump.lost(error),
+            // Bytes that never make a reply do not outrun this deadline, as they would a branch of its own.
+            reply = timeout_at(pump.conversation.deadline().into(), link.next()) => match reply {
+                Ok(Ok(reply)) => Input::Reply(reply),
+                Ok(Err(error)) => break pump.lost(error),
+                Err(_) => Input::Elapsed { quiet: link.bytes_in() == heard },
             },
-            () = tokio::time::sleep_until(pump.conversation.deadline().into()) => {
-                Input::Elapsed { quiet: link.bytes_in() == heard }
-            }
         };
         match pump.step(link, input).await {
             Ok(same_or_secured) => link = same_or_secured,

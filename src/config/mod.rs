@@ -23,7 +23,7 @@ pub type Loaded = (Settings, Vec<Issue>);
 /// # Errors
 /// Every problem at once.
 pub fn load(named: &[PathBuf]) -> Result<Loaded, Vec<Issue>> {
-    judge(&load::merge(&load::files(named), std::env::vars())?, Some(Severity::Warning))
+    judge(&load::merge(&load::files(named), environment())?, Some(Severity::Warning))
 }
 
 /// [`load()`], for those who want to know before they run it: a secret that cannot be had is an error.
@@ -31,7 +31,7 @@ pub fn load(named: &[PathBuf]) -> Result<Loaded, Vec<Issue>> {
 /// # Errors
 /// Every problem at once.
 pub fn check(named: &[PathBuf]) -> Result<Loaded, Vec<Issue>> {
-    judge(&load::merge(&load::files(named), std::env::vars())?, Some(Severity::Error))
+    judge(&load::merge(&load::files(named), environment())?, Some(Severity::Error))
 }
 
 /// All layers merged, as TOML, with every inline secret masked.
@@ -39,8 +39,16 @@ pub fn check(named: &[PathBuf]) -> Result<Loaded, Vec<Issue>> {
 /// # Errors
 /// Where a layer cannot be read.
 pub fn merged(named: &[PathBuf]) -> Result<String, Vec<Issue>> {
-    let tree = load::merge(&load::files(named), std::env::vars())?;
+    let tree = load::merge(&load::files(named), environment())?;
     Ok(toml::to_string(&plain(&tree, "")).unwrap_or_default())
+}
+
+/// Our variables. Those of others may hold what they like, UTF-8 or not.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| {
+        let name = name.into_string().ok().filter(|name| name.starts_with("IDLEWATCH_"))?;
+        Some((name, value.to_string_lossy().into_owned()))
+    })
 }
 
 fn plain(value: &config::Value, key: &str) -> toml::Value {

@@ -141,6 +141,16 @@ fn events(root: &Map<String, Value>, issues: &mut Issues) -> EventSettings {
 fn log(root: &Map<String, Value>, issues: &mut Issues) -> LogSettings {
     let section = section(root, "log", keys::LOG, issues);
     let formats = [("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json)];
+    for directive in section.text("level", issues).unwrap_or_default().split(',') {
+        let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level).trim();
+        if !level.is_empty() && level.parse::<log::LevelFilter>().is_err() {
+            let message = format!(
+                "\"{}\" is no level: off, error, warn, info, debug or trace; or for one part, as in \"info,idlewatch::wire=debug\"",
+                crate::text::shortened(level, 60)
+            );
+            section.error("level", message, issues);
+        }
+    }
     LogSettings {
         level: section.text("level", issues).unwrap_or("info").to_owned(),
         format: section.choice("format", LogFormat::Auto, &formats, issues),

@@ -195,6 +195,7 @@ pub(super) struct Shared {
     tag_count: u32,
     in_flight: Option<InFlight>,
     ignored: u32,
+    epochs: u32,
     /// When to step with [`Input::Elapsed`].
     deadline: Instant,
     /// When even signs of life do not help any more.
@@ -245,6 +246,7 @@ impl Conversation {
             tag_count: 0,
             in_flight: None,
             ignored: 0,
+            epochs: 0,
             deadline: now,
             hard_deadline: now,
             awaiting: "",
@@ -362,6 +364,12 @@ impl Shared {
         self.in_flight = None;
         self.actions.push(Action::End(ending));
         Phase::Ended
+    }
+
+    /// A mailbox begins anew: whether one did already in this conversation. A server that goes on so makes only noise.
+    pub(super) fn is_another_epoch(&mut self) -> bool {
+        self.epochs += 1;
+        self.epochs > 1
     }
 
     pub(super) fn unexpected(&mut self, got: &'static str) -> Phase {

@@ -13,14 +13,37 @@ pub(super) fn readable(header: &[u8]) -> Vec<u8> {
     let end = header.len().min(MAX_HEADER as usize);
     let kept = without_half_character(header.get(..end).unwrap_or_default());
     let mut text = Vec::with_capacity(kept.len() + 4);
+    let mut field = 0;
     for line in kept.split_inclusive(|&byte| byte == b'\n') {
+        if !line.starts_with(b" ") && !line.starts_with(b"\t") {
+            disarm(&mut text, field);
+            field = text.len();
+        }
         match std::str::from_utf8(line) {
             Ok(_) => text.extend_from_slice(line),
             Err(_) => text.extend_from_slice(windows_1252(line).as_bytes()),
         }
     }
+    disarm(&mut text, field);
     text.extend_from_slice(b"\r\n\r\n");
     text
+}
+
+/// Begins of encoded words without an end that one field may have.
+const MOST_UNENDED: usize = 16;
+
+/// mail-parser looks for the end of an encoded word through the whole field, again for each begin: in a field from
+/// `start` on, those that have none are made ordinary text.
+fn disarm(text: &mut [u8], start: usize) {
+    let Some(field) = text.get_mut(start..) else { return };
+    let ended = memchr::memmem::rfind(field, b"?=").unwrap_or(0);
+    let Some(rest) = field.get_mut(ended..) else { return };
+    let begins: Vec<usize> = memchr::memmem::find_iter(rest, b"=?").skip(MOST_UNENDED).collect();
+    for at in begins {
+        if let Some(byte) = rest.get_mut(at + 1) {
+            *byte = b'_';
+        }
+    }
 }
 
 /// A character that the end cuts in two is not worth another charset for the line it ends.

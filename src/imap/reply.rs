@@ -96,6 +96,9 @@ impl StatusText {
     }
 }
 
+/// The largest mod-sequence (RFC 7162 section 7: 63 bits).
+pub const MAX_MODSEQ: u64 = i64::MAX as u64;
+
 /// `resp-text-code`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Code {
@@ -105,7 +108,7 @@ pub enum Code {
     UidValidity(u32),
     /// UIDNEXT
     UidNext(u32),
-    /// HIGHESTMODSEQ
+    /// HIGHESTMODSEQ; at most [`MAX_MODSEQ`].
     HighestModSeq(u64),
     /// Any other: its name in capitals (`ALERT`, `AUTHENTICATIONFAILED`, `NOMODSEQ`, ...), at most 64 bytes.
     Named(String),

@@ -9,7 +9,7 @@ use super::conversation::{Action, Finding, Phase, Shared, Watch};
 use super::ending::Ending;
 use super::fetch::MOST_RANGES;
 use super::refusal::{Refusal, Why};
-use super::reply::{Code, FetchItems, ListEntry, Reply, Status, StatusText};
+use super::reply::{Code, FetchItems, ListEntry, MAX_MODSEQ, Reply, Status, StatusText};
 use super::summary::internal_date;
 use super::tally::Tally;
 use super::utf7;
@@ -137,7 +137,7 @@ impl Opened {
         match code {
             Some(Code::UidValidity(n)) => self.uid_validity = Some(*n).filter(|&n| n > 0),
             Some(Code::UidNext(n)) => self.uid_next = Some(*n).filter(|&n| n > 0),
-            Some(Code::HighestModSeq(n)) => self.modseq = Some(*n).filter(|&n| n > 0),
+            Some(Code::HighestModSeq(n)) => self.modseq = Some(*n).filter(|n| (1..=MAX_MODSEQ).contains(n)),
             _ => {}
         }
     }
@@ -186,7 +186,14 @@ impl Examining {
             return shared.end(Ending::NoUidValidity);
         };
         let opened = OpenedMailbox { located: self.located, opened: self.opened, uid_validity };
+        let known = self.watch.checkpoint.as_ref().filter(|cursor| cursor.uid_validity == uid_validity);
         match opened.opened.uid_next {
+            // Stale, or a mailbox that was restored from a backup: the last message tells.
+            Some(uid_next)
+                if opened.opened.exists > 0 && known.is_some_and(|cursor| uid_next < cursor.uid_next) =>
+            {
+                ProbingUidNext::begin(shared, self.watch, opened, now)
+            }
             Some(uid_next) => contact(shared, self.watch, opened, uid_next, now),
             None if opened.opened.exists == 0 => {
                 let known = self.watch.checkpoint.as_ref().map_or(1, |cursor| cursor.uid_next);
@@ -256,7 +263,8 @@ impl ProbingUidNext {
             return shared.refused("FETCH", &StatusText { code: None, text: "told no UID".into() });
         }
         self.opened.opened.exists = self.selected.exists();
-        contact(shared, self.watch, self.opened, self.last.saturating_add(1), now)
+        let told = self.opened.opened.uid_next.unwrap_or(0);
+        contact(shared, self.watch, self.opened, self.last.saturating_add(1).max(told), now)
     }
 }
 
@@ -270,8 +278,11 @@ impl OpenedMailbox {
 fn contact(shared: &mut Shared, watch: Watch, opened: OpenedMailbox, uid_next: u32, now: Instant) -> Phase {
     let position = opened.position();
     let (validity, modseq, exists) = (opened.uid_validity, opened.opened.modseq, opened.opened.exists);
+    let told = opened.opened.uid_next.is_some();
+    // A UIDNEXT that is below what was seen gives UIDs anew as well, whatever UIDVALIDITY says.
+    let goes_on = |cursor: &Cursor| cursor.uid_validity == validity && !(told && uid_next < cursor.uid_next);
     match &watch.checkpoint {
-        Some(cursor) if cursor.uid_validity == validity => {
+        Some(cursor) if goes_on(cursor) => {
             let mut selected = Selected::new(position, cursor.clone(), &watch);
             selected.resume(uid_next, modseq);
             match cursor.look_back {
@@ -279,6 +290,7 @@ fn contact(shared: &mut Shared, watch: Watch, opened: OpenedMailbox, uid_next: u
                 None => selected.proceed(shared, now),
             }
         }
+        Some(_) if shared.is_another_epoch() => shared.unexpected("another UIDVALIDITY"),
         Some(cursor) => {
             let blind_since = cursor.blind_since;
             let baseline = Cursor { blind_since, ..Cursor::baseline(validity, uid_next, modseq) };
@@ -415,9 +427,10 @@ impl Dating {
     }
 
     pub(super) fn told(&mut self, items: &FetchItems) {
-        let (Some(uid), Some(date)) = (items.uid, items.internal_date.as_deref()) else { return };
-        // A date that cannot be read does not make a message old.
-        let young = internal_date(date).is_none_or(|date| date >= self.from);
+        let Some(uid) = items.uid else { return };
+        // A date that is missing or cannot be read does not make a message old.
+        let date = items.internal_date.as_deref().and_then(internal_date);
+        let young = date.is_none_or(|date| date >= self.from);
         if !young || uid >= self.baseline.uid_next {
             return;
         }

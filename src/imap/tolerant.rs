@@ -91,6 +91,9 @@ struct Values<'a> {
     rest: &'a [u8],
 }
 
+/// `{18446744073709551615+}`
+const LONGEST_ANNOUNCEMENT: usize = 23;
+
 /// One value: a string's bytes, or a parenthesised list's.
 enum Value<'a> {
     Nil,
@@ -148,14 +151,19 @@ impl<'a> Values<'a> {
                 }
             }
         }
+        // Whatever follows has been looked at: to look again for each further quote would be quadratic.
+        self.rest = &[];
         None
     }
 
     fn literal(&mut self) -> Option<Vec<u8>> {
-        let end = self.rest.iter().position(|&byte| byte == b'\n')?;
-        let head = self.take(end + 1)?.trim_ascii();
-        let digits = head.strip_prefix(b"{")?.strip_suffix(b"}")?;
-        let length = std::str::from_utf8(digits).ok()?.trim_end_matches('+').parse().ok()?;
+        let near = self.rest.get(..self.rest.len().min(LONGEST_ANNOUNCEMENT)).unwrap_or_default();
+        let close = near.iter().position(|&byte| byte == b'}')?;
+        let digits = std::str::from_utf8(near.get(1..close)?).ok()?;
+        let length = digits.trim_end_matches('+').parse().ok()?;
+        let behind = self.rest.get(close + 1..).unwrap_or_default();
+        let content = behind.strip_prefix(b"\r\n").or_else(|| behind.strip_prefix(b"\n"))?;
+        self.rest = content;
         self.take(length).map(<[u8]>::to_vec)
     }
 
@@ -286,6 +294,16 @@ mod tests {
         assert_eq!(items.header.as_deref(), Some(b"From: a\r\n".as_slice()));
         assert_eq!(items.flags, Some(vec!["\\Seen".to_owned()]));
         assert_eq!(items.unreadable, ["BODYSTRUCTURE", "INTERNALDATE", "RFC822.SIZE"]);
+    }
+
+    /// Each of these was once looked through again from every byte: a minute, where it should be an instant.
+    #[test]
+    fn strings_without_an_end_are_looked_at_once() {
+        for open in ["{", "\"", "\"\"\"", "(\"", "{9", "\\\"", "({9}"] {
+            let frame = format!("* 1 FETCH ({}\r\n", open.repeat(250_000 / open.len()));
+            assert_eq!(fetched(&frame).uid, None);
+            read(format!("* LIST ({}\r\n", open.repeat(250_000 / open.len())).as_bytes());
+        }
     }
 
     #[test]

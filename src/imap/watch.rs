@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::conversation::{Action, Delivery, Finding, Phase, Shared, Watch};
 use super::fetch::Fetching;
 use super::idle::{Idle, Polling};
-use super::reply::{Code, Reply, Status};
+use super::reply::{Code, MAX_MODSEQ, Reply, Status};
 use super::select::{Located, Locating};
 use super::tally::Tally;
 use crate::event::{Cursor, GapReason, MessageSummary, NewMessage, Role, Source};
@@ -295,7 +295,8 @@ impl Selected {
             holes.subtract(&cursor.seen);
             cursor.uid_next = accounted;
         }
-        cursor.seen.collapse(cursor.uid_next.saturating_sub(LOOK_BACK), MOST_RANGES);
+        // Holes from `uid_next` on may be messages that are still to be told.
+        cursor.seen.collapse(cursor.uid_next.saturating_sub(LOOK_BACK), cursor.uid_next, MOST_RANGES);
         (cursor, holes)
     }
 
@@ -367,6 +368,7 @@ impl Selected {
     }
 
     pub(super) fn saw_modseq(&mut self, modseq: u64) {
+        let modseq = modseq.min(MAX_MODSEQ);
         self.modseq = self.modseq.map(|known| known.max(modseq));
     }
 

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 
 pub use self::writer::{JournalHandle, LaneSpec};
-use crate::event::{AccountId, Action, Cursor, Event, MailboxKey, MailboxName};
+use crate::event::{AccountId, Action, Cursor, Event, MailboxKey};
 use crate::memory::Memory;
 use crate::messages::{Batch, Checkpoint, Note};
 use crate::refusals::Refusals;
@@ -65,6 +65,11 @@ impl Entry {
     /// How many events it holds.
     pub fn len(&self) -> usize {
         self.events.len()
+    }
+
+    /// Whether it moves the cursor of this mailbox.
+    pub fn is_of(&self, key: &MailboxKey) -> bool {
+        self.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.key == *key)
     }
 
     /// Whether it holds no event.
@@ -123,11 +128,11 @@ pub trait Journal: Send {
         positions: &[(String, LanePosition)],
     ) -> Result<Vec<Receipt>, JournalError>;
 
-    /// The cursors of an account's mailboxes, each of its current epoch.
+    /// The cursor of a mailbox, of its current epoch.
     ///
     /// # Errors
-    /// When the journal cannot be read.
-    fn cursors(&mut self, account: &AccountId) -> Result<Vec<(MailboxName, Cursor)>, JournalError>;
+    /// When the journal cannot be read, or the row is damaged.
+    fn cursor(&mut self, key: &MailboxKey) -> Result<Option<Cursor>, JournalError>;
 
     /// What was told of a mailbox lately.
     ///

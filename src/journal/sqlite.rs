@@ -10,7 +10,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, ffi, param
 use super::{
     Entry, FileEnd, Journal, JournalError, JournalledEvent, LanePosition, OpenError, Receipt, StateOrigin,
 };
-use crate::event::{AccountId, Cursor, MailboxKey, MailboxName};
+use crate::event::{AccountId, Cursor, MailboxKey};
 use crate::memory::{self, Fingerprint, Memory, Told};
 use crate::messages::{Checkpoint, Note};
 use crate::refusals::Refusals;
@@ -66,6 +66,8 @@ CREATE TABLE monitor (
 
 /// From the version before.
 const FROM_1: &str = "
+DELETE FROM cursors AS old WHERE EXISTS (SELECT 1 FROM cursors AS new WHERE new.account = old.account
+    AND new.mailbox = old.mailbox AND new.updated_at > old.updated_at);
 ALTER TABLE cursors ADD COLUMN blind_since INTEGER;
 ALTER TABLE cursors ADD COLUMN look_back INTEGER;
 CREATE TABLE told (account TEXT NOT NULL, mailbox TEXT NOT NULL, received_at INTEGER NOT NULL, fingerprint INTEGER NOT NULL,
@@ -73,9 +75,6 @@ CREATE TABLE told (account TEXT NOT NULL, mailbox TEXT NOT NULL, received_at INT
 CREATE TABLE refusals (account TEXT PRIMARY KEY, logins TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE monitor (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 ";
-
-/// The cursor of an epoch that ended is kept for servers that flip back.
-const OLD_EPOCHS_MS: i64 = 30 * 24 * 3600 * 1000;
 
 /// In place of a message's fingerprint: the moment of the first contact.
 const FIRST_CONTACT: i64 = 0;
@@ -262,10 +261,8 @@ fn store(transaction: &Transaction<'_>, Checkpoint { key, cursor }: &Checkpoint)
             cursor.look_back,
         ])?;
     transaction
-        .prepare_cached(
-            "DELETE FROM cursors WHERE account = ?1 AND mailbox = ?2 AND uid_validity <> ?3 AND updated_at < ?4",
-        )?
-        .execute(params![account, mailbox, cursor.uid_validity, now - OLD_EPOCHS_MS])?;
+        .prepare_cached("DELETE FROM cursors WHERE account = ?1 AND mailbox = ?2 AND uid_validity <> ?3")?
+        .execute(params![account, mailbox, cursor.uid_validity])?;
     Ok(())
 }
 
@@ -301,7 +298,7 @@ fn remember(transaction: &Transaction<'_>, key: &MailboxKey, messages: &[Told]) 
             "DELETE FROM told WHERE account = ?1 AND mailbox = ?2 AND received_at < MAX(
                  (SELECT MAX(received_at) FROM told WHERE account = ?1 AND mailbox = ?2) - ?3,
                  COALESCE((SELECT received_at FROM told WHERE account = ?1 AND mailbox = ?2
-                           ORDER BY received_at DESC LIMIT 1 OFFSET ?4), 0))",
+                           ORDER BY received_at DESC LIMIT 1 OFFSET ?4 - 1), 0))",
         )?
         .execute(params![account, mailbox, day, memory::MOST])
         .map(drop)
@@ -334,43 +331,38 @@ impl Journal for SqliteJournal {
         Ok(receipts)
     }
 
-    fn cursors(&mut self, account: &AccountId) -> Result<Vec<(MailboxName, Cursor)>, JournalError> {
+    fn cursor(&mut self, key: &MailboxKey) -> Result<Option<Cursor>, JournalError> {
+        let (account, mailbox) = (key.account.as_str(), key.mailbox.as_str());
         let mut statement = self
             .db
             .prepare_cached(
-                "SELECT mailbox, uid_validity, uid_next, seen, modseq, crc, blind_since, look_back FROM cursors AS newest
-                 WHERE account = ?1 AND updated_at =
-                     (SELECT MAX(updated_at) FROM cursors WHERE account = ?1 AND mailbox = newest.mailbox)",
+                "SELECT uid_validity, uid_next, seen, modseq, blind_since, look_back, crc FROM cursors
+                 WHERE account = ?1 AND mailbox = ?2",
             )
             .map_err(failed)?;
-        let rows = statement
-            .query_map([account.as_str()], |row| {
-                let mailbox: String = row.get(0)?;
-                let seen: String = row.get(3)?;
-                let modseq: Option<i64> = row.get(4)?;
+        let found = statement
+            .query_row([account, mailbox], |row| {
+                let (seen, modseq): (String, Option<i64>) = (row.get(2)?, row.get(3)?);
+                let blind_since: Option<i64> = row.get(4)?;
                 let cursor = Cursor {
-                    uid_validity: row.get(1)?,
-                    uid_next: row.get(2)?,
+                    uid_validity: row.get(0)?,
+                    uid_next: row.get(1)?,
                     seen: seen.parse().unwrap_or_else(|_| UidSet::new()),
                     modseq: modseq.and_then(|modseq| u64::try_from(modseq).ok()),
-                    blind_since: row
-                        .get::<_, Option<i64>>(6)?
-                        .and_then(|at| Timestamp::from_millisecond(at).ok()),
-                    look_back: row.get(7)?,
+                    blind_since: blind_since.and_then(|at| Timestamp::from_millisecond(at).ok()),
+                    look_back: row.get(5)?,
                 };
-                let sound = row.get::<_, u32>(5)? == cursor_crc(account.as_str(), &mailbox, &cursor);
-                Ok((MailboxName::new(mailbox), cursor, sound))
+                let sound = row.get::<_, u32>(6)? == cursor_crc(account, mailbox, &cursor);
+                Ok((cursor, sound))
             })
+            .optional()
             .map_err(failed)?;
-        let mut cursors = Vec::new();
-        for row in rows {
-            let (mailbox, cursor, sound) = row.map_err(failed)?;
-            if !sound {
-                return Err(JournalError::Failed(format!("the cursor of {account}/{mailbox} is damaged")));
+        match found {
+            Some((_, false)) => {
+                Err(JournalError::Failed(format!("the cursor of {account}/{mailbox} is damaged")))
             }
-            cursors.push((mailbox, cursor));
+            found => Ok(found.map(|(cursor, _)| cursor)),
         }
-        Ok(cursors)
     }
 
     fn memory(&mut self, key: &MailboxKey) -> Result<Memory, JournalError> {
@@ -503,15 +495,18 @@ mod tests {
     use std::io::{Read, Seek, SeekFrom, Write};
 
     use super::*;
-    use crate::event::{Event, EventBody, MailboxKey, MonitorState};
+    use crate::event::{Event, EventBody, MailboxName, MonitorState};
     use crate::messages::Batch;
+
+    fn key() -> MailboxKey {
+        MailboxKey { account: "a".into(), mailbox: MailboxName::inbox() }
+    }
 
     fn entry(id: &str, uid_next: Option<u32>) -> Entry {
         let body = EventBody::MonitorState(MonitorState::Started);
         let event = Event { at: Timestamp::UNIX_EPOCH, id: id.to_owned(), account: None, body };
-        let key = MailboxKey { account: "a".into(), mailbox: MailboxName::inbox() };
-        let checkpoint =
-            uid_next.map(|next| Checkpoint { key, cursor: Cursor::baseline(7, next, Some(u64::from(next))) });
+        let checkpoint = uid_next
+            .map(|next| Checkpoint { key: key(), cursor: Cursor::baseline(7, next, Some(u64::from(next))) });
         Entry::new(Batch { events: vec![event], checkpoint, notes: Vec::new() })
     }
 
@@ -535,7 +530,7 @@ mod tests {
         }
         let (mut journal, origin) = open(copy.path()).unwrap();
         assert_eq!(origin, StateOrigin::Existing);
-        assert_eq!(journal.cursors(&"a".into()).unwrap()[0].1, Cursor::baseline(7, 5, Some(5)));
+        assert_eq!(journal.cursor(&key()).unwrap(), Some(Cursor::baseline(7, 5, Some(5))));
         let ids = |events: Vec<JournalledEvent>| events.into_iter().map(|e| e.event.id).collect::<Vec<_>>();
         assert_eq!(ids(journal.pending(0, 10).unwrap()), ["one", "two"]);
         assert_eq!(ids(journal.pending(1, 10).unwrap()), ["two"]);
@@ -554,19 +549,65 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_epoch_counts_and_the_old_one_is_kept() {
+    fn a_mailbox_has_one_cursor_whatever_the_clock_says() {
         let mut journal = SqliteJournal::in_memory().unwrap();
-        let key = MailboxKey { account: "a".into(), mailbox: MailboxName::inbox() };
         for validity in [1, 2] {
-            let cursor = Cursor::baseline(validity, 10, None);
-            let checkpoint = Some(Checkpoint { key: key.clone(), cursor });
+            let checkpoint =
+                Some(Checkpoint { key: key(), cursor: Cursor::baseline(validity, 10, Some(u64::MAX >> 1)) });
             journal.commit(&[Entry::new(Batch { checkpoint, ..Batch::default() })], &[]).unwrap();
-            std::thread::sleep(std::time::Duration::from_millis(2));
+            journal.db.execute("UPDATE cursors SET updated_at = updated_at + 3600000", []).unwrap();
         }
-        let cursors = journal.cursors(&"a".into()).unwrap();
-        assert_eq!(cursors.iter().map(|(_, cursor)| cursor.uid_validity).collect::<Vec<_>>(), [2]);
+        assert_eq!(journal.cursor(&key()).unwrap(), Some(Cursor::baseline(2, 10, Some(u64::MAX >> 1))));
         let kept: i64 = journal.db.query_row("SELECT COUNT(*) FROM cursors", [], |row| row.get(0)).unwrap();
-        assert_eq!(kept, 2);
+        assert_eq!(kept, 1);
+    }
+
+    #[test]
+    fn a_journal_of_the_version_before_is_upgraded() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Connection::open(dir.path().join("journal.db")).unwrap();
+        db.execute_batch(
+            "CREATE TABLE events (sequence INTEGER PRIMARY KEY AUTOINCREMENT, action TEXT NOT NULL, payload TEXT NOT NULL, crc INTEGER NOT NULL);
+             CREATE TABLE cursors (account TEXT NOT NULL, mailbox TEXT NOT NULL, uid_validity INTEGER NOT NULL, uid_next INTEGER NOT NULL,
+                 seen TEXT NOT NULL, modseq INTEGER, updated_at INTEGER NOT NULL, crc INTEGER NOT NULL, PRIMARY KEY (account, mailbox, uid_validity)) WITHOUT ROWID;
+             CREATE TABLE lanes (name TEXT PRIMARY KEY, position INTEGER NOT NULL, generation TEXT, offset INTEGER) WITHOUT ROWID;
+             PRAGMA user_version = 1;",
+        )
+        .unwrap();
+        db.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
+        for (validity, updated_at) in [(6, 1), (7, 2)] {
+            let crc = cursor_crc("a", "INBOX", &Cursor::baseline(validity, 5, None));
+            db.execute(
+                "INSERT INTO cursors VALUES ('a', 'INBOX', ?1, 5, '1:4', NULL, ?2, ?3)",
+                params![validity, updated_at, crc],
+            )
+            .unwrap();
+        }
+        drop(db);
+        for _ in 0..2 {
+            let (mut journal, _) = open(dir.path()).unwrap();
+            assert_eq!(journal.cursor(&key()).unwrap(), Some(Cursor::baseline(7, 5, None)));
+            assert_eq!(journal.memory(&key()).unwrap(), Memory::default());
+        }
+    }
+
+    #[test]
+    fn the_last_day_is_remembered_and_a_thousand_at_most() {
+        let mut journal = SqliteJournal::in_memory().unwrap();
+        let told = |n: i64, hours: i64| Told {
+            fingerprint: Fingerprint(n),
+            received_at: Timestamp::from_second(1_800_000_000 + hours * 3600 + n).unwrap(),
+        };
+        let mut tell = |messages: Vec<Told>| {
+            let batch = Batch::from(Note::Told { key: key(), messages });
+            journal.commit(&[Entry::new(batch)], &[]).unwrap();
+            journal.memory(&key()).unwrap()
+        };
+        assert_eq!(tell(vec![told(1, 0), told(2, 23)]).known.len(), 2);
+        let memory = tell(vec![told(3, 25)]);
+        assert_eq!(memory.known, [Fingerprint(2), Fingerprint(3)].into());
+        assert_eq!(memory.from, Some(Timestamp::from_second(1_800_000_000 + 3600 + 3).unwrap()));
+        assert_eq!(tell((10..2000).map(|n| told(n, 25)).collect()).known.len(), 1000);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The journal's own thread: groups what comes while a commit runs into the next one, and answers with receipts.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::aggregate::Group;
 use super::{Entry, Journal, JournalError, JournalledEvent, LanePosition, Receipt};
-use crate::event::{AccountId, Cursor, Event, EventBody, MailboxKey, MailboxName, MonitorState};
+use crate::event::{AccountId, Cursor, Event, EventBody, MailboxKey, MonitorState};
 use crate::event_id;
 use crate::memory::Memory;
 use crate::messages::Undelivered;
@@ -48,10 +48,12 @@ enum Request {
     Delivered { lane: usize, position: LanePosition, answer: oneshot::Sender<Result<(), JournalError>> },
     Memory { key: MailboxKey, answer: oneshot::Sender<Result<Memory, JournalError>> },
     Refusals { account: AccountId, answer: oneshot::Sender<Result<Refusals, JournalError>> },
-    Cursors { account: AccountId, answer: oneshot::Sender<Result<Vec<(MailboxName, Cursor)>, JournalError>> },
+    Cursor { key: MailboxKey, answer: CursorAnswer },
     Pending { after: u64, most: usize, answer: oneshot::Sender<Result<Vec<JournalledEvent>, JournalError>> },
     Settle { answer: oneshot::Sender<u64> },
 }
+
+type CursorAnswer = oneshot::Sender<Result<Option<Cursor>, JournalError>>;
 
 impl JournalHandle {
     /// Starts the writer's thread. `failed` hears of a failure that cannot be survived.
@@ -79,7 +81,9 @@ impl JournalHandle {
             last,
             told,
             waiting: VecDeque::new(),
+            asked: Vec::new(),
             full: false,
+            losing: HashSet::new(),
             forgotten: 0,
             alive_at: Instant::now(),
         };
@@ -126,13 +130,13 @@ impl JournalHandle {
         self.ask(|answer| Request::Refusals { account, answer }).await?
     }
 
-    /// The cursors of an account's mailboxes.
+    /// The cursor of a mailbox. Comes only once nothing of the mailbox waits for its commit any more: who began from an
+    /// older one would tell messages twice.
     ///
     /// # Errors
     /// When the journal cannot be read.
-    pub async fn cursors(&self, account: &AccountId) -> Result<Vec<(MailboxName, Cursor)>, JournalError> {
-        let account = account.clone();
-        self.ask(|answer| Request::Cursors { account, answer }).await?
+    pub async fn cursor(&self, key: MailboxKey) -> Result<Option<Cursor>, JournalError> {
+        self.ask(|answer| Request::Cursor { key, answer }).await?
     }
 
     /// The next `most` events after a position.
@@ -177,7 +181,11 @@ struct Writer<J> {
     told: watch::Sender<u64>,
     /// Entries that have to wait for room.
     waiting: VecDeque<(Entry, oneshot::Sender<Result<Receipt, Undelivered>>)>,
+    /// Cursors that were asked for.
+    asked: Vec<(MailboxKey, CursorAnswer)>,
     full: bool,
+    /// The lanes for which events are dropped.
+    losing: HashSet<usize>,
     /// Events up to here are gone already.
     forgotten: u64,
     /// When it was last remembered that the monitor lives.
@@ -217,6 +225,7 @@ impl<J: Journal> Writer<J> {
             while !blocked && !self.waiting.is_empty() && self.bytes < self.max_bytes {
                 blocked = self.finish(Round::default())?;
             }
+            self.answer_cursors();
         }
     }
 
@@ -241,11 +250,21 @@ impl<J: Journal> Writer<J> {
                 round.positions.push((lane, position));
                 round.position_receivers.push(answer);
             }
-            Request::Cursors { account, answer } => drop(answer.send(self.journal.cursors(&account))),
+            Request::Cursor { key, answer } => self.asked.push((key, answer)),
             Request::Pending { after, most, answer } => drop(answer.send(self.journal.pending(after, most))),
             Request::Settle { answer } => {
                 let _ = self.remember_alive();
                 let _ = answer.send(self.undelivered());
+            }
+        }
+    }
+
+    fn answer_cursors(&mut self) {
+        for (key, answer) in std::mem::take(&mut self.asked) {
+            if self.waiting.iter().any(|(entry, _)| entry.is_of(&key)) {
+                self.asked.push((key, answer));
+            } else {
+                let _ = answer.send(self.journal.cursor(&key));
             }
         }
     }
@@ -328,14 +347,19 @@ impl<J: Journal> Writer<J> {
         Ok(())
     }
 
-    /// Forgets what all lanes have. A lane that is not required holds back only so much.
+    /// Forgets what all lanes have. A lane that is not required holds back only so much, and nothing where the journal
+    /// is full: the others must go on.
     fn prune(&mut self) -> Result<(), JournalError> {
         let last = self.last;
+        self.bytes = self.journal.extent()?.0;
+        let full = self.bytes >= self.max_bytes;
         let held = self.lanes.iter().map(|(spec, position)| match spec.required {
             true => position.sequence,
+            false if full => last,
             false => position.sequence.max(last.saturating_sub(spec.queue_max_events)),
         });
         let taken = held.min().unwrap_or(last);
+        self.tell_dropped(taken);
         if taken > self.forgotten {
             match self.journal.forget(taken) {
                 Ok(()) => self.forgotten = taken,
@@ -348,6 +372,18 @@ impl<J: Journal> Writer<J> {
         Ok(())
     }
 
+    /// Says so once when a lane that is not required begins to lose events, and when it has caught up.
+    fn tell_dropped(&mut self, taken: u64) {
+        for (index, (spec, position)) in self.lanes.iter().enumerate() {
+            let loses = position.sequence < taken;
+            if loses && self.losing.insert(index) {
+                warn!(output:% = spec.name; "the output is too slow, and not required: events are dropped for it");
+            } else if !loses && self.losing.remove(&index) {
+                warn!(output:% = spec.name; "the output has caught up: no more events are dropped for it");
+            }
+        }
+    }
+
     fn undelivered(&self) -> u64 {
         let required = self.lanes.iter().filter(|(spec, _)| spec.required);
         required.map(|(_, position)| self.last.saturating_sub(position.sequence)).max().unwrap_or(0)
@@ -357,7 +393,9 @@ impl<J: Journal> Writer<J> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::MailboxKey;
     use crate::journal::sqlite::SqliteJournal;
+    use crate::messages::{Batch, Checkpoint};
 
     fn entry(id: &str) -> Entry {
         let body = EventBody::MonitorState(MonitorState::Started);
@@ -409,6 +447,50 @@ mod tests {
         assert!(second.await.unwrap().is_ok());
         let left = pending(&journal).await;
         assert!(left.contains(&"two".to_owned()) && left.iter().any(|e| e.contains("JournalOk")), "{left:?}");
+    }
+
+    /// Two lanes: one that is required and takes everything, one that is neither.
+    #[tokio::test]
+    async fn a_lane_that_is_not_required_does_not_fill_the_journal() {
+        let lane =
+            |name: &str, required| LaneSpec { name: name.to_owned(), required, queue_max_events: 1_000_000 };
+        let lanes = vec![lane("well", true), lane("stuck", false)];
+        let journal = SqliteJournal::in_memory().unwrap();
+        let (journal, _) = JournalHandle::start(journal, lanes, 1_000, |_| {}).unwrap();
+        for n in 0..100 {
+            let receipt = journal.commit(entry(&format!("event {n}"))).await.unwrap();
+            let sequence = *receipt.sequences().unwrap().end();
+            journal.delivered(0, LanePosition { sequence, file: None }).await.unwrap();
+        }
+    }
+
+    /// The cursor of a mailbox whose batch waits for room is that batch's.
+    #[tokio::test]
+    async fn no_cursor_is_read_past_a_batch_that_waits() {
+        let journal = start(10, true, 0);
+        journal.commit(entry("one")).await.unwrap();
+        let key = MailboxKey { account: "a".into(), mailbox: "INBOX".into() };
+        let checkpoint = Some(Checkpoint { key: key.clone(), cursor: Cursor::baseline(7, 5, None) });
+        let event = Event {
+            at: Timestamp::UNIX_EPOCH,
+            id: "two".to_owned(),
+            account: None,
+            body: EventBody::MonitorState(MonitorState::Started),
+        };
+        let handle = journal.clone();
+        let batch = Batch { events: vec![event], checkpoint, ..Batch::default() };
+        let waits = tokio::spawn(async move { handle.commit(Entry::new(batch)).await });
+        while pending(&journal).await.len() < 2 {
+            tokio::task::yield_now().await;
+        }
+        let (handle, asked) = (journal.clone(), key.clone());
+        let mut cursor = tokio::spawn(async move { handle.cursor(asked).await });
+        let other = MailboxKey { account: "b".into(), ..key };
+        assert_eq!(journal.cursor(other).await.unwrap(), None, "others are answered");
+        assert!(futures::poll!(&mut cursor).is_pending());
+        journal.delivered(0, LanePosition { sequence: 2, file: None }).await.unwrap();
+        waits.await.unwrap().unwrap();
+        assert_eq!(cursor.await.unwrap().unwrap(), Some(Cursor::baseline(7, 5, None)));
     }
 
     #[tokio::test]

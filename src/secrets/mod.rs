@@ -15,7 +15,8 @@ use zeroize::Zeroizing;
 /// No password is longer.
 const MOST_BYTES: u64 = 64 << 10;
 
-const COMMAND: Duration = Duration::from_secs(10);
+/// For any source.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where a secret comes from. Its `Debug` never shows an inline value.
 #[derive(Clone, Debug)]
@@ -90,8 +91,8 @@ impl SecretSource {
     pub async fn resolve(&self) -> Result<SecretString, SecretError> {
         match self {
             Self::Env(name) => from_env(name),
-            Self::File(path) => from_file(path).await,
-            Self::Credential(name) => from_file(&credential(name)?).await,
+            Self::File(path) => from_file_in_time(path).await,
+            Self::Credential(name) => from_file_in_time(&credential(name)?).await,
             Self::Command(argv) => from_command(argv).await,
             Self::Inline(secret) => Ok(secret.clone()),
         }
@@ -124,6 +125,12 @@ fn look_at_file(path: &Path) -> Result<Option<Exposure>, SecretError> {
     Ok((mode & 0o007 != 0).then(|| Exposure { path: path.to_owned(), mode }))
 }
 
+/// A file system that hangs, or a pipe that nobody writes to, is no reason to wait for ever.
+async fn from_file_in_time(path: &Path) -> Result<SecretString, SecretError> {
+    let late = |_| SecretError::File { path: path.to_owned(), cause: io::ErrorKind::TimedOut.into() };
+    timeout(PATIENCE, from_file(path)).await.unwrap_or_else(|elapsed| Err(late(elapsed)))
+}
+
 async fn from_file(path: &Path) -> Result<SecretString, SecretError> {
     let failed = |cause| SecretError::File { path: path.to_owned(), cause };
     let file = tokio::fs::File::open(path).await.map_err(failed)?;
@@ -151,11 +158,11 @@ async fn from_command(argv: &[String]) -> Result<SecretString, SecretError> {
         }
         Ok::<_, io::Error>((bytes, child.wait().await?))
     };
-    match timeout(COMMAND, told).await {
+    match timeout(PATIENCE, told).await {
         Ok(Ok((bytes, status))) if status.success() => usable(bytes, &program),
         Ok(Ok((_, status))) => Err(failed(status.to_string())),
         Ok(Err(error)) => Err(failed(error.to_string())),
-        Err(_) => Err(failed(format!("no answer in {COMMAND:?}"))),
+        Err(_) => Err(failed(format!("no answer in {PATIENCE:?}"))),
     }
 }
 

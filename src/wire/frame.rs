@@ -56,6 +56,9 @@ pub struct Framer {
     line_start: usize,
     opens: usize,
     nil_date: bool,
+    /// Whether literals may follow: known from its first line.
+    takes_literals: Option<bool>,
+    blank_lines: u32,
     /// Octets of a literal that are still to come; kept or skipped.
     literal: Option<Literal>,
 }
@@ -65,6 +68,9 @@ enum Literal {
     Kept(u64),
     Skipped(u64),
 }
+
+/// In a row; Courier sends one now and then.
+const MOST_BLANK_LINES: u32 = 1_000;
 
 impl Framer {
     /// Whether a response has begun.
@@ -124,11 +130,12 @@ impl Framer {
         let end = self.bytes.trim_ascii_end_of_line();
         self.bytes.truncate(end);
         if self.bytes.is_empty() {
-            return Ok(None);
+            self.blank_lines += 1;
+            return if self.blank_lines > MOST_BLANK_LINES { Err(LimitExceeded::Frame) } else { Ok(None) };
         }
         let line = self.bytes.get(self.line_start..).unwrap_or_default();
         self.nil_date |= has_nil_date(line);
-        if takes_literals(&self.bytes)
+        if *self.takes_literals.get_or_insert_with(|| takes_literals(&self.bytes))
             && let Some((at, length)) = announced(line)?
         {
             self.begin_literal(self.line_start + at, length, limits)?;

@@ -13,6 +13,7 @@ use std::task::{Context, Poll, ready};
 use async_imap::imap_proto::{AttributeValue, Response};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::allowance::Allowance;
 use super::frame::{Frame, Framer, LimitExceeded, Limits, takes_literals};
 
 /// More than any honest response has (an envelope with many addresses apart), and far from the stack's end.
@@ -38,6 +39,7 @@ pub struct Guard<S> {
     marker: String,
     exceeded: Option<LimitExceeded>,
     bytes_in: u64,
+    allowance: Allowance,
 }
 
 impl<S> Guard<S> {
@@ -55,6 +57,7 @@ impl<S> Guard<S> {
             marker,
             exceeded: None,
             bytes_in: 0,
+            allowance: Allowance::new(),
         }
     }
 
@@ -96,6 +99,7 @@ impl<S> Guard<S> {
             self.unread = Vec::new();
         }
         let Some(frame) = frame else { return Ok(false) };
+        self.allowance.response();
         self.handed = 0;
         self.ready = if is_parseable(&frame) {
             frame.bytes
@@ -167,6 +171,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
                 this.hand_over(buf);
                 return Poll::Ready(Ok(()));
             }
+            ready!(this.allowance.poll_left(cx));
             if !this.unread.is_empty() {
                 match this.frame() {
                     Ok(true) => continue,
@@ -181,6 +186,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
                 return Poll::Ready(Ok(()));
             }
             this.bytes_in += chunk.filled().len() as u64;
+            this.allowance.read(chunk.filled().len());
             this.unread.extend_from_slice(chunk.filled());
         }
     }

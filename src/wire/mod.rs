@@ -1,5 +1,6 @@
 //! The I/O below the core: from a host name to replies, with every length bounded and every step under a deadline.
 
+pub mod allowance;
 pub mod dial;
 pub mod frame;
 pub mod guard;
