@@ -13,16 +13,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::account::session::Wires;
 use crate::config::settings::Settings;
 use crate::coordinator::actor::{Coordinator, CoordinatorContext};
-use crate::coordinator::gate::Gate;
 use crate::event::{Action, Event, EventBody, MonitorState};
 use crate::event_id;
 use crate::exit::Exit;
-use crate::imap::summary::Wanted;
 use crate::journal::StateOrigin;
 use crate::messages::{Deliver, Drain, ReopenFiles, StopAccounts};
 use crate::process;
 use crate::sink::{Fatal, Sink, SinkHandle, SinkOptions};
-use crate::wire::tls::TlsContexts;
 
 /// What `run` may be told besides the configuration.
 #[derive(Debug, Default)]
@@ -108,19 +105,12 @@ fn arbiters() -> Vec<Arbiter> {
 fn context(settings: &Settings, arbiters: &[Arbiter], sink: &SinkHandle) -> CoordinatorContext {
     let accounts: Vec<_> = settings.accounts.iter().filter(|account| account.enabled).cloned().collect();
     info!("watching {} accounts", accounts.len());
-    let wanted = Wanted {
-        attachments: settings.events.attachments,
-        headers: settings.events.headers.clone(),
-        max_addresses: settings.events.max_addresses,
-    };
+    let (wires, prober) = Wires::new(settings);
     CoordinatorContext {
         accounts,
         arbiters: arbiters.iter().map(Arbiter::handle).collect(),
-        wires: Wires {
-            tls: TlsContexts::default(),
-            gate: Gate::new(&settings.connections),
-            wanted: Arc::new(wanted),
-        },
+        wires,
+        prober,
         sink: sink.addr.clone().recipient(),
         journal: sink.journal.clone(),
         include: included(settings),

@@ -16,16 +16,22 @@ use super::findings::Reporter;
 use super::lifecycle::{Blame, Verdict, blame, trouble, verdict};
 use super::pulse::Pulse;
 use super::schedule::{Ended, Schedule};
-use super::session::{Assignment, Milestone, Milestones, Outcome, Outlet, RefusedLogin, Wires, watch};
+use super::session::{self, Assignment, Milestone, Milestones, Outcome, Outlet, RefusedLogin, Wires};
 use super::standing::{MailboxStanding, Setback, Standing};
 use crate::config::settings::Account;
 use crate::event::{AccountState, EventBody, MailboxKey, MailboxName, StateChange, Trouble};
 use crate::journal::JournalHandle;
 use crate::messages::{Batch, Deliver, Note, StatusChanged, StopAccount};
 use crate::refusals::{LoginDigest, NextLogin, QuickDigest, Refusals};
+use crate::text;
 
 /// State changes that wait for the sink; a journal that takes nothing must not make memory grow.
 const MOST_WAITING: usize = 64;
+
+/// Bytes of an alert that are passed on, and alerts a day.
+const MOST_ALERT: usize = 512;
+const MOST_ALERTS: usize = 16;
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// What an account actor is given.
 #[derive(Clone, Debug)]
@@ -59,6 +65,8 @@ pub struct AccountActor {
     batches: VecDeque<Batch>,
     telling: bool,
     stopping: Vec<oneshot::Sender<()>>,
+    /// Alerts of the last day.
+    alerts: Vec<(String, Instant)>,
 }
 
 /// One mailbox of the account, and the handles of what goes on about it.
@@ -116,6 +124,7 @@ impl AccountActor {
             batches: VecDeque::new(),
             telling: false,
             stopping: Vec::new(),
+            alerts: Vec::new(),
             account,
             context,
         }
@@ -153,7 +162,7 @@ impl AccountActor {
             unwatched_since: if watched.met { None } else { self.context.journal.alive_before() },
             pulse: watched.pulse.clone(),
         };
-        let life = watch(
+        let life = session::run(
             self.account.clone(),
             assignment,
             self.context.wires.clone(),
@@ -181,7 +190,19 @@ impl AccountActor {
                 self.schedule.watching(index, Instant::now());
                 self.stands(index, MailboxStanding::Watching, ctx);
             }
+            Milestone::Alert(text) => self.alerted(text),
             Milestone::Alive | Milestone::Mailboxes(_) | Milestone::Titles(_) => {}
+        }
+    }
+
+    /// What the server wants people to read is passed on once a day.
+    fn alerted(&mut self, text: &str) {
+        let text = text::line(text, MOST_ALERT);
+        let now = Instant::now();
+        self.alerts.retain(|(_, at)| now.saturating_duration_since(*at) < DAY);
+        if self.alerts.len() < MOST_ALERTS && self.alerts.iter().all(|(known, _)| *known != text) {
+            warn!(account:% = self.account.id(), host:% = self.account.identity.host; "the server says: {text}");
+            self.alerts.push((text, now));
         }
     }
 

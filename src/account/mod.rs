@@ -2,6 +2,7 @@
 
 pub mod actor;
 pub mod findings;
+pub mod idle_period;
 pub mod lifecycle;
 pub mod pulse;
 pub mod schedule;

@@ -13,18 +13,19 @@ use futures::FutureExt;
 use futures::channel::mpsc::UnboundedSender;
 use futures::future::LocalBoxFuture;
 use jiff::Timestamp;
-use log::error;
+use log::{error, info};
 use rand::Rng;
 use secrecy::SecretString;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::findings::Reporter;
+use super::idle_period::IdlePeriods;
 use super::lifecycle::{Blame, SessionEnd, blame};
 use super::pulse::Pulse;
-use crate::config::settings::{Account, TlsMode};
+use crate::config::settings::{Account, Settings, TlsMode};
 use crate::coordinator::gate::Gate;
 use crate::event::{AccountIdentity, Cursor, MailboxName, NewMessage};
 use crate::imap::command::{Credentials, Line};
@@ -36,12 +37,15 @@ use crate::journal::{JournalHandle, Receipt};
 use crate::memory::Memory;
 use crate::messages::{Deliver, Undelivered};
 use crate::refusals::{LoginDigest, QuickDigest};
-use crate::wire::dial::{Endpoint, dial};
+use crate::wire::dial::{Addresses, Endpoint, dial};
 use crate::wire::link::{Link, LinkError};
 use crate::wire::tls::{Stream, TlsContexts, TlsError};
 
 /// For one write, at the very most.
 const WRITE: Duration = Duration::from_secs(30);
+
+/// All connections are probed within this time.
+const PROBES: Duration = Duration::from_secs(5);
 
 /// What sessions share; one per process.
 #[derive(Clone, Debug)]
@@ -52,6 +56,33 @@ pub struct Wires {
     pub gate: Gate,
     /// What is fetched of a message.
     pub wanted: Arc<Wanted>,
+    /// Where servers were found when their names could be resolved.
+    pub addresses: Addresses,
+    /// How long IDLE may last.
+    pub idle_periods: IdlePeriods,
+    /// Changes when all connections are to be probed.
+    pub probe: watch::Receiver<u64>,
+}
+
+impl Wires {
+    /// Nothing shared yet; whoever holds the sender may have all connections probed.
+    pub fn new(settings: &Settings) -> (Self, watch::Sender<u64>) {
+        let (prober, probe) = watch::channel(0);
+        let wanted = Wanted {
+            attachments: settings.events.attachments,
+            headers: settings.events.headers.clone(),
+            max_addresses: settings.events.max_addresses,
+        };
+        let wires = Self {
+            tls: TlsContexts::default(),
+            gate: Gate::new(&settings.connections),
+            wanted: Arc::new(wanted),
+            addresses: Addresses::default(),
+            idle_periods: IdlePeriods::default(),
+            probe,
+        };
+        (wires, prober)
+    }
 }
 
 /// What a session tells while it lives.
@@ -63,6 +94,8 @@ pub enum Milestone {
     Alive,
     /// The mailbox is being watched.
     Watching,
+    /// The server has something to say to its users.
+    Alert(String),
     /// The answer to a one-shot question.
     Mailboxes(MailboxListing),
     /// The answer to a one-shot question, newest first.
@@ -79,13 +112,15 @@ pub struct Outcome {
     pub end: SessionEnd,
     /// It ended in the middle of a FETCH, and nothing was delivered by it.
     pub died_fetching: bool,
+    /// How long there had been nothing but IDLE.
+    pub idled: Option<Duration>,
     /// The login that was refused.
     pub refused: Option<RefusedLogin>,
 }
 
 impl Outcome {
     fn early(end: SessionEnd) -> Self {
-        Self { end, died_fetching: false, refused: None }
+        Self { end, died_fetching: false, idled: None, refused: None }
     }
 }
 
@@ -121,7 +156,7 @@ pub struct Assignment {
 }
 
 /// Watches one mailbox until the connection ends. Never panics: a panic inside is one more way to end.
-pub async fn watch(
+pub async fn run(
     account: Arc<Account>,
     assignment: Assignment,
     wires: Wires,
@@ -204,9 +239,15 @@ async fn converse(
         }
         told(milestone);
     };
-    let outcome = pump(stream, plan, delivers, told, secure, stop).await;
-    if blame(&outcome.end) == Blame::Limit {
-        wires.gate.throttled(host);
+    let outcome = pump(stream, plan, delivers, told, secure, wires.probe.clone(), stop).await;
+    match (blame(&outcome.end), outcome.idled) {
+        (Blame::Limit, _) => wires.gate.throttled(host),
+        (Blame::Network | Blame::Server, Some(idled)) => {
+            if let Some(period) = wires.idle_periods.cut(host, idled, now()) {
+                info!(host:% = host; "connections are cut when they are silent: IDLE is renewed after {period:?} now");
+            }
+        }
+        _ => {}
     }
     match secret.take() {
         Some(secret) if blame(&outcome.end) == Blame::Credentials => {
@@ -232,7 +273,7 @@ async fn plan(account: &Account, goal: Goal, wires: &Wires) -> Result<Plan, Sess
         },
         allow_preauth: account.allow_preauth,
         credentials: Credentials { user: account.identity.user.clone(), password },
-        idle_refresh: account.idle_refresh.mul_f64(jitter),
+        idle_refresh: wires.idle_periods.of(&account.identity.host, account.idle_refresh).mul_f64(jitter),
         poll_interval: account.poll_interval.mul_f64(jitter),
         greeting_timeout: account.connect_timeout,
         command_timeout: account.command_timeout,
@@ -248,7 +289,7 @@ async fn connect(account: &Account, wires: &Wires) -> Result<Stream, SessionEnd>
         connect_timeout: account.connect_timeout,
         keepalive: account.keepalive,
     };
-    let tcp = dial(&endpoint).await?;
+    let tcp = dial(&endpoint, &wires.addresses).await?;
     match account.tls {
         TlsMode::Implicit => Ok(wires
             .tls
@@ -334,6 +375,7 @@ pub async fn pump<S>(
     delivers: &impl Delivers,
     told: impl FnMut(Milestone),
     secure: impl AsyncFn(S) -> Result<S, TlsError>,
+    mut probe: watch::Receiver<u64>,
     mut stop: oneshot::Receiver<()>,
 ) -> Outcome
 where
@@ -349,6 +391,7 @@ where
         delivered: false,
         fetching: false,
         logged_in: false,
+        silent_since: None,
     };
     let mut link = Link::new(stream);
     let mut stopping = false;
@@ -360,6 +403,9 @@ where
             _ = &mut stop, if !stopping => {
                 stopping = true;
                 Input::Stop
+            }
+            Ok(()) = probe.changed() => {
+                Input::Probe { by: now() + PROBES.mul_f64(rand::rng().random_range(0.0..1.0)) }
             }
             answer = answer(&mut pump.asked) => match answer {
                 Ok(input) => pump.answered(input),
@@ -384,7 +430,9 @@ where
             }
         }
     };
-    Outcome { end, died_fetching: pump.fetching && !pump.delivered, refused: None }
+    let silent_since = pump.conversation.silent_since().or(pump.silent_since);
+    let idled = silent_since.map(|since| now().saturating_duration_since(since));
+    Outcome { end, died_fetching: pump.fetching && !pump.delivered, idled, refused: None }
 }
 
 fn now() -> std::time::Instant {
@@ -422,6 +470,8 @@ struct Pump<'a, D, T, U> {
     /// A FETCH of messages was running before the last step.
     fetching: bool,
     logged_in: bool,
+    /// Since when there had been nothing but IDLE, where the conversation ended in it.
+    silent_since: Option<std::time::Instant>,
 }
 
 impl<D: Delivers, T: FnMut(Milestone), U> Pump<'_, D, T, U> {
@@ -447,6 +497,7 @@ impl<D: Delivers, T: FnMut(Milestone), U> Pump<'_, D, T, U> {
         let mut next = Some(input);
         while let Some(input) = next.take() {
             self.fetching = self.conversation.is_fetching();
+            let silent_since = self.conversation.silent_since();
             for action in self.conversation.step(input, now()) {
                 match action {
                     Action::Send(line) => send(&mut link, &line).await.map_err(|error| self.lost(error))?,
@@ -461,13 +512,17 @@ impl<D: Delivers, T: FnMut(Milestone), U> Pump<'_, D, T, U> {
                         (self.told)(Milestone::LoggedIn);
                     }
                     Action::Watching => (self.told)(Milestone::Watching),
+                    Action::Alert(text) => (self.told)(Milestone::Alert(text)),
                     Action::Mailboxes(listing) => (self.told)(Milestone::Mailboxes(listing)),
                     Action::Titles(messages) => (self.told)(Milestone::Titles(messages)),
                     Action::Deliver(found) => {
                         self.asked = Some(Asked::Delivery(self.delivers.deliver(found)))
                     }
                     Action::Recall => self.asked = Some(Asked::Memory(self.delivers.recall())),
-                    Action::End(ending) => return Err(SessionEnd::Conversation(ending)),
+                    Action::End(ending) => {
+                        self.silent_since = silent_since;
+                        return Err(SessionEnd::Conversation(ending));
+                    }
                 }
             }
             self.fetching = self.conversation.is_fetching();

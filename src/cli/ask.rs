@@ -8,13 +8,11 @@ use log::error;
 use crate::account::lifecycle::{Blame, SessionEnd, blame, trouble};
 use crate::account::session::{self, Milestone, Wires};
 use crate::config::settings::{Account, Settings};
-use crate::coordinator::gate::Gate;
 use crate::event::NewMessage;
 use crate::exit::Exit;
 use crate::imap::conversation::Goal;
 use crate::imap::ending::Ending;
 use crate::imap::one_shot::MailboxListing;
-use crate::imap::summary::Wanted;
 
 /// What came back.
 #[derive(Debug)]
@@ -36,15 +34,7 @@ pub(super) fn ask(
 ) -> Result<(Arc<Account>, Answer), Exit> {
     let settings = settings?;
     let account = choose(&settings, id)?;
-    let wires = Wires {
-        tls: crate::wire::tls::TlsContexts::default(),
-        gate: Gate::new(&settings.connections),
-        wanted: Arc::new(Wanted {
-            attachments: settings.events.attachments,
-            headers: settings.events.headers.clone(),
-            max_addresses: settings.events.max_addresses,
-        }),
-    };
+    let (wires, _prober) = Wires::new(&settings);
     let (milestones, mut heard) = mpsc::unbounded();
     let goal = goal(&account);
     let end = actix::System::new().block_on(session::ask(&account, goal, &wires, &milestones));
@@ -53,7 +43,7 @@ pub(super) fn ask(
         match milestone {
             Milestone::Mailboxes(listing) => answer = Some(Answer::Mailboxes(listing)),
             Milestone::Titles(messages) => answer = Some(Answer::Titles(messages)),
-            Milestone::LoggedIn | Milestone::Alive | Milestone::Watching => {}
+            Milestone::LoggedIn | Milestone::Alive | Milestone::Alert(_) | Milestone::Watching => {}
         }
     }
     match (end, answer) {

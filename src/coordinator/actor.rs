@@ -6,6 +6,9 @@ use std::time::Duration;
 use actix::prelude::*;
 use futures::future::join_all;
 use log::info;
+use tokio::sync::watch;
+
+use super::clock::{self, Moment};
 
 use crate::account::actor::{AccountActor, AccountContext};
 use crate::account::findings::Reporter;
@@ -23,7 +26,7 @@ const PROGRESS: Duration = Duration::from_secs(10);
 const MAILBOX: usize = 4096;
 
 /// What the coordinator is given.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct CoordinatorContext {
     /// The accounts to watch.
     pub accounts: Vec<Arc<Account>>,
@@ -31,6 +34,8 @@ pub struct CoordinatorContext {
     pub arbiters: Vec<ArbiterHandle>,
     /// What sessions share.
     pub wires: Wires,
+    /// Has all connections probed.
+    pub prober: watch::Sender<u64>,
     /// Where batches go.
     pub sink: Recipient<Deliver>,
     /// Where checkpoints are read.
@@ -45,13 +50,14 @@ pub struct Coordinator {
     context: CoordinatorContext,
     accounts: Vec<Addr<AccountActor>>,
     board: StatusBoard,
+    ticked: Moment,
 }
 
 impl Coordinator {
     /// A coordinator that is not started yet.
     pub fn new(context: CoordinatorContext) -> Self {
         let board = StatusBoard::new(context.accounts.iter().map(|account| account.id().clone()));
-        Self { context, accounts: Vec::new(), board }
+        Self { context, accounts: Vec::new(), board, ticked: Moment::now() }
     }
 
     fn start_account(
@@ -69,6 +75,15 @@ impl Coordinator {
         };
         let account = account.clone();
         AccountActor::start_in_arbiter(arbiter, move |_| AccountActor::new(account, context))
+    }
+
+    /// After a sleep every connection may be dead without a word: all of them are asked.
+    fn tick(&mut self) {
+        let now = Moment::now();
+        if std::mem::replace(&mut self.ticked, now).jumped(&now) {
+            info!("time went on without us: all connections are probed");
+            self.context.prober.send_modify(|count| *count += 1);
+        }
     }
 
     fn tell_progress(&self, ctx: &mut Context<Self>) {
@@ -96,6 +111,7 @@ impl Actor for Coordinator {
             .map(|(account, arbiter)| self.start_account(account, arbiter, coordinator.clone()))
             .collect();
         ctx.run_later(PROGRESS, |coordinator, ctx| coordinator.tell_progress(ctx));
+        ctx.run_interval(clock::TICK, |coordinator, _| coordinator.tick());
     }
 }
 

@@ -1,4 +1,5 @@
 //! All accounts: started, spread over the arbiters, paced, and stopped.
 
 pub mod actor;
+pub mod clock;
 pub mod gate;

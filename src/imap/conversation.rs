@@ -112,6 +112,11 @@ pub enum Input {
     Delivered(Receipt),
     /// What [`Action::Recall`] asked for.
     Recalled(Memory),
+    /// Time went on without us: see by then whether the connection lives.
+    Probe {
+        /// Spread, so that not all connections are probed at once.
+        by: Instant,
+    },
     /// End it: DONE, LOGOUT.
     Stop,
 }
@@ -135,6 +140,8 @@ pub enum Action {
     Mailboxes(MailboxListing),
     /// The answer to [`Goal::Titles`]: newest first.
     Titles(Vec<NewMessage>),
+    /// The server wants its users to read this (RFC 9051 section 7.1); hostile until made harmless.
+    Alert(String),
     /// It is over: close the connection.
     End(Ending),
 }
@@ -269,6 +276,7 @@ impl Conversation {
                 Phase::Recalling(phase) => phase.recalled(&mut self.shared, memory, now),
                 phase => phase,
             },
+            Input::Probe { by } => self.shared.probe(phase, by),
             Input::Stop => self.shared.stop(phase, now),
         };
         std::mem::take(&mut self.shared.actions)
@@ -282,6 +290,14 @@ impl Conversation {
     /// What is being waited for, for people.
     pub fn awaiting(&self) -> &'static str {
         self.shared.awaiting
+    }
+
+    /// Since when there was nothing but IDLE.
+    pub fn silent_since(&self) -> Option<Instant> {
+        match &self.phase {
+            Phase::Idle(phase) => phase.silent_since(),
+            _ => None,
+        }
     }
 
     /// Whether a FETCH of messages runs: a connection that ends now may have died of a message.
@@ -406,6 +422,7 @@ impl Shared {
             Rule::End => return self.unexpected(kind.as_str()),
         }
         self.note_capabilities(&phase, &reply);
+        self.note_alert(&phase, &reply);
         match reply {
             Reply::Untagged { status: Status::Bye, text } => self.bye(&phase, &text),
             Reply::Tagged { tag, .. } if self.in_flight.as_ref().is_none_or(|command| command.tag != tag) => {
@@ -461,6 +478,15 @@ impl Shared {
         };
         if !matches!(phase, Phase::AwaitStartTls | Phase::AwaitTls) {
             self.capabilities = Capabilities::new(tokens);
+        }
+    }
+
+    /// An ALERT counts only once the server is known to be the one: nothing told in clear before TLS is passed on.
+    fn note_alert(&mut self, phase: &Phase, reply: &Reply) {
+        let (Reply::Tagged { text, .. } | Reply::Untagged { text, .. }) = reply else { return };
+        let is_trusted = self.plan.security != Security::StartTls && !matches!(phase, Phase::AwaitTls);
+        if is_trusted && text.code.as_ref().is_some_and(|code| code.name() == "ALERT") {
+            self.act(Action::Alert(text.text.clone()));
         }
     }
 
@@ -588,6 +614,19 @@ impl Shared {
             Phase::Polling(phase) => phase.delivered(receipt, self, now),
             phase => phase,
         }
+    }
+
+    /// Phases that await an answer have a deadline that is near anyway.
+    fn probe(&mut self, phase: Phase, by: Instant) -> Phase {
+        let resting = match &phase {
+            Phase::Idle(phase) => phase.is_resting(),
+            Phase::Polling(phase) => phase.is_resting(),
+            _ => false,
+        };
+        if resting {
+            self.deadline = self.deadline.min(by);
+        }
+        phase
     }
 
     fn stop(&mut self, phase: Phase, now: Instant) -> Phase {

@@ -16,6 +16,8 @@ const ANSWER: Duration = Duration::from_secs(10);
 pub(super) struct Idle {
     selected: Box<Selected>,
     step: Step,
+    /// When it began.
+    since: Instant,
     /// Whether IDLE told anything.
     told: bool,
 }
@@ -30,7 +32,7 @@ enum Step {
 
 impl Idle {
     pub(super) fn begin(selected: Box<Selected>, shared: &mut Shared, now: Instant) -> Phase {
-        let phase = Self { selected, step: Step::Acceptance, told: false };
+        let phase = Self { selected, step: Step::Acceptance, since: now, told: false };
         let phase = shared.send_then(&Command::Idle, now, Phase::Idle(phase));
         shared.wait("the answer to IDLE", ANSWER, ANSWER * 3, now);
         phase
@@ -82,6 +84,12 @@ impl Idle {
     /// Whether only news are awaited.
     pub(super) fn is_resting(&self) -> bool {
         self.step == Step::News
+    }
+
+    /// When it began, unless it was left for a reason.
+    pub(super) fn silent_since(&self) -> Option<Instant> {
+        let silent = matches!(self.step, Step::News | Step::Completion { refreshing: true });
+        silent.then_some(self.since)
     }
 
     /// IDLE has lasted long enough: a check round, and IDLE anew.

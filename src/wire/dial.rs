@@ -1,8 +1,10 @@
 //! From a host name to a TCP connection: all addresses, each step with a deadline.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpStream, lookup_host};
@@ -27,6 +29,32 @@ pub struct Endpoint {
     pub connect_timeout: Duration,
     /// How a dead link is noticed.
     pub keepalive: Keepalive,
+}
+
+/// Addresses that are used while the resolver fails.
+const KEPT: Duration = Duration::from_secs(24 * 3600);
+
+/// Where hosts were reached last; cheap to clone. Never more entries than the configuration has hosts.
+#[derive(Clone, Debug, Default)]
+pub struct Addresses(Arc<Mutex<HashMap<String, Reached>>>);
+
+#[derive(Debug)]
+struct Reached {
+    addresses: Vec<SocketAddr>,
+    at: Instant,
+}
+
+impl Addresses {
+    fn remember(&self, host: &str, addresses: Vec<SocketAddr>, now: Instant) {
+        let mut hosts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        hosts.insert(host.to_owned(), Reached { addresses, at: now });
+    }
+
+    fn of(&self, host: &str, now: Instant) -> Option<Vec<SocketAddr>> {
+        let hosts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let reached = hosts.get(host)?;
+        (now.saturating_duration_since(reached.at) < KEPT).then(|| reached.addresses.clone())
+    }
 }
 
 /// Why there is no connection.
@@ -56,13 +84,17 @@ pub enum DialError {
 ///
 /// # Errors
 /// Where the name has no address, or none of them answers in time.
-pub async fn dial(endpoint: &Endpoint) -> Result<TcpStream, DialError> {
-    let addresses = resolve(endpoint).await?;
+pub async fn dial(endpoint: &Endpoint, known: &Addresses) -> Result<TcpStream, DialError> {
+    let addresses = match resolve(endpoint).await {
+        Ok(addresses) => addresses,
+        Err(error) => known.of(&endpoint.host, Instant::now()).ok_or(error)?,
+    };
     let mut attempts = Vec::new();
-    for address in addresses {
+    for address in addresses.iter().copied() {
         match timeout(endpoint.connect_timeout, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => {
                 tune(&stream, &endpoint.keepalive);
+                known.remember(&endpoint.host, addresses, Instant::now());
                 return Ok(stream);
             }
             Ok(Err(error)) => attempts.push(format!("{address}: {}", error.kind())),
@@ -129,7 +161,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         // localhost may be ::1 first, where nobody listens.
-        let stream = dial(&endpoint("localhost", port)).await.unwrap();
+        let stream = dial(&endpoint("localhost", port), &Addresses::default()).await.unwrap();
         let socket = SockRef::from(&stream);
         assert!(stream.nodelay().unwrap() && socket.keepalive().unwrap());
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(60)));
@@ -138,13 +170,13 @@ mod tests {
     #[tokio::test]
     async fn a_refusal_names_the_address() {
         let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-        let error = dial(&endpoint("127.0.0.1", port)).await.unwrap_err();
+        let error = dial(&endpoint("127.0.0.1", port), &Addresses::default()).await.unwrap_err();
         assert_eq!(error.to_string(), format!("127.0.0.1 port {port}: 127.0.0.1:{port}: connection refused"));
     }
 
     #[tokio::test]
     async fn a_name_without_an_address_is_dns_trouble() {
-        let error = dial(&endpoint("no-such-host.invalid", 143)).await.unwrap_err();
+        let error = dial(&endpoint("no-such-host.invalid", 143), &Addresses::default()).await.unwrap_err();
         assert!(matches!(error, DialError::Dns { .. }), "{error}");
     }
 
@@ -153,5 +185,17 @@ mod tests {
         let parse = |text: &str| text.parse::<SocketAddr>().unwrap();
         let all = ["[::1]:1", "[::2]:1", "1.1.1.1:1"].map(parse).to_vec();
         assert_eq!(interleaved(all), ["[::1]:1", "1.1.1.1:1", "[::2]:1"].map(parse));
+    }
+
+    #[tokio::test]
+    async fn a_name_that_was_resolved_today_is_known_while_the_resolver_fails() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (known, unknown) = (Addresses::default(), endpoint("no-such-host.invalid", address.port()));
+        known.remember(&unknown.host, vec![address], Instant::now());
+        assert!(dial(&unknown, &known).await.is_ok());
+        let old = Instant::now() - KEPT;
+        known.remember(&unknown.host, vec![address], old);
+        assert!(matches!(dial(&unknown, &known).await, Err(DialError::Dns { .. })), "a day is over");
     }
 }

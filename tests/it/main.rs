@@ -14,3 +14,4 @@ mod program;
 mod real_servers;
 mod support;
 mod transcripts;
+mod virtual_time;

@@ -25,7 +25,7 @@ use jiff::Timestamp;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 #[derive(Clone, Debug)]
 struct Transcript {
@@ -351,13 +351,14 @@ async fn play(transcript: &Transcript, cut: Cut) -> Result<Vec<String>, String> 
     let milestone = move |milestone: Milestone| match milestone {
         Milestone::LoggedIn => words.lock().unwrap().push("logged in".to_owned()),
         Milestone::Watching => words.lock().unwrap().push("watching".to_owned()),
+        Milestone::Alert(text) => words.lock().unwrap().push(format!("alert {text}")),
         _ => {}
     };
     let secure = async |stream: DuplexStream| match *tls.lock().unwrap() {
         true => Ok(stream),
         false => Err(TlsError::NotTls { host: "x".to_owned() }),
     };
-    let client = pump(ours, transcript.plan(), &memory, milestone, secure, stopped);
+    let client = pump(ours, transcript.plan(), &memory, milestone, secure, watch::channel(0).1, stopped);
     let (outcome, served) = tokio::join!(client, server);
     served?;
     let mut told = told.lock().unwrap().clone();
@@ -410,7 +411,7 @@ async fn a_flood_of_replies_does_not_outrun_the_deadline() {
         };
         let secure = async |stream: DuplexStream| Ok(stream);
         let plan = Plan { command_timeout: Duration::from_secs(1), ..transcript.plan() };
-        let client = pump(ours, plan, &memory, |_| {}, secure, stopped);
+        let client = pump(ours, plan, &memory, |_| {}, secure, watch::channel(0).1, stopped);
         let flood = async {
             // More than the client takes in one turn, so that there is always something to read.
             let lines = b"* OK still thinking\r\n".repeat(60_000);
