@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::time::Duration;
 
 use idlewatch::demo::server::{Behaviour, Server};
 use idlewatch::demo::store::Store;
@@ -148,6 +149,205 @@ async fn ends() -> Vec<(&'static str, Scripted)> {
             .await,
         ),
     ]
+}
+
+/// Each of these connections falls silent, or nearly so.
+async fn stalls() -> Vec<(&'static str, Scripted)> {
+    vec![
+        ("no-greeting", once(|peer| async move { peer.silence().await }).await),
+        (
+            "half-a-greeting",
+            once(|mut peer| async move {
+                peer.say("* OK [CAPABILITY IMAP4rev1").await?;
+                peer.silence().await
+            })
+            .await,
+        ),
+        (
+            "a-byte-now-and-then",
+            once(|mut peer| async move {
+                loop {
+                    peer.say("*").await?;
+                    tokio::time::sleep(Duration::from_millis(300)).await;
+                }
+            })
+            .await,
+        ),
+        (
+            "half-a-completion",
+            once(|mut peer| async move {
+                peer.greet().await?;
+                let tag = peer.until("LOGIN").await?;
+                peer.say(&format!("{tag} OK half a li")).await?;
+                peer.silence().await
+            })
+            .await,
+        ),
+        (
+            "examine-unanswered",
+            once(|mut peer| async move {
+                peer.greet().await?;
+                peer.until("EXAMINE").await?;
+                peer.silence().await
+            })
+            .await,
+        ),
+        (
+            "in-a-literal",
+            once(|mut peer| async move {
+                to_fetch(&mut peer).await?;
+                let whole = message(1);
+                peer.say(&whole[..whole.len() - 20]).await?;
+                peer.silence().await
+            })
+            .await,
+        ),
+        (
+            "endless-literal",
+            once(|mut peer| async move {
+                to_fetch(&mut peer).await?;
+                peer.say("* 1 FETCH (UID 1 BODY[HEADER.FIELDS (FROM)]<0> {60000000}\r\n").await?;
+                loop {
+                    peer.say("x").await?;
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            })
+            .await,
+        ),
+    ]
+}
+
+/// No silence is waited out: not a whole one, and not one of a byte now and then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_falls_silent_anywhere_is_left_in_time() {
+    let cases = stalls().await;
+    let impatient = "connect_timeout = \"1s\"\ncommand_timeout = \"1s\"\n";
+    let text: String = cases.iter().map(|(name, server)| account(name, server.port()) + impatient).collect();
+    let mut monitor = Monitor::new(&text);
+    monitor.start();
+    let events = monitor.wait("all told", |events| cases.iter().all(|(name, _)| told(events, name) == [1]));
+    for (name, _) in &cases {
+        let own = |event: &&serde_json::Value| event["idlewatch"]["account"]["id"] == *name;
+        let errors: Vec<_> =
+            events.iter().filter(own).filter_map(|event| event["error"]["type"].as_str()).collect();
+        assert_eq!(errors, ["timeout"], "{name}: one change per fault");
+    }
+}
+
+/// What is no IMAP, or more than anybody may say, is named, and costs neither memory nor the other accounts.
+#[tokio::test(flavor = "multi_thread")]
+async fn excess_and_nonsense_are_named_and_bounded() {
+    let says = async |text: Vec<u8>| {
+        let text = std::sync::Arc::new(text);
+        Scripted::start(move |mut peer| {
+            let text = text.clone();
+            async move {
+                peer.say_bytes(&text).await?;
+                peer.silence().await
+            }
+        })
+        .await
+    };
+    let greeting = b"* OK [CAPABILITY IMAP4rev1 IDLE] ready\r\n".to_vec();
+    let endless = |begin: &[u8]| [begin, &vec![b'a'; 4 << 20]].concat();
+    let cases = [
+        ("http", says(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec()).await, "not_imap"),
+        ("ssh", says(b"SSH-2.0-OpenSSH_9.2\r\n".to_vec()).await, "not_imap"),
+        ("noise", says((0..=255).cycle().take(5000).collect()).await, "not_imap"),
+        ("line", says(endless(b"* OK ")).await, "limit"),
+        ("literal", says([greeting.clone(), b"* LIST () {4294967295}\r\n".to_vec()].concat()).await, "limit"),
+        ("negative", says([greeting.clone(), b"* LIST () {-1}\r\n".to_vec()].concat()).await, "limit"),
+        ("blank", says(b"\r\n".repeat(1 << 20)).await, "limit"),
+    ];
+    let well = once(recover).await;
+    let text: String = cases.iter().map(|(name, server, _)| account(name, server.port())).collect();
+    let mut monitor = Monitor::new(&(text + &account("well", well.port())));
+    monitor.start();
+    let code = |events: &[serde_json::Value], name: &str| {
+        let own = events.iter().filter(|event| event["idlewatch"]["account"]["id"] == name);
+        own.filter_map(|event| event["error"]["code"].as_str()).next().map(str::to_owned)
+    };
+    let events = monitor.wait("all named", |events| {
+        cases.iter().all(|(name, _, _)| code(events, name).is_some()) && told(events, "well") == [1]
+    });
+    for (name, _, expected) in &cases {
+        assert_eq!(code(&events, name).as_deref(), Some(*expected), "{name}");
+    }
+    assert!(monitor.peak_memory() < 200 << 20, "{}", monitor.peak_memory());
+}
+
+/// A server that never stops talking is listened to slowly; another account of the same monitor is told its mail.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_floods_leaves_the_others_alone() {
+    let flood = Scripted::start(|mut peer| async move {
+        peer.greet().await?;
+        peer.until("IDLE").await?;
+        peer.say("+ idling\r\n").await?;
+        let lines = "* 0 EXISTS\r\n".repeat(1000);
+        loop {
+            peer.say(&lines).await?;
+        }
+    })
+    .await;
+    let well = server(CANARY).await;
+    let mut monitor = Monitor::new(&(account("flood", flood.port()) + &account("well", well.addr().port())));
+    monitor.start();
+    monitor.wait("online", |events| {
+        states(events, "well") == ["online"] && states(events, "flood") == ["online"]
+    });
+    for n in 1..=100 {
+        well.store().deliver("bob", "INBOX", b"Subject: x\r\n\r\n");
+        monitor.wait("told", |events| told(events, "well").len() == n);
+    }
+    assert!(monitor.peak_memory() < 200 << 20, "{}", monitor.peak_memory());
+    assert_eq!(monitor.stop().code(), Some(0));
+}
+
+/// A limit is no wrong password, whatever words it is told in; each kind of refusal has its class.
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_of_logins_are_told_apart() {
+    let table = [
+        ("[AUTHENTICATIONFAILED] no", "auth_failed", "auth"),
+        ("[AUTHORIZATIONFAILED] no", "auth_failed", "auth"),
+        ("[EXPIRED] no", "auth_failed", "auth"),
+        ("[PRIVACYREQUIRED] no", "auth_failed", "auth"),
+        ("[CONTACTADMIN] no", "auth_failed", "auth"),
+        ("[UNAVAILABLE] no", "throttled", "throttled"),
+        ("[INUSE] no", "throttled", "throttled"),
+        ("[LIMIT] no", "throttled", "throttled"),
+        ("[THROTTLED] no", "throttled", "throttled"),
+        ("Too many simultaneous connections", "throttled", "throttled"),
+        ("User is authenticated but not connected.", "throttled", "throttled"),
+    ];
+    let mut servers = Vec::new();
+    for (words, _, _) in table {
+        servers.push(
+            Scripted::start(move |mut peer| async move {
+                peer.greet().await?;
+                let tag = peer.until("LOGIN").await?;
+                peer.say(&format!("{tag} NO {words}\r\n")).await?;
+                peer.behave().await
+            })
+            .await,
+        );
+    }
+    let text: String =
+        servers.iter().enumerate().map(|(n, server)| account(&format!("a{n}"), server.port())).collect();
+    let mut monitor = Monitor::new(&text);
+    monitor.start();
+    let events = monitor
+        .wait("all refused", |events| (0..table.len()).all(|n| !states(events, &format!("a{n}")).is_empty()));
+    for (n, (words, state, error_type)) in table.into_iter().enumerate() {
+        let id = format!("a{n}");
+        let event = events.iter().find(|event| event["idlewatch"]["account"]["id"] == id).unwrap();
+        assert_eq!(
+            (&event["idlewatch"]["account"]["state"], &event["error"]["type"]),
+            (&state.into(), &error_type.into()),
+            "{words}"
+        );
+        assert_eq!(servers[n].logins().len(), 1, "{words}");
+    }
+    assert!(!format!("{events:?}{}", monitor.log()).contains(CANARY));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -121,6 +121,15 @@ impl Peer {
         }
     }
 
+    pub async fn say_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.writer.write_all(bytes).await
+    }
+
+    /// Says nothing more, until the client goes.
+    pub async fn silence(mut self) -> io::Result<()> {
+        tokio::io::copy(&mut self.reader, &mut tokio::io::sink()).await.map(drop)
+    }
+
     /// Ends the connection by a RST.
     pub fn reset(self) -> io::Result<()> {
         let tcp = self.reader.into_inner().reunite(self.writer).unwrap();
