@@ -10,6 +10,7 @@
 
 mod faults;
 mod headers;
+mod network;
 mod program;
 mod real_servers;
 mod support;
