@@ -12,6 +12,7 @@ mod faults;
 mod headers;
 mod network;
 mod program;
+mod proofs;
 mod real_servers;
 mod support;
 mod transcripts;

@@ -7,13 +7,13 @@ use crate::support::dovecot::{Dovecot, EXPIRED, GOOD, LOGIN_DISABLED, WRONG_HOST
 use crate::support::imap4d::Imap4d;
 use crate::support::monitor::{Monitor, states, told};
 
-fn users(count: usize) -> Vec<String> {
+pub fn users(count: usize) -> Vec<String> {
     (1..=count).map(|n| format!("user{n}")).collect()
 }
 
-fn accounts(server: &Dovecot, users: &[String], more: &str) -> String {
+pub fn accounts(server: &Dovecot, users: &[String], more: &str) -> String {
     let mut text = format!(
-        "[connections]\nper_host = {{ max_connecting = 50 }}\n[defaults]\nhost = \"{GOOD}\"\nport = {}\npassword = {{ inline = \"secret\" }}\n{more}\n[defaults.tls_options]\nca_file = {:?}\n",
+        "[connections]\nper_host = {{ max_connecting = 50, rate = \"100/s\" }}\n[defaults]\nhost = \"{GOOD}\"\nport = {}\npassword = {{ inline = \"secret\" }}\n{more}\n[defaults.tls_options]\nca_file = {:?}\n",
         server.imaps,
         server.ca_file()
     );
@@ -23,7 +23,7 @@ fn accounts(server: &Dovecot, users: &[String], more: &str) -> String {
     text
 }
 
-fn online(events: &[serde_json::Value], users: &[String]) -> bool {
+pub fn online(events: &[serde_json::Value], users: &[String]) -> bool {
     users.iter().all(|user| states(events, user).last().is_some_and(|state| state == "online"))
 }
 

@@ -83,6 +83,12 @@ impl Dovecot {
         self.server = None;
     }
 
+    /// `kill -9` of all processes, and a new start.
+    pub fn crash(&mut self) {
+        self.server.as_ref().unwrap().kill();
+        self.restart();
+    }
+
     pub fn restart(&mut self) {
         self.stop();
         self.launch();

@@ -3,6 +3,7 @@
 pub mod certificates;
 pub mod cyrus;
 pub mod dovecot;
+pub mod filter;
 pub mod imap4d;
 pub mod monitor;
 pub mod process;

@@ -99,6 +99,23 @@ impl Monitor {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
+    /// Waits until so many lines hold `text`: for files that are too long to be read through again and again.
+    pub fn wait_for_lines(&self, text: &str, count: usize) {
+        let mut found = 0;
+        let mut progress = Instant::now();
+        loop {
+            let now = fs::read_to_string(self.output()).unwrap_or_default().matches(text).count();
+            if now >= count {
+                return;
+            }
+            if now > found {
+                (found, progress) = (now, Instant::now());
+            }
+            assert!(progress.elapsed() < 2 * PATIENCE, "{found} of {count} lines with {text}");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
     /// Waits until the events are as wanted.
     pub fn wait(&self, what: &str, wanted: impl Fn(&[Value]) -> bool) -> Vec<Value> {
         let end = Instant::now() + PATIENCE;

@@ -2,12 +2,14 @@
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 pub struct Server {
     child: Child,
+    /// Where the leader of the server's session is written down.
+    leader: PathBuf,
 }
 
 /// A port that is free now.
@@ -25,13 +27,14 @@ pub fn open_dir() -> tempfile::TempDir {
 impl Server {
     /// Runs `command` and waits until something listens on all `ports`.
     pub fn start(command: &str, env: &[(&str, &str)], ports: &[u16], log: &Path) -> Self {
+        let leader = log.with_extension("pid");
         // The shell lives as long as our end of its stdin; then the server's whole session goes.
         let script = format!(
-            "setsid {command} >>{log:?} 2>&1 </dev/null & p=$!; cat >/dev/null; kill -TERM -- -$p; wait $p"
+            "setsid {command} >>{log:?} 2>&1 </dev/null & p=$!; echo $p >{leader:?}; cat >/dev/null; kill -TERM -- -$p; wait $p"
         );
         let mut shell = Command::new("bash");
         shell.args(["-c", &script]).envs(env.iter().copied()).stdin(Stdio::piped());
-        let server = Self { child: shell.spawn().unwrap() };
+        let server = Self { child: shell.spawn().unwrap(), leader };
         let end = Instant::now() + Duration::from_secs(30);
         while ports.iter().any(|port| TcpStream::connect(("127.0.0.1", *port)).is_err()) {
             let log = fs::read_to_string(log).unwrap_or_default();
@@ -39,6 +42,14 @@ impl Server {
             std::thread::sleep(Duration::from_millis(50));
         }
         server
+    }
+}
+
+impl Server {
+    /// `kill -9` of all its processes.
+    pub fn kill(&self) {
+        let leader = fs::read_to_string(&self.leader).unwrap();
+        assert!(Command::new("pkill").args(["-KILL", "-s", leader.trim()]).status().unwrap().success());
     }
 }
 

@@ -1,0 +1,116 @@
+//! The promises under many faults at once, on a real Dovecot. Short in the suite; `scripts/prove` runs them long.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use crate::real_servers::{accounts, online, users};
+use crate::support::dovecot::Dovecot;
+use crate::support::filter::Rule;
+use crate::support::monitor::{Monitor, states, told};
+
+/// How long a proof is: from the environment, or short.
+fn size(name: &str, short: usize) -> usize {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(short)
+}
+
+#[derive(Debug)]
+enum Fault {
+    KillMonitor,
+    StopMonitor,
+    KillServer,
+    RestartServer,
+    Cut,
+    Stall,
+}
+
+impl Fault {
+    fn random(random: &mut StdRng) -> Self {
+        match random.random_range(0..10) {
+            0..4 => Self::KillMonitor,
+            4 => Self::StopMonitor,
+            5 => Self::KillServer,
+            6 => Self::RestartServer,
+            7..9 => Self::Cut,
+            _ => Self::Stall,
+        }
+    }
+
+    fn happen(&self, monitor: &mut Monitor, server: &mut Dovecot) {
+        match self {
+            Self::KillMonitor => {
+                monitor.kill();
+                monitor.start();
+            }
+            Self::StopMonitor => {
+                assert_eq!(monitor.stop().code(), Some(0));
+                monitor.start();
+            }
+            Self::KillServer => server.crash(),
+            Self::RestartServer => server.restart(),
+            Self::Cut => drop(Rule::new(server.imaps, "reject with tcp reset")),
+            Self::Stall => {
+                let _rule = Rule::new(server.imaps, "drop");
+                std::thread::sleep(Duration::from_millis(700));
+            }
+        }
+    }
+}
+
+/// Monitor and server killed, network cut and stalled, at random, while mail comes: every message that the server holds
+/// is in the file, and none twice.
+#[test]
+fn whatever_is_killed_every_message_is_told_exactly_once() {
+    let users = users(size("IDLEWATCH_PROOF_ACCOUNTS", 10));
+    let rounds = size("IDLEWATCH_PROOF_ROUNDS", 20);
+    let seed = size("IDLEWATCH_PROOF_SEED", 1) as u64;
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut server = Dovecot::start(users.len());
+    let quick = "connect_timeout = \"3s\"\ncommand_timeout = \"3s\"\nkeepalive = { idle = \"1s\", interval = \"1s\", count = 2 }";
+    let mut monitor = Monitor::new(&accounts(&server, &users, quick));
+    monitor.start();
+    monitor.wait("online", |events| online(events, &users));
+    let mut faults = 0;
+    for round in 0..rounds {
+        server.deliver(&users, &format!("round {round}"));
+        std::thread::sleep(Duration::from_millis(random.random_range(0..150)));
+        if random.random_bool(0.6) {
+            let fault = Fault::random(&mut random);
+            fault.happen(&mut monitor, &mut server);
+            faults += 1;
+        }
+    }
+    monitor.wait_for_lines("\"action\":\"message.new\"", rounds * users.len());
+    monitor.stop();
+    let events = monitor.events();
+    for user in &users {
+        let uids = told(&events, user);
+        let once: BTreeSet<u64> = uids.iter().copied().collect();
+        assert_eq!(once, server.uids(user).into_iter().collect(), "{user}: seed {seed}");
+        assert_eq!(once.len(), uids.len(), "{user}: told twice, seed {seed}");
+    }
+    println!("seed {seed}: {} messages, {faults} faults: 0 lost, 0 twice", rounds * users.len());
+}
+
+/// All accounts of one host come back at once after its restart: paced by the gate, and all of them.
+#[test]
+fn a_storm_of_reconnects_ends_with_everybody_online() {
+    let users = users(size("IDLEWATCH_PROOF_STORM", 60));
+    let mut server = Dovecot::start(users.len());
+    let mut monitor = Monitor::new(&accounts(&server, &users, ""));
+    monitor.start();
+    monitor.wait("online", |events| online(events, &users));
+    server.crash();
+    let lost = |events: &[serde_json::Value], user: &str| {
+        states(events, user).iter().any(|state| state == "backoff")
+    };
+    monitor.wait("lost", |events| users.iter().all(|user| lost(events, user)));
+    let events = monitor.wait("back", |events| online(events, &users));
+    for user in &users {
+        assert_eq!(states(&events, user), ["online", "backoff", "online"], "{user}: one change per fault");
+    }
+    server.deliver(&users, "after the storm");
+    monitor.wait("told", |events| users.iter().all(|user| told(events, user) == [1]));
+}
