@@ -538,3 +538,15 @@ where
 {
     timeout(WRITE, link.send(line.as_bytes())).await.unwrap_or(Err(LinkError::Closed))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A bug of ours costs one session, and is told as what it is.
+    #[tokio::test]
+    async fn a_panic_is_one_more_way_to_end() {
+        let outcome = unpanicked(async { panic!("a bug in {}", "here") }).await;
+        assert!(matches!(outcome.end, SessionEnd::Panicked(text) if text == "a bug in here"));
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::event::{AccountState, MailboxName, StateChange, Trouble};
+use crate::event::{AccountState, ErrorType, MailboxName, StateChange, Trouble};
 
 /// Where one mailbox of the account stands.
 #[derive(Clone, Debug, PartialEq)]
@@ -97,7 +97,7 @@ impl Standing {
         let (state, setback) = self.overall();
         let trouble = setback.as_ref().and_then(|setback| setback.trouble.clone());
         let same_fault = match (&trouble, &self.told_trouble) {
-            (Some(new), Some(old)) => new.error_type == old.error_type && new.code == old.code,
+            (Some(new), Some(old)) => is_same_fault(new, old),
             (new, old) => new.is_none() == old.is_none(),
         };
         if state == AccountState::Connecting || (state == self.told && same_fault) {
@@ -139,6 +139,14 @@ impl Standing {
     }
 }
 
+/// A server that goes away refuses one try and lets the next time out: that is one fault.
+fn is_same_fault(new: &Trouble, old: &Trouble) -> bool {
+    let network = |trouble: &Trouble| {
+        matches!(trouble.error_type, ErrorType::Connect | ErrorType::Timeout | ErrorType::Dns)
+    };
+    (network(new) && network(old)) || (new.error_type == old.error_type && new.code == old.code)
+}
+
 fn severity(state: AccountState) -> u8 {
     match state {
         AccountState::Suspended => 5,
@@ -153,7 +161,6 @@ fn severity(state: AccountState) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::ErrorType;
 
     fn trouble(error_type: ErrorType) -> Trouble {
         Trouble { error_type, code: None, message: "x".to_owned() }
@@ -181,7 +188,8 @@ mod tests {
         assert_eq!(states(lost), Some((AccountState::Online, AccountState::Backoff)));
         assert_eq!(standing.change(0, MailboxStanding::Connecting), []);
         assert_eq!(standing.change(0, waiting(ErrorType::Connect, 2)), []);
-        let other_fault = standing.change(0, waiting(ErrorType::Dns, 3));
+        assert_eq!(standing.change(0, waiting(ErrorType::Timeout, 3)), [], "it goes away in its own way");
+        let other_fault = standing.change(0, waiting(ErrorType::Protocol, 3));
         assert_eq!(other_fault[0].attempt, 3);
         let back = standing.change(0, MailboxStanding::Watching);
         assert_eq!(states(back), Some((AccountState::Backoff, AccountState::Online)));
