@@ -1,7 +1,7 @@
 //! A real Dovecot 2.3 in a directory of its own. A server that cannot start fails the test.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -96,37 +96,43 @@ impl Dovecot {
 
     /// One message to each of `users`, by LMTP.
     pub fn deliver(&self, users: &[String], subject: &str) {
-        let stream = TcpStream::connect(("127.0.0.1", self.lmtp)).unwrap();
-        let mut reader = BufReader::new(stream.try_clone().unwrap());
+        self.try_deliver(users, subject).unwrap();
+    }
+
+    /// The same; a server that was just started may hang up.
+    pub fn try_deliver(&self, users: &[String], subject: &str) -> io::Result<()> {
+        let stream = TcpStream::connect(("127.0.0.1", self.lmtp))?;
+        let mut reader = BufReader::new(stream.try_clone()?);
         let mut writer = stream;
         let mut expect = |code: &str| {
-            let mut line = String::new();
             loop {
-                line.clear();
-                reader.read_line(&mut line).unwrap();
-                assert!(line.starts_with(code), "{line}");
+                let mut line = String::new();
+                reader.read_line(&mut line)?;
+                if !line.starts_with(code) {
+                    return Err(io::Error::other(line));
+                }
                 if line.as_bytes().get(3) == Some(&b' ') {
-                    break;
+                    return Ok(());
                 }
             }
         };
-        expect("220");
-        writer.write_all(b"LHLO test\r\n").unwrap();
-        expect("250");
-        writer.write_all(b"MAIL FROM:<sender@example.org>\r\n").unwrap();
-        expect("250");
+        expect("220")?;
+        writer.write_all(b"LHLO test\r\n")?;
+        expect("250")?;
+        writer.write_all(b"MAIL FROM:<sender@example.org>\r\n")?;
+        expect("250")?;
         for user in users {
-            writer.write_all(format!("RCPT TO:<{user}@example.org>\r\n").as_bytes()).unwrap();
-            expect("250");
+            writer.write_all(format!("RCPT TO:<{user}@example.org>\r\n").as_bytes())?;
+            expect("250")?;
         }
-        writer.write_all(b"DATA\r\n").unwrap();
-        expect("354");
+        writer.write_all(b"DATA\r\n")?;
+        expect("354")?;
         let message = format!(
             "From: Sender <sender@example.org>\r\nTo: all@example.org\r\nSubject: {subject}\r\n\r\nhello\r\n.\r\n"
         );
-        writer.write_all(message.as_bytes()).unwrap();
-        users.iter().for_each(|_| expect("250"));
-        writer.write_all(b"QUIT\r\n").unwrap();
+        writer.write_all(message.as_bytes())?;
+        users.iter().try_for_each(|_| expect("250"))?;
+        writer.write_all(b"QUIT\r\n")
     }
 
     /// `doveadm`
