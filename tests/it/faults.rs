@@ -450,3 +450,64 @@ async fn server(password: &str) -> Server {
     let store = Store::new([("bob".to_owned(), password.to_owned())]);
     Server::start(store, Behaviour::default()).await.unwrap()
 }
+
+/// A list without end is cut where it is too long, and says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_of_too_many_mailboxes_is_cut() {
+    let server = Scripted::start(|mut peer| async move {
+        peer.greet().await?;
+        let tag = peer.until("LIST").await?;
+        for n in 0..20_000 {
+            peer.say(&format!("* LIST () \"/\" box{n}\r\n")).await?;
+        }
+        peer.say(&format!("{tag} OK done\r\n")).await?;
+        peer.behave().await
+    })
+    .await;
+    let monitor = Monitor::new(&account("work", server.port()));
+    let output = tokio::task::spawn_blocking(move || monitor.command().arg("mailboxes").output().unwrap());
+    let output = output.await.unwrap();
+    let listed = String::from_utf8(output.stdout).unwrap();
+    assert_eq!((output.status.code(), listed.lines().count()), (Some(0), 10_001));
+    assert!(listed.ends_with("... and more\n"));
+}
+
+/// Nobody can answer ahead: the tags of no two connections begin alike.
+#[tokio::test(flavor = "multi_thread")]
+async fn tags_cannot_be_guessed() {
+    let (told, mut tags) = tokio::sync::mpsc::unbounded_channel();
+    let server = Scripted::start(move |mut peer| {
+        let told = told.clone();
+        async move {
+            peer.greet().await?;
+            let tag = peer.until("EXAMINE").await?;
+            let _ = told.send(tag);
+            peer.reset()
+        }
+    })
+    .await;
+    let mut monitor = Monitor::new(&account("work", server.port()));
+    monitor.start();
+    let (first, second) = (tags.recv().await.unwrap(), tags.recv().await.unwrap());
+    assert!(first.len() >= 7 && first[..6] != second[..6], "{first} {second}");
+}
+
+/// Hundreds of messages a second to one account: another one is told its own, and nothing is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burst_of_mail_to_one_account_leaves_the_others_alone() {
+    let (busy, well) = (server(CANARY).await, server(CANARY).await);
+    let mut monitor =
+        Monitor::new(&(account("busy", busy.addr().port()) + &account("well", well.addr().port())));
+    monitor.start();
+    monitor.wait("online", |events| ["busy", "well"].iter().all(|id| states(events, id) == ["online"]));
+    for n in 1..=1000 {
+        busy.store().deliver("bob", "INBOX", b"Subject: x\r\n\r\n");
+        if n % 100 == 0 {
+            well.store().deliver("bob", "INBOX", b"Subject: x\r\n\r\n");
+        }
+    }
+    let events =
+        monitor.wait("told", |events| told(events, "busy").len() >= 1000 && told(events, "well").len() >= 10);
+    assert_eq!(told(&events, "busy"), (1..=1000).collect::<Vec<_>>(), "in order, each once");
+    assert_eq!(told(&events, "well"), (1..=10).collect::<Vec<_>>());
+}

@@ -183,3 +183,37 @@ fn cyrus_tells_over_implicit_tls_and_over_starttls() {
         events.iter().filter(|event| event["email"]["subject"] == "told by Cyrus").count() == 2
     });
 }
+
+/// A mailbox that is deleted under an idling session is that mailbox's trouble; one of the same name is another one.
+#[test]
+fn a_mailbox_that_is_deleted_while_it_is_watched_leaves_its_account_alone() {
+    let server = Dovecot::start(1);
+    let users = users(1);
+    server.adm(&["mailbox", "create", "-u", "user1", "Work"]);
+    let mut monitor = Monitor::new(&accounts(&server, &users, "mailboxes = [\"INBOX\", \"Work\"]"));
+    monitor.start();
+    monitor.wait("online", |events| online(events, &users));
+    server.adm(&["mailbox", "delete", "-u", "user1", "Work"]);
+    let is_missing = |event: &serde_json::Value| {
+        event["error"]["code"] == "mailbox_missing" && event["idlewatch"]["mailbox"]["name"] == "Work"
+    };
+    monitor.wait("missing", |events| events.iter().any(is_missing));
+    server.deliver(&users, "to INBOX");
+    monitor.wait("told", |events| told(events, "user1") == [1]);
+    assert!(monitor.events().iter().filter(|event| is_missing(event)).count() == 1);
+}
+
+/// What the monitor read is unread for everybody else.
+#[test]
+fn no_flag_is_changed() {
+    let server = Dovecot::start(1);
+    let users = users(1);
+    let mut monitor = Monitor::new(&accounts(&server, &users, ""));
+    monitor.start();
+    monitor.wait("online", |events| online(events, &users));
+    server.deliver(&users, "still unread");
+    monitor.wait("told", |events| told(events, "user1") == [1]);
+    monitor.stop();
+    let flags = server.adm(&["fetch", "-u", "user1", "flags", "mailbox", "INBOX", "all"]);
+    assert!(!flags.contains("Seen") && flags.contains("flags"), "{flags}");
+}
