@@ -70,9 +70,9 @@ fn told(header: &[u8]) -> MessageSummary {
 }
 
 /// Header bytes, the subject that is told, and the fields named in `decode_errors`.
-type Case = (&'static [u8], Option<&'static str>, &'static [&'static str]);
+pub type Case = (&'static [u8], Option<&'static str>, &'static [&'static str]);
 
-const SUBJECTS: &[Case] = &[
+pub const SUBJECTS: &[Case] = &[
     (b"Subject: plain\r\n\r\n", Some("plain"), &[]),
     (b"Subject:\r\n\r\n", None, &[]),
     (b"Subject: \t \r\n\r\n", None, &[]),

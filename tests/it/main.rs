@@ -9,6 +9,7 @@
 )]
 
 mod faults;
+mod fuzz;
 mod headers;
 mod network;
 mod program;

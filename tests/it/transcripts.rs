@@ -28,21 +28,30 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream};
 use tokio::sync::{oneshot, watch};
 
 #[derive(Clone, Debug)]
-struct Transcript {
+pub struct Transcript {
     name: String,
     plan: Vec<(String, String)>,
-    checkpoint: Option<Cursor>,
-    script: Vec<Line>,
+    pub checkpoint: Option<Cursor>,
+    pub script: Vec<Line>,
     expected: Vec<String>,
 }
 
 #[derive(Clone, Debug)]
-enum Line {
+pub enum Line {
     Say(Vec<u8>),
     Hear(String),
     Tls,
     Close,
     Stop,
+}
+
+/// All of them, in the order of their files.
+pub fn all() -> Vec<Transcript> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transcripts");
+    let mut files: Vec<_> = std::fs::read_dir(dir).unwrap().map(|file| file.unwrap().path()).collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "imap"));
+    files.sort();
+    files.iter().flat_map(|file| parse(file)).collect()
 }
 
 fn parse(file: &Path) -> Vec<Transcript> {
@@ -142,7 +151,7 @@ impl Transcript {
         Some(from.parse().unwrap())
     }
 
-    fn get(&self, key: &str) -> Option<&str> {
+    pub fn get(&self, key: &str) -> Option<&str> {
         self.plan.iter().find(|(known, _)| known == key).map(|(_, value)| value.as_str())
     }
 
@@ -432,11 +441,7 @@ async fn a_flood_of_replies_does_not_outrun_the_deadline() {
 
 #[test]
 fn every_transcript_plays_whole_and_cut() {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transcripts");
-    let mut files: Vec<_> = std::fs::read_dir(dir).unwrap().map(|file| file.unwrap().path()).collect();
-    files.retain(|file| file.extension().is_some_and(|extension| extension == "imap"));
-    files.sort();
-    let transcripts: Vec<_> = files.iter().flat_map(|file| parse(file)).collect();
+    let transcripts = all();
     let mut failures = Vec::new();
     for transcript in &transcripts {
         let cuts = [Cut::Whole, Cut::Bytes, Cut::Random(1), Cut::Random(2), Cut::Random(3)];
