@@ -209,8 +209,11 @@ fn crc(parts: &[&[u8]]) -> u32 {
 }
 
 fn cursor_crc(account: &str, mailbox: &str, cursor: &Cursor) -> u32 {
-    // Without `blind_since`, which notes change alone, and `look_back`: nothing is lost by them.
-    let numbers = format!("{} {} {:?}", cursor.uid_validity, cursor.uid_next, cursor.modseq);
+    // Without `blind_since`: a note changes it alone, and nothing is lost by it.
+    let mut numbers = format!("{} {} {:?}", cursor.uid_validity, cursor.uid_next, cursor.modseq);
+    if let Some(below) = cursor.look_back {
+        numbers.push_str(&format!(" {below}"));
+    }
     crc(&[account.as_bytes(), mailbox.as_bytes(), numbers.as_bytes(), cursor.seen.to_string().as_bytes()])
 }
 

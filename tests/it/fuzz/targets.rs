@@ -26,7 +26,7 @@ use idlewatch::text::is_deceptive;
 use idlewatch::wire::link::{Link, LinkError};
 use jiff::Timestamp;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, duplex};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 /// A server's bytes become the same bounded replies, however they are cut.
 pub fn replies(said: &[u8]) {
@@ -146,7 +146,7 @@ pub fn conversation(data: &[u8]) {
     let (stop, stopped) = oneshot::channel();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let (_, said) = runtime.unwrap().block_on(async {
-        let client = pump(ours, plan, &memory, |_| {}, secure, stopped);
+        let client = pump(ours, plan, &memory, |_| {}, secure, watch::channel(0).1, stopped);
         let life = async { tokio::join!(client, serve(script, theirs, stop)) };
         tokio::time::timeout(Duration::from_secs(24 * 3600), life).await.expect("it ends")
     });
@@ -249,8 +249,9 @@ impl Memory {
 
     fn assert_tells_once(&self, Delivery { findings, cursor }: &Delivery) {
         let last = self.last.borrow();
+        let begins = findings.iter().any(|finding| matches!(finding, Finding::Reset { .. }));
         let mut seen = match &*last {
-            Some(last) if last.uid_validity == cursor.uid_validity => last.seen.clone(),
+            Some(last) if !begins && last.uid_validity == cursor.uid_validity => last.seen.clone(),
             _ => Default::default(),
         };
         for finding in findings {
@@ -270,17 +271,21 @@ impl Delivers for Memory {
         let journal = self.journal.get_or_init(|| RefCell::new(SqliteJournal::in_memory().unwrap()));
         let mut journal = journal.borrow_mut();
         let key = MailboxKey { account: "a".into(), mailbox: self.mailbox.clone() };
-        let checkpoint = Some(Checkpoint { key, cursor: delivery.cursor });
-        let receipt =
-            journal.commit(&[Entry::new(Batch { events: vec![], checkpoint })], &[]).unwrap().remove(0);
-        let stored = journal.cursors(&"a".into()).unwrap();
-        assert!(stored.iter().any(|(_, cursor)| Some(cursor) == receipt.cursor()), "{stored:?}");
+        let checkpoint = Some(Checkpoint { key: key.clone(), cursor: delivery.cursor });
+        let batch = Batch { checkpoint, ..Batch::default() };
+        let receipt = journal.commit(&[Entry::new(batch)], &[]).unwrap().remove(0);
+        assert_eq!(journal.cursor(&key).unwrap().as_ref(), receipt.cursor());
         *self.last.borrow_mut() = receipt.cursor().cloned();
         async move {
             tokio::task::yield_now().await;
             Ok(receipt)
         }
         .boxed_local()
+    }
+
+    fn recall(&self) -> LocalBoxFuture<'static, Result<idlewatch::memory::Memory, Undelivered>> {
+        let memory = idlewatch::memory::Memory { from: Some(Timestamp::UNIX_EPOCH), ..Default::default() };
+        futures::future::ready(Ok(memory)).boxed_local()
     }
 }
 
@@ -398,10 +403,9 @@ static STATE: LazyLock<State> = LazyLock::new(|| {
     let dir = scratch();
     let events: Vec<_> = (1..=40).map(|uid| new_message(uid, Default::default())).collect();
     let cursors: Vec<_> = (1..=2).map(|next| Cursor::baseline(7, next, Some(5))).collect();
-    let key = MailboxKey { account: "work".into(), mailbox: MailboxName::inbox() };
     let entry = |events: &[Event], cursor: &Cursor| {
-        let checkpoint = Some(Checkpoint { key: key.clone(), cursor: cursor.clone() });
-        Entry::new(Batch { events: events.to_vec(), checkpoint })
+        let checkpoint = Some(Checkpoint { key: watched(), cursor: cursor.clone() });
+        Entry::new(Batch { events: events.to_vec(), checkpoint, ..Batch::default() })
     };
     let open = || SqliteJournal::open(dir.path(), false, false).unwrap().0;
     let mut journal = open();
@@ -415,6 +419,10 @@ static STATE: LazyLock<State> = LazyLock::new(|| {
     let files = ["journal.db", "journal.db-wal"].map(read).to_vec();
     State { files, events, cursors }
 });
+
+fn watched() -> MailboxKey {
+    MailboxKey { account: "work".into(), mailbox: MailboxName::inbox() }
+}
 
 fn scratch() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
@@ -448,11 +456,13 @@ fn read(journal: &mut SqliteJournal) {
     for event in journal.pending(0, 100).unwrap_or_default() {
         assert!(STATE.events.contains(&event.event), "{event:?}");
     }
-    for (_, cursor) in journal.cursors(&"work".into()).unwrap_or_default() {
+    if let Ok(Some(cursor)) = journal.cursor(&watched()) {
+        // Since when nobody watches is told to people only, and has no checksum.
+        let cursor = Cursor { blind_since: None, ..cursor };
         assert!(STATE.cursors.contains(&cursor), "{cursor:?}");
     }
     let _ = (journal.lanes(&["out".to_owned()]), journal.extent(), journal.forget(1));
-    let _ = journal.commit(&[Entry::new(Batch { events: STATE.events.clone(), checkpoint: None })], &[]);
+    let _ = journal.commit(&[Entry::new(Batch { events: STATE.events.clone(), ..Batch::default() })], &[]);
 }
 
 fn contains(bytes: &[u8], part: &[u8]) -> bool {
