@@ -1,12 +1,16 @@
 //! The promises under many faults at once, on a real Dovecot. Short in the suite; `scripts/prove` runs them long.
 
 use std::collections::BTreeSet;
+use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
+use idlewatch::demo::server::{Behaviour, Server};
+use idlewatch::demo::store::Store;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::real_servers::{accounts, online, users};
+use crate::support::disk::Disk;
 use crate::support::dovecot::Dovecot;
 use crate::support::filter::Rule;
 use crate::support::monitor::{Monitor, states, told};
@@ -97,6 +101,101 @@ fn whatever_is_killed_every_message_is_told_exactly_once() {
         assert_eq!(once.len(), uids.len(), "{user}: told twice, seed {seed}");
     }
     println!("seed {seed}: {messages} messages, {} accounts, {faults} faults: 0 lost, 0 twice", users.len());
+}
+
+/// Killed at the n-th write, sync and truncation of the journal and of the file, for each n.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_at_any_write_loses_nothing_and_doubles_nothing() {
+    let points = size("IDLEWATCH_PROOF_POINTS", 4);
+    let server = server().await;
+    let mut monitor = Monitor::new(&account(&server));
+    monitor.start();
+    monitor.wait("online", |events| !states(events, "work").is_empty());
+    let (mut delivered, mut crashes) = (0, 0);
+    for syscall in ["pwrite64", "write", "fdatasync", "fsync", "ftruncate", "rename", "unlink"] {
+        for point in 1..=points {
+            monitor.kill();
+            let files = ["state/journal.db", "state/journal.db-wal", "events.jsonl"];
+            let inject = format!("inject={syscall}:signal=SIGKILL:when={point}");
+            let mut strace = vec!["strace", "-f", "-qq", "-o", "/dev/null", "-e", &inject];
+            let paths: Vec<_> =
+                files.iter().map(|file| monitor.dir.path().join(file).display().to_string()).collect();
+            paths.iter().for_each(|path| strace.extend(["-P", path]));
+            monitor.start_under(&strace);
+            for _ in 0..5 {
+                server.store().deliver("bob", "INBOX", b"Subject: x\r\n\r\n");
+                delivered += 1;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            let killed = loop {
+                if let Some(status) = monitor.end() {
+                    assert_eq!(status.signal(), Some(9), "{syscall} {point}: {}", monitor.log());
+                    break true;
+                }
+                if told(&monitor.events(), "work").len() >= delivered {
+                    break false;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            };
+            crashes += usize::from(killed);
+            if !killed {
+                // So many of them it does not do.
+                monitor.kill_child();
+            }
+            monitor.start();
+            if !killed {
+                break;
+            }
+        }
+    }
+    monitor.wait("told", |events| told(events, "work").len() >= delivered);
+    let (uids, all) = (told(&monitor.events(), "work"), (1..=delivered as u64).collect::<Vec<_>>());
+    assert_eq!(uids, all, "each once, in order");
+    assert!(crashes >= 3 * points, "writes and syncs at the least: {crashes}");
+    println!("{crashes} crash points, {delivered} messages: 0 lost, 0 twice");
+}
+
+async fn server() -> Server {
+    Server::start(Store::new([("bob".to_owned(), "pw".to_owned())]), Behaviour::default()).await.unwrap()
+}
+
+fn account(server: &Server) -> String {
+    format!(
+        "[[accounts]]\nid = \"work\"\nhost = \"127.0.0.1\"\nport = {}\ntls = \"none\"\nuser = \"bob\"\npassword = {{ inline = \"pw\" }}\n",
+        server.addr().port()
+    )
+}
+
+/// The disk of the journal and of the file loses its power under the monitor, again and again, while mail comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_power_loss_loses_nothing_and_doubles_nothing() {
+    let losses = size("IDLEWATCH_PROOF_LOSSES", 3);
+    let mut random = StdRng::seed_from_u64(size("IDLEWATCH_PROOF_SEED", 1) as u64);
+    let server = server().await;
+    let disk = Disk::new();
+    let mut monitor = Monitor::in_dir(tempfile::tempdir_in(disk.mount()).unwrap(), &account(&server));
+    disk.sync();
+    monitor.start();
+    monitor.wait("online", |events| !states(events, "work").is_empty());
+    let mut delivered = 0;
+    for _ in 0..losses {
+        let until = Duration::from_millis(random.random_range(50..800));
+        let begun = std::time::Instant::now();
+        while begun.elapsed() < until {
+            server.store().deliver("bob", "INBOX", b"Subject: x\r\n\r\n");
+            delivered += 1;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        disk.lose_power();
+        monitor.kill_if_alive();
+        disk.restart();
+        monitor.start();
+    }
+    monitor.wait("told", |events| told(events, "work").len() >= delivered);
+    let (uids, all) = (told(&monitor.events(), "work"), (1..=delivered as u64).collect::<Vec<_>>());
+    assert_eq!(uids, all, "each once, in order");
+    println!("{losses} power losses, {delivered} messages: 0 lost, 0 twice");
+    monitor.kill();
 }
 
 /// All accounts of one host come back at once after its restart: paced by the gate, and all of them.

@@ -2,6 +2,7 @@
 
 pub mod certificates;
 pub mod cyrus;
+pub mod disk;
 pub mod dovecot;
 pub mod filter;
 pub mod imap4d;

@@ -23,7 +23,11 @@ pub struct Monitor {
 impl Monitor {
     /// `accounts` is the configuration but for the state and the output; it begins within `[monitor]`.
     pub fn new(accounts: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::in_dir(tempfile::tempdir().unwrap(), accounts)
+    }
+
+    /// In this directory.
+    pub fn in_dir(dir: TempDir, accounts: &str) -> Self {
         fs::DirBuilder::new().mode(0o700).create(dir.path().join("state")).unwrap();
         let monitor = Self { dir, child: None };
         monitor.configure(accounts);
@@ -50,10 +54,35 @@ impl Monitor {
     }
 
     pub fn start(&mut self) {
+        self.start_under(&[]);
+    }
+
+    /// As the child of another program, which ends as it does.
+    pub fn start_under(&mut self, program: &[&str]) {
         let log = fs::File::options().append(true).create(true).open(self.dir.path().join("log")).unwrap();
-        let mut command = self.command();
+        let own = self.command();
+        let mut command = match program {
+            [] => own,
+            [program, arguments @ ..] => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(own.get_program()).args(own.get_args());
+                command
+            }
+        };
         command.arg("run").env("RUST_LOG", "trace").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.child = Some(command.spawn().unwrap());
+    }
+
+    /// How it ended, if it has.
+    pub fn end(&mut self) -> Option<ExitStatus> {
+        self.child.as_mut().unwrap().try_wait().unwrap()
+    }
+
+    /// `kill -9` where another program is between.
+    pub fn kill_child(&mut self) {
+        let between = self.pid().to_string();
+        assert!(Command::new("pkill").args(["-KILL", "-P", &between]).status().unwrap().success());
+        self.wait_end();
     }
 
     /// The most bytes of memory that the process ever held.
@@ -86,6 +115,13 @@ impl Monitor {
     pub fn kill(&mut self) {
         self.signal("KILL");
         let _ = self.child.take().unwrap().wait();
+    }
+
+    /// `kill -9`, unless it has ended by itself.
+    pub fn kill_if_alive(&mut self) {
+        let mut child = self.child.take().unwrap();
+        let _ = child.kill();
+        let _ = child.wait();
     }
 
     /// The lines that are complete so far.
