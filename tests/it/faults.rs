@@ -393,6 +393,8 @@ async fn a_refused_login_is_tried_once_and_not_again_by_a_restart() {
                 && states(events, "well").iter().filter(|state| *state == "online").count() == start
         };
         monitor.wait("refused", refused);
+        // Time enough for a login that must not come.
+        tokio::time::sleep(Duration::from_millis(700)).await;
         monitor.kill();
     }
     assert_eq!(server.logins().len(), 1, "the journal remembers it");

@@ -1,5 +1,7 @@
 //! The promises under many faults at once, on a real Dovecot. Short in the suite; `scripts/prove` runs them long.
 
+#![allow(clippy::print_stdout)]
+
 use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
@@ -122,7 +124,7 @@ async fn a_crash_at_any_write_loses_nothing_and_doubles_nothing() {
                 files.iter().map(|file| monitor.dir.path().join(file).display().to_string()).collect();
             paths.iter().for_each(|path| strace.extend(["-P", path]));
             monitor.start_under(&strace);
-            for _ in 0..5 {
+            for _ in 0..point + 4 {
                 server.store().deliver("bob", "INBOX", b"Subject: x\r\n\r\n");
                 delivered += 1;
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -151,7 +153,7 @@ async fn a_crash_at_any_write_loses_nothing_and_doubles_nothing() {
     monitor.wait("told", |events| told(events, "work").len() >= delivered);
     let (uids, all) = (told(&monitor.events(), "work"), (1..=delivered as u64).collect::<Vec<_>>());
     assert_eq!(uids, all, "each once, in order");
-    assert!(crashes >= 3 * points, "writes and syncs at the least: {crashes}");
+    assert!(crashes >= 12.min(3 * points), "writes and syncs at the least: {crashes}");
     println!("{crashes} crash points, {delivered} messages: 0 lost, 0 twice");
 }
 
