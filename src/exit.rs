@@ -15,7 +15,7 @@ pub enum Exit {
     CannotStart,
     /// Output or journal I/O failed for good.
     Io,
-    /// Another process holds the state.
+    /// Another process holds the state, or writes the output file.
     Locked,
     /// The configuration.
     Config,

@@ -60,6 +60,7 @@ pub struct AccountActor {
     /// The secret that was refused last, if one was.
     refused_secret: Option<QuickDigest>,
     login_timer: Option<SpawnHandle>,
+    secret_timer: Option<SpawnHandle>,
     milestones: Milestones,
     heard: Option<mpsc::UnboundedReceiver<(MailboxName, Milestone)>>,
     batches: VecDeque<Batch>,
@@ -76,6 +77,8 @@ struct MailboxWatch {
     pulse: Pulse,
     /// It was watched since the start.
     met: bool,
+    /// As noted last.
+    blind_since: Option<Timestamp>,
     /// Stops the session; dropping it would, too.
     stop: Option<oneshot::Sender<()>>,
     timer: Option<SpawnHandle>,
@@ -109,6 +112,7 @@ impl AccountActor {
             mailbox: mailbox.clone(),
             pulse: Pulse::default(),
             met: false,
+            blind_since: None,
             stop: None,
             timer: None,
         });
@@ -119,6 +123,7 @@ impl AccountActor {
             refusals: Refusals::default(),
             refused_secret: None,
             login_timer: None,
+            secret_timer: None,
             milestones,
             heard: Some(heard),
             batches: VecDeque::new(),
@@ -308,7 +313,7 @@ impl AccountActor {
             tokio::time::sleep(interval).await;
             account.password.resolve().await.ok().map(|secret| QuickDigest::new(&secret))
         };
-        ctx.spawn(look.into_actor(self).map(|found, actor, ctx| match found {
+        let looking = ctx.spawn(look.into_actor(self).map(|found, actor, ctx| match found {
             _ if !actor.schedule.is_refused() || actor.schedule.is_stopped() => {}
             Some(secret) if actor.refused_secret.is_some_and(|refused| refused != secret) => {
                 info!(account:% = actor.account.id(); "the secret has changed: it is tried now");
@@ -316,12 +321,17 @@ impl AccountActor {
             }
             _ => actor.look_for_another_secret(ctx),
         }));
+        if let Some(before) = self.secret_timer.replace(looking) {
+            ctx.cancel_future(before);
+        }
     }
 
     /// Messages may come that nobody sees from now on: when it began outlives the process.
     fn note_blindness(&mut self, index: usize, ctx: &mut Context<Self>) {
-        let Some(watched) = self.watches.get(index) else { return };
-        if let Some(since) = watched.pulse.last() {
+        let Some(watched) = self.watches.get_mut(index) else { return };
+        if let Some(since) = watched.pulse.last()
+            && watched.blind_since.replace(since) != Some(since)
+        {
             let key = MailboxKey { account: self.account.id().clone(), mailbox: watched.mailbox.clone() };
             self.tell(Note::Blind { key, since }.into(), ctx);
         }

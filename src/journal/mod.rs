@@ -1,6 +1,7 @@
 //! Where events and cursors become durable in one transaction, and where the lanes keep their positions.
 
 pub mod aggregate;
+mod damage;
 pub mod lock;
 pub mod sqlite;
 pub mod writer;
@@ -170,6 +171,9 @@ pub trait Journal: Send {
     /// When the journal cannot be written.
     fn forget(&mut self, sequence: u64) -> Result<(), JournalError>;
 
+    /// Brings everything into one file, for whoever copies that one alone.
+    fn tidy(&mut self);
+
     /// Bytes of the events that are kept, and the last sequence given.
     ///
     /// # Errors
@@ -199,6 +203,8 @@ pub enum OpenError {
     StateDir { path: PathBuf, cause: std::io::Error },
     #[error("{path}: others may enter it (mode {mode:o}); the journal holds mail metadata: chmod 700 it", path = path.display())]
     Exposed { path: PathBuf, mode: u32 },
+    #[error("{path}: others may read it (mode {mode:o}); the journal holds mail metadata: chmod 600 it", path = path.display())]
+    Readable { path: PathBuf, mode: u32 },
     #[error("{path} is locked by another idlewatch{by}", path = path.display(), by = pid.as_ref().map(|pid| format!(" (pid {pid})")).unwrap_or_default())]
     Locked { path: PathBuf, pid: Option<String> },
     #[error("{path} is damaged: {cause}; `idlewatch run --new-state` moves it aside and begins anew: every mailbox with a baseline", path = path.display())]

@@ -1,16 +1,18 @@
 //! The journal in SQLite: WAL, one fsync per commit; `sqlite3 journal.db` shows all of it.
 
-use std::fs::{self, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use jiff::Timestamp;
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, ffi, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Transaction, ffi, params};
 
 use super::{
     Entry, FileEnd, Journal, JournalError, JournalledEvent, LanePosition, OpenError, Receipt, StateOrigin,
+    damage,
 };
-use crate::event::{AccountId, Cursor, MailboxKey};
+use crate::event::{AccountId, Cursor, Event, MailboxKey, MailboxName};
 use crate::memory::{self, Fingerprint, Memory, Told};
 use crate::messages::{Checkpoint, Note};
 use crate::refusals::Refusals;
@@ -19,9 +21,9 @@ use crate::uid_set::UidSet;
 /// "idlw": tells our databases from others.
 const APPLICATION_ID: i64 = 0x6964_6c77;
 
-const SCHEMA_VERSION: i64 = 2;
+const SCHEMA_VERSION: i64 = 3;
 
-const SCHEMA: &str = "
+pub(super) const SCHEMA: &str = "
 CREATE TABLE events (
     sequence INTEGER PRIMARY KEY AUTOINCREMENT,
     action   TEXT NOT NULL,
@@ -45,7 +47,8 @@ CREATE TABLE lanes (
     name       TEXT PRIMARY KEY,
     position   INTEGER NOT NULL,
     generation TEXT,
-    offset     INTEGER
+    offset     INTEGER,
+    crc        INTEGER
 ) WITHOUT ROWID;
 CREATE TABLE told (
     account     TEXT NOT NULL,
@@ -64,7 +67,9 @@ CREATE TABLE monitor (
 ) WITHOUT ROWID;
 ";
 
-/// From the version before.
+/// From each version to the next.
+const UPGRADES: [&str; 2] = [FROM_1, "ALTER TABLE lanes ADD COLUMN crc INTEGER;"];
+
 const FROM_1: &str = "
 DELETE FROM cursors AS old WHERE EXISTS (SELECT 1 FROM cursors AS new WHERE new.account = old.account
     AND new.mailbox = old.mailbox AND new.updated_at > old.updated_at);
@@ -93,28 +98,24 @@ impl SqliteJournal {
     /// Where it is damaged, foreign, or newer than this program. `new_state` moves such a file aside.
     pub fn open(dir: &Path, require_state: bool, new_state: bool) -> Result<(Self, StateOrigin), OpenError> {
         let path = dir.join("journal.db");
+        let failed = |cause| OpenError::StateDir { path: path.clone(), cause };
         if new_state {
-            move_aside(dir).map_err(|cause| OpenError::StateDir { path: dir.to_owned(), cause })?;
+            move_aside(dir).map_err(failed)?;
         }
-        let origin = if path.exists() { StateOrigin::Existing } else { StateOrigin::New };
-        if origin == StateOrigin::New {
-            if require_state && !new_state {
-                return Err(OpenError::NoState { path: dir.to_owned() });
-            }
-            let failed = |cause| OpenError::StateDir { path: path.clone(), cause };
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
+        discard_unfinished(dir).map_err(failed)?;
+        let (mut db, origin) = if path.exists() {
+            (reopen(&path)?, StateOrigin::Existing)
+        } else if require_state && !new_state {
+            return Err(OpenError::NoState { path: dir.to_owned() });
+        } else {
+            (begin(dir, &path)?, StateOrigin::New)
+        };
+        upgrade(&mut db).map_err(|error| not_opened(&path, error))?;
+        let found = damage::find(&db).map_err(|error| not_opened(&path, error))?;
+        if let Some(cause) = found {
+            return Err(OpenError::Damaged { path, cause });
         }
-        let damaged =
-            |cause: rusqlite::Error| OpenError::Damaged { path: path.clone(), cause: cause.to_string() };
-        let mut db = Connection::open(&path).map_err(damaged)?;
-        match origin {
-            StateOrigin::New => create(&mut db).map_err(damaged)?,
-            StateOrigin::Existing => {
-                check(&db, &path)?;
-                upgrade(&mut db).map_err(damaged)?;
-            }
-        }
-        let bytes = settle(&db).map_err(damaged)?;
+        let bytes = settle(&db).map_err(|error| not_opened(&path, error))?;
         Ok((Self { db, bytes }, origin))
     }
 
@@ -126,6 +127,62 @@ impl SqliteJournal {
         let mut db = Connection::open_in_memory().map_err(failed)?;
         create(&mut db).map_err(failed)?;
         Ok(Self { db, bytes: 0 })
+    }
+}
+
+/// Stands while the first journal is being made: what a crash or a full disk leaves then is no damage.
+const UNFINISHED: &str = "journal.unfinished";
+
+const FILES: [&str; 3] = ["journal.db", "journal.db-wal", "journal.db-shm"];
+
+fn begin(dir: &Path, path: &Path) -> Result<Connection, OpenError> {
+    let failed = |cause| OpenError::StateDir { path: path.to_owned(), cause };
+    File::create(dir.join(UNFINISHED)).and_then(|_| sync(dir)).map_err(failed)?;
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+    let made = Connection::open(path).and_then(|mut db| create(&mut db).map(|()| db));
+    let db = made.map_err(|error| not_opened(path, error))?;
+    // Durably gone before anything is committed: it must never come back beside a journal that is in use.
+    fs::remove_file(dir.join(UNFINISHED)).and_then(|()| sync(dir)).map_err(failed)?;
+    Ok(db)
+}
+
+/// Nothing was ever committed to it.
+fn discard_unfinished(dir: &Path) -> io::Result<()> {
+    if !dir.join(UNFINISHED).exists() {
+        return Ok(());
+    }
+    for name in FILES.iter().map(|name| dir.join(name)).filter(|path| path.exists()) {
+        fs::remove_file(name)?;
+    }
+    fs::remove_file(dir.join(UNFINISHED)).and_then(|()| sync(dir))
+}
+
+fn sync(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// A zero-byte file is a damaged one, not a new one; SQLite would take it for new, and delete its log.
+fn reopen(path: &Path) -> Result<Connection, OpenError> {
+    let failed = |cause| OpenError::StateDir { path: path.to_owned(), cause };
+    let metadata = fs::metadata(path).map_err(failed)?;
+    let mode = metadata.mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(OpenError::Readable { path: path.to_owned(), mode });
+    }
+    if metadata.len() == 0 {
+        return Err(OpenError::Damaged { path: path.to_owned(), cause: "it is empty".to_owned() });
+    }
+    let db = Connection::open(path).map_err(|error| not_opened(path, error))?;
+    check(&db, path)?;
+    Ok(db)
+}
+
+fn not_opened(path: &Path, error: rusqlite::Error) -> OpenError {
+    let path = path.to_owned();
+    if damage::is_of_content(&error) {
+        OpenError::Damaged { path, cause: error.to_string() }
+    } else {
+        OpenError::StateDir { path, cause: io::Error::other(failed(error)) }
     }
 }
 
@@ -142,31 +199,31 @@ fn upgrade(db: &mut Connection) -> rusqlite::Result<()> {
     let version: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if version < SCHEMA_VERSION {
         let transaction = db.transaction()?;
-        transaction.execute_batch(FROM_1)?;
+        let done = usize::try_from(version - 1).unwrap_or_default();
+        UPGRADES.iter().skip(done).try_for_each(|upgrade| transaction.execute_batch(upgrade))?;
         transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
         transaction.commit()?;
     }
     Ok(())
 }
 
-/// A zero-byte file is a damaged one, not a new one.
+/// Whether it is ours, and of our time.
 fn check(db: &Connection, path: &Path) -> Result<(), OpenError> {
-    let damaged = |cause: String| OpenError::Damaged { path: path.to_owned(), cause };
     let pragma = |name: &str| {
-        db.pragma_query_value(None, name, |row| row.get::<_, i64>(0))
-            .map_err(|error| damaged(error.to_string()))
+        db.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(|error| not_opened(path, error))
     };
     if pragma("application_id")? != APPLICATION_ID {
-        return Err(damaged("it is empty, or not a journal of idlewatch".to_owned()));
+        let cause = "it is empty, or not a journal of idlewatch".to_owned();
+        return Err(OpenError::Damaged { path: path.to_owned(), cause });
     }
-    let version = pragma("user_version")?;
-    if version > SCHEMA_VERSION {
-        return Err(OpenError::Newer { path: path.to_owned(), version });
+    match pragma("user_version")? {
+        version if version > SCHEMA_VERSION => Err(OpenError::Newer { path: path.to_owned(), version }),
+        version if version < 1 => {
+            let cause = format!("its schema cannot be {version}");
+            Err(OpenError::Damaged { path: path.to_owned(), cause })
+        }
+        _ => Ok(()),
     }
-    let verdict: String = db
-        .pragma_query_value(None, "quick_check", |row| row.get(0))
-        .map_err(|error| damaged(error.to_string()))?;
-    if verdict == "ok" { Ok(()) } else { Err(damaged(crate::text::line(&verdict, 200))) }
 }
 
 fn settle(db: &Connection) -> rusqlite::Result<u64> {
@@ -178,7 +235,7 @@ fn settle(db: &Connection) -> rusqlite::Result<u64> {
 
 fn move_aside(dir: &Path) -> std::io::Result<()> {
     let stamp = Timestamp::now().as_second();
-    for name in ["journal.db", "journal.db-wal", "journal.db-shm"] {
+    for name in FILES {
         let from = dir.join(name);
         if from.exists() {
             fs::rename(&from, dir.join(format!("{name}.damaged-{stamp}")))?;
@@ -191,7 +248,8 @@ fn move_aside(dir: &Path) -> std::io::Result<()> {
 fn failed(error: rusqlite::Error) -> JournalError {
     match &error {
         rusqlite::Error::SqliteFailure(cause, _)
-            if cause.code == ErrorCode::DiskFull || cause.extended_code == ffi::SQLITE_IOERR_WRITE =>
+            if cause.code == ErrorCode::DiskFull
+                || [ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_IOERR_SHMSIZE].contains(&cause.extended_code) =>
         {
             JournalError::DiskFull
         }
@@ -215,6 +273,53 @@ fn cursor_crc(account: &str, mailbox: &str, cursor: &Cursor) -> u32 {
         numbers.push_str(&format!(" {below}"));
     }
     crc(&[account.as_bytes(), mailbox.as_bytes(), numbers.as_bytes(), cursor.seen.to_string().as_bytes()])
+}
+
+fn lane_crc(name: &str, position: &LanePosition) -> u32 {
+    let file = position.file.as_ref();
+    let generation = file.map_or("", |end| &end.generation);
+    let numbers = format!("{} {:?}", position.sequence, file.map(|end| end.offset));
+    crc(&[name.as_bytes(), numbers.as_bytes(), generation.as_bytes()])
+}
+
+pub(super) const EVENT_COLUMNS: &str = "sequence, payload, crc";
+
+/// An event's number, and the event unless it is damaged.
+pub(super) fn event_at(row: &Row<'_>) -> rusqlite::Result<(u64, Option<Event>)> {
+    let (payload, sum): (String, u32) = (row.get("payload")?, row.get("crc")?);
+    let event = serde_json::from_str(&payload).ok().filter(|_| sum == crc(&[payload.as_bytes()]));
+    Ok((row.get("sequence")?, event))
+}
+
+/// A cursor, and whether it is what was written.
+pub(super) fn cursor_at(row: &Row<'_>, account: &str) -> rusqlite::Result<(MailboxName, Cursor, bool)> {
+    let mailbox: String = row.get("mailbox")?;
+    let seen: String = row.get("seen")?;
+    let modseq: Option<i64> = row.get("modseq")?;
+    let blind_since: Option<i64> = row.get("blind_since")?;
+    let cursor = Cursor {
+        uid_validity: row.get("uid_validity")?,
+        uid_next: row.get("uid_next")?,
+        seen: seen.parse().unwrap_or_else(|_| UidSet::new()),
+        modseq: modseq.and_then(|modseq| u64::try_from(modseq).ok()),
+        blind_since: blind_since.and_then(|at| Timestamp::from_millisecond(at).ok()),
+        look_back: row.get("look_back")?,
+    };
+    let sound = row.get::<_, u32>("crc")? == cursor_crc(account, &mailbox, &cursor);
+    Ok((MailboxName::new(mailbox), cursor, sound))
+}
+
+pub(super) const LANE_COLUMNS: &str = "name, position, generation, offset, crc";
+
+/// A lane's name and position, and whether they are what was written; those of older versions have no sum.
+pub(super) fn lane_at(row: &Row<'_>) -> rusqlite::Result<(String, LanePosition, bool)> {
+    let name: String = row.get("name")?;
+    let (generation, offset): (Option<String>, Option<u64>) = (row.get("generation")?, row.get("offset")?);
+    let file = generation.zip(offset).map(|(generation, offset)| FileEnd { generation, offset });
+    let position = LanePosition { sequence: row.get("position")?, file };
+    let sum: Option<u32> = row.get("crc")?;
+    let sound = sum.is_none_or(|sum| sum == lane_crc(&name, &position));
+    Ok((name, position, sound))
 }
 
 fn insert(transaction: &Transaction<'_>, entry: &Entry) -> rusqlite::Result<Receipt> {
@@ -321,11 +426,12 @@ impl Journal for SqliteJournal {
             let file = position.file.as_ref();
             transaction
                 .prepare_cached(
-                    "UPDATE lanes SET position = ?2, generation = ?3, offset = ?4 WHERE name = ?1",
+                    "UPDATE lanes SET position = ?2, generation = ?3, offset = ?4, crc = ?5 WHERE name = ?1",
                 )
                 .and_then(|mut update| {
                     let offset = file.and_then(|end| i64::try_from(end.offset).ok());
-                    update.execute(params![name, position.sequence, file.map(|end| &end.generation), offset])
+                    let (generation, sum) = (file.map(|end| &end.generation), lane_crc(name, position));
+                    update.execute(params![name, position.sequence, generation, offset, sum])
                 })
                 .map_err(failed)?;
         }
@@ -339,32 +445,19 @@ impl Journal for SqliteJournal {
         let mut statement = self
             .db
             .prepare_cached(
-                "SELECT uid_validity, uid_next, seen, modseq, blind_since, look_back, crc FROM cursors
+                "SELECT mailbox, uid_validity, uid_next, seen, modseq, blind_since, look_back, crc FROM cursors
                  WHERE account = ?1 AND mailbox = ?2",
             )
             .map_err(failed)?;
         let found = statement
-            .query_row([account, mailbox], |row| {
-                let (seen, modseq): (String, Option<i64>) = (row.get(2)?, row.get(3)?);
-                let blind_since: Option<i64> = row.get(4)?;
-                let cursor = Cursor {
-                    uid_validity: row.get(0)?,
-                    uid_next: row.get(1)?,
-                    seen: seen.parse().unwrap_or_else(|_| UidSet::new()),
-                    modseq: modseq.and_then(|modseq| u64::try_from(modseq).ok()),
-                    blind_since: blind_since.and_then(|at| Timestamp::from_millisecond(at).ok()),
-                    look_back: row.get(5)?,
-                };
-                let sound = row.get::<_, u32>(6)? == cursor_crc(account, mailbox, &cursor);
-                Ok((cursor, sound))
-            })
+            .query_row([account, mailbox], |row| cursor_at(row, account))
             .optional()
             .map_err(failed)?;
         match found {
-            Some((_, false)) => {
+            Some((.., false)) => {
                 Err(JournalError::Failed(format!("the cursor of {account}/{mailbox} is damaged")))
             }
-            found => Ok(found.map(|(cursor, _)| cursor)),
+            found => Ok(found.map(|(_, cursor, _)| cursor)),
         }
     }
 
@@ -414,19 +507,14 @@ impl Journal for SqliteJournal {
     fn pending(&mut self, after: u64, most: usize) -> Result<Vec<JournalledEvent>, JournalError> {
         let mut statement = self
             .db
-            .prepare_cached(
-                "SELECT sequence, payload, crc FROM events WHERE sequence > ?1 ORDER BY sequence LIMIT ?2",
-            )
+            .prepare_cached(&format!(
+                "SELECT {EVENT_COLUMNS} FROM events WHERE sequence > ?1 ORDER BY sequence LIMIT ?2"
+            ))
             .map_err(failed)?;
-        let rows = statement
-            .query_map(params![after, most], |row| {
-                Ok((row.get::<_, u64>(0)?, row.get::<_, String>(1)?, row.get::<_, u32>(2)?))
-            })
-            .map_err(failed)?;
+        let rows = statement.query_map(params![after, most], event_at).map_err(failed)?;
         let mut events = Vec::new();
         for row in rows {
-            let (sequence, payload, sum) = row.map_err(failed)?;
-            let event = serde_json::from_str(&payload).ok().filter(|_| sum == crc(&[payload.as_bytes()]));
+            let (sequence, event) = row.map_err(failed)?;
             let Some(event) = event else {
                 return Err(JournalError::Failed(format!("event {sequence} is damaged")));
             };
@@ -440,12 +528,8 @@ impl Journal for SqliteJournal {
         let mut positions = Vec::new();
         for name in names {
             let known = transaction
-                .query_row("SELECT position, generation, offset FROM lanes WHERE name = ?1", [name], |row| {
-                    let generation: Option<String> = row.get(1)?;
-                    let offset: Option<u64> = row.get(2)?;
-                    let file =
-                        generation.zip(offset).map(|(generation, offset)| FileEnd { generation, offset });
-                    Ok(LanePosition { sequence: row.get(0)?, file })
+                .query_row(&format!("SELECT {LANE_COLUMNS} FROM lanes WHERE name = ?1"), [name], |row| {
+                    lane_at(row).map(|(_, position, _)| position)
                 })
                 .optional()
                 .map_err(failed)?;
@@ -482,6 +566,11 @@ impl Journal for SqliteJournal {
         Ok(())
     }
 
+    fn tidy(&mut self) {
+        // As well as it can be: the log is read at the next start otherwise.
+        let _ = self.db.pragma_update(None, "wal_checkpoint", "TRUNCATE");
+    }
+
     fn extent(&mut self) -> Result<(u64, u64), JournalError> {
         // sqlite_sequence knows the last number given even when all events are gone.
         let last = self
@@ -496,6 +585,7 @@ impl Journal for SqliteJournal {
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Seek, SeekFrom, Write};
+    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
     use crate::event::{Event, EventBody, MailboxName, MonitorState};
@@ -568,7 +658,9 @@ mod tests {
     #[test]
     fn a_journal_of_the_version_before_is_upgraded() {
         let dir = tempfile::tempdir().unwrap();
-        let db = Connection::open(dir.path().join("journal.db")).unwrap();
+        let path = dir.path().join("journal.db");
+        let db = Connection::open(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         db.execute_batch(
             "CREATE TABLE events (sequence INTEGER PRIMARY KEY AUTOINCREMENT, action TEXT NOT NULL, payload TEXT NOT NULL, crc INTEGER NOT NULL);
              CREATE TABLE cursors (account TEXT NOT NULL, mailbox TEXT NOT NULL, uid_validity INTEGER NOT NULL, uid_next INTEGER NOT NULL,
@@ -627,7 +719,10 @@ mod tests {
     #[test]
     fn damage_is_found_at_the_start_and_never_taken_for_a_new_state() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("journal.db"), "").unwrap();
+        let path = dir.path().join("journal.db");
+        fs::write(&path, "").unwrap();
+        assert!(matches!(open(dir.path()), Err(OpenError::Readable { .. })));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         assert!(matches!(open(dir.path()), Err(OpenError::Damaged { .. })));
         let (_, origin) = SqliteJournal::open(dir.path(), false, true).unwrap();
         assert_eq!(origin, StateOrigin::New);
@@ -649,8 +744,17 @@ mod tests {
         let at = bytes.windows(18).position(|window| window == b"a-rather-unique-id").unwrap();
         file.seek(SeekFrom::Start(at as u64)).unwrap();
         file.write_all(b"b").unwrap();
-        let (mut journal, _) = open(dir.path()).unwrap();
-        assert!(matches!(journal.pending(0, 10), Err(JournalError::Failed(_))));
+        assert!(matches!(open(dir.path()), Err(OpenError::Damaged { .. })));
+    }
+
+    #[test]
+    fn what_an_unfinished_first_start_left_is_no_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["journal.db", "journal.db-wal", UNFINISHED] {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        assert_eq!(open(dir.path()).unwrap().1, StateOrigin::New);
+        assert_eq!(open(dir.path()).unwrap().1, StateOrigin::Existing);
     }
 
     #[test]

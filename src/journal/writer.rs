@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use log::{error, warn};
+use log::{error, info, warn};
 use tokio::sync::{oneshot, watch};
 
 use super::aggregate::Group;
@@ -69,7 +69,11 @@ impl JournalHandle {
         let names: Vec<_> = lanes.iter().map(|lane| lane.name.clone()).collect();
         let positions = journal.lanes(&names)?;
         let (bytes, last) = journal.extent()?;
-        let alive_before = journal.alive(Timestamp::now())?;
+        let alive_before = match journal.alive(Timestamp::now()) {
+            // No reason not to start: what waits can be sent, and the rest has to wait for room.
+            Err(JournalError::DiskFull) => None,
+            other => other?,
+        };
         let (requests, inbox) = channel();
         let (told, news) = watch::channel(last);
         let lanes = lanes.into_iter().zip(positions.clone()).collect();
@@ -84,6 +88,7 @@ impl JournalHandle {
             asked: Vec::new(),
             full: false,
             losing: HashSet::new(),
+            disk_full: false,
             forgotten: 0,
             alive_at: Instant::now(),
         };
@@ -186,6 +191,8 @@ struct Writer<J> {
     full: bool,
     /// The lanes for which events are dropped.
     losing: HashSet<usize>,
+    /// The disk had no room for the last commit.
+    disk_full: bool,
     /// Events up to here are gone already.
     forgotten: u64,
     /// When it was last remembered that the monitor lives.
@@ -199,6 +206,8 @@ struct Round {
     positions: Vec<(usize, LanePosition)>,
     position_receivers: Vec<oneshot::Sender<Result<(), JournalError>>>,
     group: Group,
+    /// Whether the journal is full, where that is to be told.
+    full: Option<bool>,
 }
 
 impl<J: Journal> Writer<J> {
@@ -254,6 +263,7 @@ impl<J: Journal> Writer<J> {
             Request::Pending { after, most, answer } => drop(answer.send(self.journal.pending(after, most))),
             Request::Settle { answer } => {
                 let _ = self.remember_alive();
+                self.journal.tidy();
                 let _ = answer.send(self.undelivered());
             }
         }
@@ -283,7 +293,9 @@ impl<J: Journal> Writer<J> {
         match self.journal.commit(&round.entries, &positions) {
             Ok(receipts) => self.committed(round, receipts).map(|()| false),
             Err(JournalError::DiskFull) => {
-                warn!("the journal's disk is full: nothing is fetched until there is room");
+                if !std::mem::replace(&mut self.disk_full, true) {
+                    warn!("the journal's disk is full: nothing is fetched until there is room");
+                }
                 for (entry, answer) in round.entries.into_iter().zip(round.receivers).rev() {
                     self.waiting.push_front((entry, answer));
                 }
@@ -318,9 +330,8 @@ impl<J: Journal> Writer<J> {
         self.waiting = kept;
         let full = !self.waiting.is_empty();
         if full != self.full {
-            self.full = full;
+            round.full = Some(full);
             let state = if full { MonitorState::JournalFull } else { MonitorState::JournalOk };
-            warn!("{}: {} of {} bytes wait for an output", state.as_str(), self.bytes, self.max_bytes);
             let body = EventBody::MonitorState(state);
             let event = Event { at: Timestamp::now(), id: event_id::fresh(), account: None, body };
             round.entries.push(Entry::new(event.into()));
@@ -328,6 +339,14 @@ impl<J: Journal> Writer<J> {
     }
 
     fn committed(&mut self, round: Round, receipts: Vec<Receipt>) -> Result<(), JournalError> {
+        if std::mem::take(&mut self.disk_full) {
+            info!("there is room for the journal again");
+        }
+        if let Some(full) = round.full {
+            self.full = full;
+            let words = if full { "is full" } else { "takes events again" };
+            warn!("the journal {words}: {} of {} bytes wait for an output", self.bytes, self.max_bytes);
+        }
         for (lane, position) in round.positions {
             if let Some((_, known)) = self.lanes.get_mut(lane) {
                 *known = position;

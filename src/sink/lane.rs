@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use log::{error, info, warn};
+use log::{info, warn};
 use rand::Rng;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
@@ -123,14 +123,17 @@ impl Lane {
         }
     }
 
-    /// The position is as durable as an event: a full disk delays it, and nothing more is sent meanwhile.
-    async fn remember(&self) -> Result<(), Ended> {
+    /// The position is as durable as an event: a full disk delays it, and nothing more is sent meanwhile. Told to stop,
+    /// a lane leaves it as it is: what was written behind it is known by the next start.
+    async fn remember(&mut self) -> Result<(), Ended> {
         loop {
             match self.journal.delivered(self.index, self.position.clone()).await {
-                Err(JournalError::DiskFull) => {
-                    error!(output:% = self.name; "{}", JournalError::DiskFull);
-                    sleep(Duration::from_secs(2)).await;
-                }
+                Err(JournalError::DiskFull) if *self.stopped.borrow() => return Err(Ended::Stopped),
+                // The writer tells of it.
+                Err(JournalError::DiskFull) => tokio::select! {
+                    () = sleep(Duration::from_secs(2)) => {}
+                    _ = self.stopped.changed() => {}
+                },
                 other => return Ok(other?),
             }
         }

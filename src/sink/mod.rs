@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 pub use self::actor::Sink;
 use self::encode::{Encoder, EncoderSettings};
 use self::lane::Lane;
-use self::output::{Output, OutputError};
+use self::output::{Output, OutputError, Past};
 use crate::config::settings::{EventSettings, JournalSettings, OutputSettings};
 use crate::event::Action;
 use crate::exit::Exit;
@@ -50,7 +50,7 @@ pub struct SinkHandle {
     pub journal: JournalHandle,
     /// Whether there was state before.
     pub origin: StateOrigin,
-    /// An output file was longer than a crash can leave it: the state is older than the file.
+    /// An output file held what the journal does not know of: the state is older than the file.
     pub restored: bool,
     /// Hears of failures that end the process.
     pub fatal: FatalReceiver,
@@ -106,6 +106,7 @@ impl SinkStartError {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Open(OpenError::Locked { .. }) => Exit::Locked,
+            Self::Output { error, .. } if error.is_busy() => Exit::Locked,
             _ => Exit::CannotStart,
         }
     }
@@ -131,12 +132,13 @@ impl Sink {
             JournalHandle::start(journal, specs.collect(), options.journal.max_bytes, move |error| {
                 let _ = journal_failed.send(error.into());
             })?;
+        let last = *journal.news().borrow();
         let (stop, stopped) = watch::channel(false);
         let (reopen, reopened) = watch::channel(0);
         let mut lanes = Vec::new();
         let mut restored = false;
         for (index, (settings, position)) in options.outputs.iter().zip(positions).enumerate() {
-            let (output, was_restored) = open(settings, &position, &options.events)?;
+            let (output, was_restored) = open(settings, &position, &options.events, last)?;
             restored |= was_restored;
             let lane = Lane {
                 index,
@@ -167,9 +169,10 @@ fn open(
     settings: &OutputSettings,
     position: &LanePosition,
     events: &EventSettings,
+    last: u64,
 ) -> Result<(Output, bool), SinkStartError> {
-    // What one batch can at most leave behind in a crash.
-    let most = settings.batch_max_events.saturating_mul(events.max_bytes + 1) as u64;
-    Output::open(&settings.kind, position, most)
+    // One batch.
+    let most_bytes = settings.batch_max_events.saturating_mul(events.max_bytes + 1) as u64;
+    Output::open(&settings.kind, &Past { position, most_bytes, last })
         .map_err(|error| SinkStartError::Output { name: settings.name.clone(), error })
 }

@@ -8,9 +8,11 @@
     unreachable_pub
 )]
 
+mod docs;
 mod faults;
 mod fuzz;
 mod headers;
+mod local_faults;
 mod network;
 mod program;
 mod proofs;

@@ -2,9 +2,10 @@
 //!
 //! The journal remembers which file it was (device and inode) and where it ended once a batch was written and synced.
 //! What lies behind that end was written by a process that did not live to say so: it is cut off and written again.
+//! Unless it cannot be, since the journal does not know of it: then the state is older than the file, which is kept.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use log::{info, warn};
 
-use super::OutputError;
+use super::{OutputError, Past};
 use crate::journal::FileEnd;
 
 /// The file.
@@ -25,33 +26,30 @@ pub struct FileOutput {
 }
 
 impl FileOutput {
-    /// Opens `path` and mends what a crash left behind `known`; a tail longer than `most` is no crash's: that file is
-    /// kept aside, and `true` says so.
+    /// Opens `path` and mends what a crash left behind the end that is known. What no crash can have left is kept
+    /// aside, and `true` says so.
     ///
     /// # Errors
-    /// Where it cannot be opened, or its directory is not there.
-    pub fn open(path: PathBuf, known: Option<&FileEnd>, most: u64) -> Result<(Self, bool), OutputError> {
+    /// Where it cannot be opened, its directory is not there, or another process writes it.
+    pub fn open(path: PathBuf, past: &Past<'_>) -> Result<(Self, bool), OutputError> {
         let failed = |cause| OutputError::Io { path: path.clone(), cause };
         let (file, mut end) = append(&path).map_err(failed)?;
-        if let Some(known) = known.filter(|known| known.generation == end.generation) {
-            let tail = end.offset.saturating_sub(known.offset);
-            if tail > most {
-                let aside = orphan(&path);
-                warn!(
-                    "{} goes on {tail} bytes behind what the journal knows of: kept as {}",
-                    path.display(),
-                    aside.display()
-                );
-                fs::rename(&path, &aside).map_err(failed)?;
-                let (file, end) = append(&path).map_err(failed)?;
-                return Ok((Self { path, file: Some(file), end }, true));
-            }
-            if tail > 0 {
-                info!("{}: {tail} bytes of an interrupted batch are written again", path.display());
-                file.set_len(known.offset).and_then(|()| file.sync_data()).map_err(failed)?;
-                end.offset = known.offset;
-            }
-            // Shorter than we left it: somebody truncated it, which is their right.
+        let Some(known) = &past.position.file else {
+            return Ok((Self { path, file: Some(file), end }, false));
+        };
+        if is_ahead(&path, &end, known, past).map_err(failed)? {
+            let aside = orphan(&path);
+            warn!("{} goes on behind what the journal knows of: kept as {}", path.display(), aside.display());
+            fs::rename(&path, &aside).map_err(failed)?;
+            let (file, end) = append(&path).map_err(failed)?;
+            return Ok((Self { path, file: Some(file), end }, true));
+        }
+        // Shorter than we left it: somebody truncated it, which is their right.
+        if known.generation == end.generation && known.offset < end.offset {
+            let tail = end.offset - known.offset;
+            info!("{}: {tail} bytes of an interrupted batch are written again", path.display());
+            file.set_len(known.offset).and_then(|()| file.sync_data()).map_err(failed)?;
+            end.offset = known.offset;
         }
         Ok((Self { path, file: Some(file), end }, false))
     }
@@ -84,10 +82,43 @@ impl FileOutput {
     }
 }
 
+/// Opened for nobody else of us: two that cut off each other's lines would lose them.
 fn append(path: &Path) -> io::Result<(File, FileEnd)> {
+    // A pipe would wait for its reader, and a device keeps nothing.
+    if fs::metadata(path).is_ok_and(|meta| !meta.is_file()) {
+        return Err(io::Error::new(ErrorKind::InvalidInput, "it is no regular file"));
+    }
     let file = OpenOptions::new().append(true).create(true).mode(0o640).open(path)?;
+    // A file system without locks has to do without.
+    if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
+        return Err(io::Error::new(ErrorKind::ResourceBusy, "another process writes it"));
+    }
     let end = end_of(&file)?;
     Ok((file, end))
+}
+
+/// Whether the file holds what the journal does not know of: more bytes than a batch, more lines than wait, or an event
+/// with a number that was not given yet.
+fn is_ahead(path: &Path, end: &FileEnd, known: &FileEnd, past: &Past<'_>) -> io::Result<bool> {
+    let ours = known.generation == end.generation;
+    let from = if ours { known.offset } else { end.offset.saturating_sub(past.most_bytes) };
+    let tail = end.offset.saturating_sub(from);
+    if tail == 0 || tail > past.most_bytes {
+        return Ok(tail > 0);
+    }
+    let mut text = Vec::new();
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::Start(from))?;
+    file.take(tail).read_to_end(&mut text)?;
+    let whole = || text.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n"));
+    let waiting = past.last.saturating_sub(past.position.sequence);
+    let too_many = ours && whole().count() as u64 > waiting;
+    Ok(too_many || whole().filter_map(sequence).any(|sequence| sequence > past.last))
+}
+
+/// `event.sequence`, where the form of the lines has it.
+fn sequence(line: &[u8]) -> Option<u64> {
+    serde_json::from_slice::<serde_json::Value>(line).ok()?.get("event")?.get("sequence")?.as_u64()
 }
 
 fn end_of(file: &File) -> io::Result<FileEnd> {
@@ -137,11 +168,16 @@ fn current(path: &Path, file: Option<File>, end: FileEnd) -> io::Result<(File, F
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::journal::LanePosition;
 
-    const MOST: u64 = 1000;
+    /// Of a lane that has event 1; the journal has given `last`.
+    fn try_open(path: &Path, file: Option<&FileEnd>, last: u64) -> Result<(FileOutput, bool), OutputError> {
+        let position = LanePosition { sequence: 1, file: file.cloned() };
+        FileOutput::open(path.to_owned(), &Past { position: &position, most_bytes: 1000, last })
+    }
 
     fn open(path: &Path, known: Option<&FileEnd>) -> (FileOutput, bool) {
-        FileOutput::open(path.to_owned(), known, MOST).unwrap()
+        try_open(path, known, 2).unwrap()
     }
 
     fn text(path: &Path) -> String {
@@ -155,6 +191,7 @@ mod tests {
         let (mut output, _) = open(&path, None);
         output.write(b"one\n".as_slice().into()).await.unwrap();
         let committed = output.end();
+        drop(output);
         // Written, but the position was never stored; or torn in the middle of a line.
         for tail in ["two\n", "tw", ""] {
             fs::write(&path, format!("one\n{tail}")).unwrap();
@@ -172,6 +209,7 @@ mod tests {
         output.write(b"one\n".as_slice().into()).await.unwrap();
         let yesterday = output.end();
         output.write(vec![b'x'; 2000].into()).await.unwrap();
+        drop(output);
         let (mut output, restored) = open(&path, Some(&yesterday));
         output.write(b"new\n".as_slice().into()).await.unwrap();
         assert!(restored);
@@ -179,6 +217,52 @@ mod tests {
         let aside =
             fs::read_dir(dir.path()).unwrap().filter_map(Result::ok).find(|f| f.path() != path).unwrap();
         assert_eq!(aside.metadata().unwrap().len(), 2004);
+    }
+
+    /// What is cut off must be written again, so it must be in the journal.
+    #[tokio::test]
+    async fn only_lines_that_wait_in_the_journal_are_cut_off() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("events.jsonl");
+        let line = |sequence: u64| format!("{{\"event\":{{\"sequence\":{sequence}}}}}\n");
+        for (tail, last, ahead) in [
+            (line(2), 2, false),
+            (line(2) + &line(3), 3, false),
+            (line(2) + "{\"event\":{\"seq", 2, false),
+            (line(2), 1, true),
+            (line(3), 2, true),
+            ("12:00 pretty\n".to_owned(), 2, false),
+            ("12:00 pretty\n".to_owned(), 1, true),
+        ] {
+            fs::write(&path, line(1)).unwrap();
+            let known = end_of(&File::open(&path).unwrap()).unwrap();
+            fs::write(&path, line(1) + &tail).unwrap();
+            let (_, restored) = try_open(&path, Some(&known), last).unwrap();
+            assert_eq!(restored, ahead, "{tail} {last}");
+        }
+        // Rotated since: the newest number tells all the same.
+        fs::write(&path, line(7)).unwrap();
+        let other = FileEnd { generation: "0:0".to_owned(), offset: 5 };
+        assert!(!try_open(&path, Some(&other), 7).unwrap().1);
+        assert!(try_open(&path, Some(&other), 6).unwrap().1);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_another_process_writes_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("events.jsonl");
+        let (first, _) = open(&path, None);
+        assert!(try_open(&path, None, 2).unwrap_err().is_busy());
+        drop(first);
+        open(&path, None);
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        for path in [dir.path(), Path::new("/dev/null")] {
+            assert!(try_open(path, None, 2).is_err(), "{}", path.display());
+        }
     }
 
     #[tokio::test]
@@ -210,7 +294,7 @@ mod tests {
     async fn a_file_whose_directory_went_and_came_back_goes_on() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("gone").join("events.jsonl");
-        assert!(FileOutput::open(path.clone(), None, MOST).is_err());
+        assert!(try_open(&path, None, 2).is_err());
         fs::create_dir(dir.path().join("gone")).unwrap();
         let (mut output, _) = open(&path, None);
         fs::remove_dir_all(dir.path().join("gone")).unwrap();

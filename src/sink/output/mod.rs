@@ -12,6 +12,17 @@ use self::stdout::StdoutOutput;
 use crate::config::settings::OutputKind;
 use crate::journal::{FileEnd, LanePosition};
 
+/// What the journal knows of an output's past.
+#[derive(Clone, Copy, Debug)]
+pub struct Past<'a> {
+    /// How far it came.
+    pub position: &'a LanePosition,
+    /// The most bytes that a crash can leave behind that.
+    pub most_bytes: u64,
+    /// The last `event.sequence` that was given.
+    pub last: u64,
+}
+
 /// An output that is open.
 #[derive(Debug)]
 pub enum Output {
@@ -37,16 +48,23 @@ pub enum OutputError {
     },
 }
 
+impl OutputError {
+    /// Whether another process writes it.
+    pub fn is_busy(&self) -> bool {
+        matches!(self, Self::Io { cause, .. } if cause.kind() == io::ErrorKind::ResourceBusy)
+    }
+}
+
 impl Output {
-    /// Opens it where `position` left it; whether the file held more than a crash can leave.
+    /// Opens it where its past left it; whether the file held more than the journal knows of.
     ///
     /// # Errors
     /// Where it cannot be opened.
-    pub fn open(kind: &OutputKind, position: &LanePosition, most: u64) -> Result<(Self, bool), OutputError> {
+    pub fn open(kind: &OutputKind, past: &Past<'_>) -> Result<(Self, bool), OutputError> {
         match kind {
             OutputKind::Stdout => Ok((Self::Stdout(StdoutOutput::open()?), false)),
             OutputKind::File { path } => {
-                let (file, restored) = FileOutput::open(path.clone(), position.file.as_ref(), most)?;
+                let (file, restored) = FileOutput::open(path.clone(), past)?;
                 Ok((Self::File(file), restored))
             }
         }

@@ -4,6 +4,7 @@ pub mod certificates;
 pub mod cyrus;
 pub mod disk;
 pub mod dovecot;
+pub mod faults;
 pub mod filter;
 pub mod imap4d;
 pub mod monitor;

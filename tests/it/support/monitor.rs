@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -59,7 +59,6 @@ impl Monitor {
 
     /// As the child of another program, which ends as it does.
     pub fn start_under(&mut self, program: &[&str]) {
-        let log = fs::File::options().append(true).create(true).open(self.dir.path().join("log")).unwrap();
         let own = self.command();
         let mut command = match program {
             [] => own,
@@ -69,7 +68,14 @@ impl Monitor {
                 command
             }
         };
-        command.arg("run").env("RUST_LOG", "trace").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command.arg("run");
+        self.start_by(command);
+    }
+
+    /// Starts it by a command of the test's own.
+    pub fn start_by(&mut self, mut command: Command) {
+        let log = fs::File::options().append(true).create(true).open(self.dir.path().join("log")).unwrap();
+        command.env("RUST_LOG", "trace").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.child = Some(command.spawn().unwrap());
     }
 
@@ -108,7 +114,15 @@ impl Monitor {
     }
 
     pub fn wait_end(&mut self) -> ExitStatus {
-        self.child.take().unwrap().wait().unwrap()
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.as_mut().unwrap().try_wait().unwrap() {
+                self.child = None;
+                return status;
+            }
+            assert!(Instant::now() < end, "it does not end: {}", self.last_words());
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// `kill -9`
@@ -126,9 +140,7 @@ impl Monitor {
 
     /// The lines that are complete so far.
     pub fn events(&self) -> Vec<Value> {
-        let text = fs::read_to_string(self.output()).unwrap_or_default();
-        let complete = text.rfind('\n').map_or("", |end| &text[..end]);
-        complete.lines().map(event).collect()
+        events(&self.output())
     }
 
     pub fn log(&self) -> String {
@@ -160,13 +172,18 @@ impl Monitor {
             if wanted(&events) {
                 return events;
             }
-            assert!(
-                Instant::now() < end,
-                "{what}: {events:#?}\n{}",
-                self.log().lines().rev().take(30).collect::<Vec<_>>().join("\n")
-            );
+            assert!(Instant::now() < end, "{what}: {events:#?}\n{}", self.last_words());
             std::thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    /// Waits until its log has this.
+    pub fn wait_log(&self, text: &str) {
+        self.wait(text, |_| self.log().contains(text));
+    }
+
+    fn last_words(&self) -> String {
+        self.log().lines().rev().take(30).collect::<Vec<_>>().join("\n")
     }
 }
 
@@ -177,6 +194,13 @@ impl Drop for Monitor {
             let _ = child.wait();
         }
     }
+}
+
+/// The complete lines of an output file.
+pub fn events(path: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let complete = text.rfind('\n').map_or("", |end| &text[..end]);
+    complete.lines().map(event).collect()
 }
 
 /// The states that an account went through.
