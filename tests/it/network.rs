@@ -1,7 +1,15 @@
 //! Faults of the network below TCP, made by packet filter rules for one port of the loopback.
 
+use std::process::Command;
+use std::time::Duration;
+
 use idlewatch::demo::server::{Behaviour, Server};
 use idlewatch::demo::store::Store;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
 
 use crate::support::filter::Rule;
 use crate::support::monitor::{Monitor, states, told};
@@ -72,4 +80,80 @@ async fn a_reset_by_a_box_in_between_is_survived() {
 #[tokio::test(flavor = "multi_thread")]
 async fn lost_packets_make_it_slower_only() {
     survives("numgen random mod 100 < 30 drop", false).await;
+}
+
+/// Every byte comes half a second late, both ways.
+async fn delayed(to: u16) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let server = TcpStream::connect(("127.0.0.1", to)).await.unwrap();
+            let ((client_in, client_out), (server_in, server_out)) =
+                (client.into_split(), server.into_split());
+            tokio::spawn(delay(client_in, server_out));
+            tokio::spawn(delay(server_in, client_out));
+        }
+    });
+    port
+}
+
+async fn delay(mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
+    let (late, mut due) = tokio::sync::mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
+    tokio::spawn(async move {
+        while let Some((at, bytes)) = due.recv().await {
+            tokio::time::sleep_until(at).await;
+            if to.write_all(&bytes).await.is_err() {
+                return;
+            }
+        }
+    });
+    let mut bytes = [0; 4096];
+    while let Ok(n @ 1..) = from.read(&mut bytes).await {
+        let _ = late.send((Instant::now() + Duration::from_millis(500), bytes[..n].to_vec()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_of_round_trip_makes_it_slower_only() {
+    let far = server().await;
+    let port = delayed(far.addr().port()).await;
+    let text = format!(
+        "[[accounts]]\nid = \"far\"\nhost = \"127.0.0.1\"\nport = {port}\ntls = \"none\"\nuser = \"bob\"\npassword = {{ inline = \"pw\" }}\n"
+    );
+    let mut monitor = Monitor::new(&text);
+    monitor.start();
+    monitor.wait("online", |events| states(events, "far") == ["online"]);
+    for _ in 0..20 {
+        deliver(&far);
+    }
+    monitor.wait("told", |events| told(events, "far") == (1..=20).collect::<Vec<_>>());
+}
+
+/// No descriptor is left: what is connected goes on, what is cut waits, and comes back when there are some again.
+#[tokio::test(flavor = "multi_thread")]
+async fn descriptors_that_run_out_delay_new_connections_only() {
+    let (sick, well) = (server().await, server().await);
+    let mut monitor = Monitor::new(&accounts(&sick, &well));
+    monitor.start();
+    monitor.wait("online", |events| ["sick", "well"].iter().all(|id| states(events, id) == ["online"]));
+    let pid = monitor.pid().to_string();
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let highest =
+        open.map(|fd| fd.unwrap().file_name().to_str().unwrap().parse::<u32>().unwrap()).max().unwrap();
+    let limit = |limit: u32| {
+        let status =
+            Command::new("prlimit").args(["--pid", &pid, &format!("--nofile={limit}:1024")]).status();
+        assert!(status.unwrap().success());
+    };
+    // Only numbers below the limit are given, and none of those is free.
+    limit(3.min(highest));
+    sick.drop_connections();
+    deliver(&sick);
+    deliver(&well);
+    monitor.wait("the other one is told", |events| told(events, "well") == [1]);
+    monitor.wait("noticed", |events| states(events, "sick") == ["online", "backoff"]);
+    limit(1024);
+    monitor.wait("told", |events| told(events, "sick") == [1]);
+    assert_eq!(monitor.stop().code(), Some(0));
 }

@@ -2,10 +2,12 @@
 
 use std::fmt::Write;
 
+use crate::support::certificates;
 use crate::support::cyrus::Cyrus;
 use crate::support::dovecot::{Dovecot, EXPIRED, GOOD, LOGIN_DISABLED, WRONG_HOST};
 use crate::support::imap4d::Imap4d;
 use crate::support::monitor::{Monitor, states, told};
+use crate::support::process::{Server, free_port, open_dir};
 
 pub fn users(count: usize) -> Vec<String> {
     (1..=count).map(|n| format!("user{n}")).collect()
@@ -216,4 +218,32 @@ fn no_flag_is_changed() {
     monitor.stop();
     let flags = server.adm(&["fetch", "-u", "user1", "flags", "mailbox", "INBOX", "all"]);
     assert!(!flags.contains("Seen") && flags.contains("flags"), "{flags}");
+}
+
+/// A server that knows nothing newer than TLS 1.1 is refused before anything is said, by both libraries.
+#[test]
+fn tls_of_yesterday_is_refused() {
+    let dir = open_dir();
+    certificates::write(dir.path());
+    let port = free_port();
+    let d = dir.path().display();
+    let command = format!(
+        "openssl s_server -quiet -accept 127.0.0.1:{port} -cert {d}/good.pem -key {d}/good.key -tls1_1 -cipher DEFAULT@SECLEVEL=0"
+    );
+    let _server = Server::start(&command, &[], &[port], &dir.path().join("log"));
+    let account = |backend: &str| {
+        format!(
+            "[[accounts]]\nid = \"{backend}\"\nhost = \"{GOOD}\"\nport = {port}\nuser = \"bob\"\npassword = {{ inline = \"CANARY-tls\" }}\n[accounts.tls_options]\nbackend = \"{backend}\"\nca_file = \"{d}/ca.pem\"\n"
+        )
+    };
+    let mut monitor = Monitor::new(&(account("rustls") + &account("native")));
+    monitor.start();
+    let events = monitor.wait("refused", |events| {
+        ["rustls", "native"].iter().all(|backend| !states(events, backend).is_empty())
+    });
+    for event in events.iter().filter(|event| event["event"]["action"] == "account.state") {
+        assert_eq!(event["error"]["type"], "tls", "{event:#?}");
+    }
+    let heard = std::fs::read_to_string(dir.path().join("log")).unwrap_or_default();
+    assert!(!heard.contains("CANARY-tls"));
 }
