@@ -147,6 +147,12 @@ pub trait Journal: Send {
     /// When the journal cannot be read.
     fn refusals(&mut self, account: &AccountId) -> Result<Refusals, JournalError>;
 
+    /// Mailboxes other than these are not watched by this process: since when nobody does is remembered with them.
+    ///
+    /// # Errors
+    /// When the journal cannot be written.
+    fn watches_only(&mut self, watched: &[MailboxKey], since: Timestamp) -> Result<(), JournalError>;
+
     /// Remembers that the monitor lives; the moment before that which was remembered last.
     ///
     /// # Errors

@@ -491,6 +491,26 @@ impl Journal for SqliteJournal {
         logins.map_or(Ok(Refusals::default()), |logins| serde_json::from_str(&logins).map_err(damaged))
     }
 
+    fn watches_only(&mut self, watched: &[MailboxKey], since: Timestamp) -> Result<(), JournalError> {
+        let transaction = self.db.transaction().map_err(failed)?;
+        let noted = (|| {
+            transaction.execute_batch(
+                "CREATE TEMP TABLE watched (account TEXT, mailbox TEXT, PRIMARY KEY (account, mailbox)) WITHOUT ROWID",
+            )?;
+            let mut insert = transaction.prepare("INSERT OR IGNORE INTO watched VALUES (?1, ?2)")?;
+            for key in watched {
+                insert.execute([key.account.as_str(), key.mailbox.as_str()])?;
+            }
+            transaction.execute(
+                "UPDATE cursors SET blind_since = ?1 WHERE blind_since IS NULL AND NOT EXISTS
+                 (SELECT 1 FROM watched WHERE watched.account = cursors.account AND watched.mailbox = cursors.mailbox)",
+                [since.as_millisecond()],
+            )?;
+            transaction.execute_batch("DROP TABLE watched")
+        })();
+        noted.and_then(|()| transaction.commit()).map_err(failed)
+    }
+
     fn alive(&mut self, now: Timestamp) -> Result<Option<Timestamp>, JournalError> {
         let before: Option<i64> = self
             .db
@@ -684,6 +704,23 @@ mod tests {
             assert_eq!(journal.cursor(&key()).unwrap(), Some(Cursor::baseline(7, 5, None)));
             assert_eq!(journal.memory(&key()).unwrap(), Memory::default());
         }
+    }
+
+    #[test]
+    fn a_mailbox_that_is_not_configured_for_a_while_was_not_watched_for_so_long() {
+        let mut journal = SqliteJournal::in_memory().unwrap();
+        let checkpoint = Some(Checkpoint { key: key(), cursor: Cursor::baseline(7, 5, None) });
+        journal.commit(&[Entry::new(Batch { checkpoint, ..Batch::default() })], &[]).unwrap();
+        let at = |seconds| Timestamp::from_second(seconds).unwrap();
+        let mut since = |watched: &[MailboxKey], now| {
+            journal.watches_only(watched, at(now)).unwrap();
+            journal.cursor(&key()).unwrap().unwrap().blind_since
+        };
+        let other = MailboxKey { account: "b".into(), ..key() };
+        assert_eq!(since(&[key(), other.clone()], 1), None);
+        assert_eq!(since(&[other], 2), Some(at(2)));
+        assert_eq!(since(&[], 3), Some(at(2)), "the first time counts");
+        assert_eq!(since(&[key()], 4), Some(at(2)), "until a checkpoint ends it");
     }
 
     #[test]

@@ -50,6 +50,7 @@ enum Request {
     Refusals { account: AccountId, answer: oneshot::Sender<Result<Refusals, JournalError>> },
     Cursor { key: MailboxKey, answer: CursorAnswer },
     Pending { after: u64, most: usize, answer: oneshot::Sender<Result<Vec<JournalledEvent>, JournalError>> },
+    WatchesOnly { watched: Vec<MailboxKey>, answer: oneshot::Sender<Result<(), JournalError>> },
     Settle { answer: oneshot::Sender<u64> },
 }
 
@@ -90,6 +91,7 @@ impl JournalHandle {
             losing: HashSet::new(),
             disk_full: false,
             forgotten: 0,
+            alive_before,
             alive_at: Instant::now(),
         };
         std::thread::Builder::new()
@@ -124,6 +126,14 @@ impl JournalHandle {
     /// When the journal cannot be read.
     pub async fn memory(&self, key: MailboxKey) -> Result<Memory, JournalError> {
         self.ask(|answer| Request::Memory { key, answer }).await?
+    }
+
+    /// Mailboxes other than these were watched last by the monitor before this one.
+    ///
+    /// # Errors
+    /// When the journal cannot be written.
+    pub async fn watches_only(&self, watched: Vec<MailboxKey>) -> Result<(), JournalError> {
+        self.ask(|answer| Request::WatchesOnly { watched, answer }).await?
     }
 
     /// The refused logins of an account.
@@ -195,6 +205,7 @@ struct Writer<J> {
     disk_full: bool,
     /// Events up to here are gone already.
     forgotten: u64,
+    alive_before: Option<Timestamp>,
     /// When it was last remembered that the monitor lives.
     alive_at: Instant,
 }
@@ -261,6 +272,10 @@ impl<J: Journal> Writer<J> {
             }
             Request::Cursor { key, answer } => self.asked.push((key, answer)),
             Request::Pending { after, most, answer } => drop(answer.send(self.journal.pending(after, most))),
+            Request::WatchesOnly { watched, answer } => {
+                let since = self.alive_before.unwrap_or_else(Timestamp::now);
+                let _ = answer.send(self.journal.watches_only(&watched, since));
+            }
             Request::Settle { answer } => {
                 let _ = self.remember_alive();
                 self.journal.tidy();
