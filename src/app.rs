@@ -11,9 +11,9 @@ use log::{error, info, warn};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::account::session::Wires;
-use crate::config::settings::{Account, Settings};
+use crate::config::settings::Settings;
 use crate::coordinator::actor::{Coordinator, CoordinatorContext};
-use crate::event::{Action, Event, EventBody, MailboxKey, MailboxName, MonitorState};
+use crate::event::{Action, Event, EventBody, MonitorState};
 use crate::event_id;
 use crate::exit::Exit;
 use crate::journal::StateOrigin;
@@ -43,16 +43,9 @@ pub fn run(settings: &Settings, options: &RunOptions, stop: BoxFuture<'static, (
 
 /// How many connections there will be: one per mailbox.
 fn connections(settings: &Settings) -> u64 {
-    (watched(settings).len() as u64).min(settings.connections.max_total.map_or(u64::MAX, u64::from))
-}
-
-fn watched(settings: &Settings) -> Vec<MailboxKey> {
     let accounts = settings.accounts.iter().filter(|account| account.enabled);
-    let key = |account: &Account, mailbox: &MailboxName| MailboxKey {
-        account: account.id().clone(),
-        mailbox: mailbox.clone(),
-    };
-    accounts.flat_map(|account| account.mailboxes.iter().map(move |mailbox| key(account, mailbox))).collect()
+    let mailboxes = accounts.map(|account| account.mailboxes.len() as u64).sum::<u64>();
+    mailboxes.min(settings.connections.max_total.map_or(u64::MAX, u64::from))
 }
 
 async fn monitor(settings: &Settings, options: &RunOptions, stop: BoxFuture<'static, ()>) -> Exit {
@@ -73,14 +66,7 @@ async fn monitor(settings: &Settings, options: &RunOptions, stop: BoxFuture<'sta
     let arbiters = arbiters();
     let mut stop = stop;
     // A journal that is full lets nothing in, and a signal must be heard all the same.
-    let (journal, watched) = (sink.journal.clone(), watched(settings));
-    let announce = announce(settings, sink.addr.clone(), sink.origin, sink.restored);
-    let announced = async {
-        announce.await;
-        if let Err(failure) = journal.watches_only(watched).await {
-            warn!("which mailboxes are not watched any more cannot be noted: {failure}");
-        }
-    };
+    let announced = announce(settings, sink.addr.clone(), sink.origin, sink.restored);
     let announced = tokio::select! {
         () = announced => Ok(()),
         exit = signals.wait(&mut sink, &mut stop) => Err(exit),

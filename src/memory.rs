@@ -26,7 +26,11 @@ impl Memory {
     /// Of the messages told, and of the moment of the first contact: what was there before it was not to be told.
     pub fn new(first_contact: Option<Timestamp>, told: &[Told]) -> Self {
         let newest = told.iter().map(|message| message.received_at).max();
-        let from = match (newest.map(|newest| newest.saturating_sub(DAY).unwrap_or(newest)), first_contact) {
+        // Behind what is remembered nothing is known again.
+        let oldest =
+            told.iter().map(|message| message.received_at).min().filter(|_| told.len() + 1 >= MOST as usize);
+        let day = newest.map(|newest| newest.saturating_sub(DAY).unwrap_or(newest)).max(oldest);
+        let from = match (day, first_contact) {
             (Some(day), Some(met)) if newest.is_some_and(|newest| met <= newest) => Some(day.max(met)),
             (Some(day), _) => Some(day),
             (None, met) => met,
@@ -46,11 +50,9 @@ pub struct Told {
 
 impl Told {
     /// Of what FETCH told. A date in the future would make all that comes until then old.
-    pub fn new(summary: &MessageSummary, now: Timestamp) -> Self {
-        Self {
-            fingerprint: Fingerprint::of(summary),
-            received_at: summary.received_at.map_or(now, |at| at.min(now)),
-        }
+    pub fn new(summary: &MessageSummary, now: Timestamp) -> Option<Self> {
+        let received_at = summary.received_at.map_or(now, |at| at.min(now));
+        Some(Self { fingerprint: Fingerprint::of(summary)?, received_at })
     }
 }
 
@@ -59,17 +61,19 @@ impl Told {
 pub struct Fingerprint(pub i64);
 
 impl Fingerprint {
-    /// Message-ID, size and Date; sender and subject where there is no Message-ID.
-    pub fn of(summary: &MessageSummary) -> Self {
+    /// Message-ID, size and Date; where there is no Message-ID, INTERNALDATE, sender and subject besides. `None` where
+    /// nothing tells it from another one: rather tell such a message twice than not at all.
+    pub fn of(summary: &MessageSummary) -> Option<Self> {
         let mut hash = Sha256::new();
         hash.update(format!("{:?} {:?} {:?}", summary.message_id, summary.size, summary.sent_at));
         if summary.message_id.is_none() {
+            let received_at = summary.received_at?;
             let from = summary.from.first().map(|address| &address.address);
-            hash.update(format!("{from:?} {:?}", summary.subject));
+            hash.update(format!("{received_at} {from:?} {:?}", summary.subject));
         }
         let digest = hash.finalize();
         let head = digest.first_chunk().copied().unwrap_or_default();
-        Self(i64::from_be_bytes(head))
+        Some(Self(i64::from_be_bytes(head)))
     }
 }
 
@@ -122,6 +126,10 @@ mod tests {
                 ..summary.clone()
             })
         };
-        assert_ne!(nameless("x"), nameless("y"));
+        assert_eq!(
+            (nameless("x"), Fingerprint::of(&MessageSummary::default())),
+            (None, None),
+            "nothing tells them apart"
+        );
     }
 }

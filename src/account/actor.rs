@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
@@ -19,14 +20,17 @@ use super::schedule::{Ended, Schedule};
 use super::session::{self, Assignment, Milestone, Milestones, Outcome, Outlet, RefusedLogin, Wires};
 use super::standing::{MailboxStanding, Setback, Standing};
 use crate::config::settings::Account;
-use crate::event::{AccountState, EventBody, MailboxKey, MailboxName, StateChange, Trouble};
+use crate::event::{AccountState, Event, EventBody, MailboxKey, MailboxName, StateChange, Trouble};
 use crate::journal::JournalHandle;
-use crate::messages::{Batch, Deliver, Note, StatusChanged, StopAccount};
+use crate::messages::{Deliver, Note, StatusChanged, StopAccount};
 use crate::refusals::{LoginDigest, NextLogin, QuickDigest, Refusals};
 use crate::text;
 
 /// State changes that wait for the sink; a journal that takes nothing must not make memory grow.
 const MOST_WAITING: usize = 64;
+
+/// While the secret cannot be had, and so not be told from the one that was refused.
+const RECALL: Duration = Duration::from_secs(60);
 
 /// Bytes of an alert that are passed on, and alerts a day.
 const MOST_ALERT: usize = 512;
@@ -59,11 +63,13 @@ pub struct AccountActor {
     refusals: Refusals,
     /// The secret that was refused last, if one was.
     refused_secret: Option<QuickDigest>,
+    /// Told to sessions that wait at the gate: a login must not follow the refusal of another.
+    refused: Arc<AtomicBool>,
     login_timer: Option<SpawnHandle>,
     secret_timer: Option<SpawnHandle>,
     milestones: Milestones,
     heard: Option<mpsc::UnboundedReceiver<(MailboxName, Milestone)>>,
-    batches: VecDeque<Batch>,
+    events: VecDeque<Event>,
     telling: bool,
     stopping: Vec<oneshot::Sender<()>>,
     /// Alerts of the last day.
@@ -75,8 +81,6 @@ pub struct AccountActor {
 struct MailboxWatch {
     mailbox: MailboxName,
     pulse: Pulse,
-    /// It was watched since the start.
-    met: bool,
     /// As noted last.
     blind_since: Option<Timestamp>,
     /// Stops the session; dropping it would, too.
@@ -88,18 +92,18 @@ struct MailboxWatch {
 enum Recalled {
     /// Nothing that still counts.
     Nothing,
-    /// These, with the secret that is still configured.
-    Refused(Refusals, QuickDigest),
+    /// These, with the secret that is still configured; `None` while nobody can tell.
+    Refused(Refusals, Option<QuickDigest>),
 }
 
 async fn recall(journal: JournalHandle, account: Arc<Account>) -> Recalled {
     let refusals = journal.refusals(account.id()).await.unwrap_or_default();
     let Some(login) = refusals.login().cloned() else { return Recalled::Nothing };
-    let Ok(secret) = account.password.resolve().await else { return Recalled::Nothing };
+    let Ok(secret) = account.password.resolve().await else { return Recalled::Refused(refusals, None) };
     let quick = QuickDigest::new(&secret);
     let identity = account.identity.clone();
     match spawn_blocking(move || LoginDigest::new(&identity, &secret)).await {
-        Ok(configured) if configured == login => Recalled::Refused(refusals, quick),
+        Ok(configured) if configured == login => Recalled::Refused(refusals, Some(quick)),
         _ => Recalled::Nothing,
     }
 }
@@ -111,7 +115,6 @@ impl AccountActor {
         let watches = account.mailboxes.iter().map(|mailbox| MailboxWatch {
             mailbox: mailbox.clone(),
             pulse: Pulse::default(),
-            met: false,
             blind_since: None,
             stop: None,
             timer: None,
@@ -122,11 +125,12 @@ impl AccountActor {
             standing: Standing::new(&account.mailboxes),
             refusals: Refusals::default(),
             refused_secret: None,
+            refused: Arc::default(),
             login_timer: None,
             secret_timer: None,
             milestones,
             heard: Some(heard),
-            batches: VecDeque::new(),
+            events: VecDeque::new(),
             telling: false,
             stopping: Vec::new(),
             alerts: Vec::new(),
@@ -135,14 +139,25 @@ impl AccountActor {
         }
     }
 
+    fn recall(&mut self, ctx: &mut Context<Self>) {
+        let recalled = recall(self.context.journal.clone(), self.account.clone());
+        ctx.spawn(recalled.into_actor(self).map(|recalled, actor, ctx| actor.recalled(recalled, ctx)));
+    }
+
     fn recalled(&mut self, recalled: Recalled, ctx: &mut Context<Self>) {
-        if let Recalled::Refused(refusals, secret) = recalled {
-            self.refusals = refusals;
-            self.refused_secret = Some(secret);
-            self.schedule.refused_before();
-            self.await_login(0, self.refusals.trouble().cloned(), ctx);
+        match recalled {
+            Recalled::Nothing => self.try_login(ctx),
+            Recalled::Refused(refusals, secret) => {
+                self.refusals = refusals;
+                self.refused_secret = secret;
+                self.refused.store(true, Ordering::Relaxed);
+                self.schedule.refused_before();
+                self.await_login(0, self.refusals.trouble().cloned(), ctx);
+                if secret.is_none() {
+                    ctx.run_later(RECALL, Self::recall);
+                }
+            }
         }
-        self.start_ready(ctx);
     }
 
     fn start_ready(&mut self, ctx: &mut Context<Self>) {
@@ -164,7 +179,7 @@ impl AccountActor {
         let assignment = Assignment {
             mailbox: watched.mailbox.clone(),
             caution: self.schedule.caution(index),
-            unwatched_since: if watched.met { None } else { self.context.journal.alive_before() },
+            refused: self.refused.clone(),
             pulse: watched.pulse.clone(),
         };
         let life = session::run(
@@ -185,15 +200,13 @@ impl AccountActor {
         match milestone {
             Milestone::LoggedIn => {
                 self.schedule.logged_in();
-                self.forget_refusals(ctx);
+                self.forget_refusals();
                 self.start_ready(ctx);
             }
             Milestone::Watching => {
-                if let Some(watched) = self.watches.get_mut(index) {
-                    watched.met = true;
+                if self.schedule.watching(index, Instant::now()) {
+                    self.stands(index, MailboxStanding::Watching, ctx);
                 }
-                self.schedule.watching(index, Instant::now());
-                self.stands(index, MailboxStanding::Watching, ctx);
             }
             Milestone::Alert(text) => self.alerted(text),
             Milestone::Alive | Milestone::Mailboxes(_) | Milestone::Titles(_) => {}
@@ -223,13 +236,13 @@ impl AccountActor {
             return;
         }
         if blame == Blame::Credentials {
-            self.refused(outcome.refused, trouble.clone(), ctx);
+            self.was_refused(outcome.refused, trouble.clone());
         }
         let setback = |state, retry_in| Setback { state, trouble: trouble.clone(), attempt, retry_in };
         let next_login = self.refusals.next(Timestamp::now());
         let verdict = verdict(blame, attempt, next_login, rand::rng().random_range(0.0..1.0));
         if verdict != Verdict::Stopped {
-            self.note_blindness(index, ctx);
+            self.note_blindness(index);
         }
         match verdict {
             Verdict::Stopped => return,
@@ -253,24 +266,25 @@ impl AccountActor {
         self.start_ready(ctx);
     }
 
-    fn refused(&mut self, login: Option<RefusedLogin>, trouble: Option<Trouble>, ctx: &mut Context<Self>) {
+    fn was_refused(&mut self, login: Option<RefusedLogin>, trouble: Option<Trouble>) {
+        self.refused.store(true, Ordering::Relaxed);
         let (quick, digest) = login.map(|login| (login.quick, login.digest)).unzip();
         self.refusals.add(digest, trouble, Timestamp::now());
         self.refused_secret = quick;
-        self.keep_refusals(ctx);
+        self.keep_refusals();
     }
 
-    fn forget_refusals(&mut self, ctx: &mut Context<Self>) {
+    fn forget_refusals(&mut self) {
         self.refused_secret = None;
         if !self.refusals.is_empty() {
             self.refusals = Refusals::default();
-            self.keep_refusals(ctx);
+            self.keep_refusals();
         }
     }
 
-    fn keep_refusals(&mut self, ctx: &mut Context<Self>) {
+    fn keep_refusals(&self) {
         let (account, refusals) = (self.account.id().clone(), self.refusals.clone());
-        self.tell(Note::Refusals { account, refusals }.into(), ctx);
+        self.context.journal.note(Note::Refusals { account, refusals });
     }
 
     /// Until a clock, another secret or a person allows it, nobody of the account logs in.
@@ -285,6 +299,7 @@ impl AccountActor {
                 MailboxStanding::Waiting(Setback { state, trouble, attempt, retry_in })
             }
             NextLogin::Never => {
+                self.cancel_login_timer(ctx);
                 let (state, retry_in) = (AccountState::Suspended, None);
                 MailboxStanding::Suspended(Setback { state, trouble, attempt, retry_in })
             }
@@ -295,6 +310,7 @@ impl AccountActor {
 
     fn try_login(&mut self, ctx: &mut Context<Self>) {
         self.cancel_login_timer(ctx);
+        self.refused.store(false, Ordering::Relaxed);
         self.schedule.try_login();
         self.start_ready(ctx);
     }
@@ -327,13 +343,13 @@ impl AccountActor {
     }
 
     /// Messages may come that nobody sees from now on: when it began outlives the process.
-    fn note_blindness(&mut self, index: usize, ctx: &mut Context<Self>) {
+    fn note_blindness(&mut self, index: usize) {
         let Some(watched) = self.watches.get_mut(index) else { return };
         if let Some(since) = watched.pulse.last()
             && watched.blind_since.replace(since) != Some(since)
         {
             let key = MailboxKey { account: self.account.id().clone(), mailbox: watched.mailbox.clone() };
-            self.tell(Note::Blind { key, since }.into(), ctx);
+            self.context.journal.note(Note::Blind { key, since });
         }
     }
 
@@ -375,17 +391,16 @@ impl AccountActor {
         }
         let body = EventBody::AccountState(Box::new(change));
         if let Some(event) = self.context.reporter.account_event(body, Timestamp::now()) {
-            self.tell(event.into(), ctx);
+            self.tell(event, ctx);
         }
     }
 
-    /// Queued for the journal. What is told of the past may go where there is no room; notes may not.
-    fn tell(&mut self, batch: Batch, ctx: &mut Context<Self>) {
-        if self.batches.len() >= MOST_WAITING {
-            let oldest_event = self.batches.iter().position(|batch| batch.notes.is_empty()).unwrap_or(0);
-            self.batches.remove(oldest_event);
+    /// Queued for the journal. What is told of the past may go where there is no room.
+    fn tell(&mut self, event: Event, ctx: &mut Context<Self>) {
+        if self.events.len() >= MOST_WAITING {
+            self.events.pop_front();
         }
-        self.batches.push_back(batch);
+        self.events.push_back(event);
         self.tell_next(ctx);
     }
 
@@ -394,9 +409,9 @@ impl AccountActor {
         if self.telling {
             return;
         }
-        let Some(batch) = self.batches.pop_front() else { return };
+        let Some(event) = self.events.pop_front() else { return };
         self.telling = true;
-        let sent = self.context.sink.send(Deliver { batch }).into_actor(self);
+        let sent = self.context.sink.send(Deliver { batch: event.into() }).into_actor(self);
         ctx.spawn(sent.map(|_, actor, ctx| {
             actor.telling = false;
             actor.tell_next(ctx);
@@ -437,8 +452,7 @@ impl Actor for AccountActor {
         if let Some(heard) = self.heard.take() {
             ctx.add_stream(heard);
         }
-        let recalled = recall(self.context.journal.clone(), self.account.clone());
-        ctx.spawn(recalled.into_actor(self).map(|recalled, actor, ctx| actor.recalled(recalled, ctx)));
+        self.recall(ctx);
     }
 }
 

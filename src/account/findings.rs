@@ -39,7 +39,7 @@ impl Reporter {
         let uid_validity = delivery.cursor.uid_validity;
         let uid_next = delivery.cursor.uid_next;
         let told = delivery.findings.iter().filter_map(|finding| match finding {
-            Finding::Message(message) => Some(Told::new(&message.summary, at)),
+            Finding::Message(message) => Told::new(&message.summary, at),
             _ => None,
         });
         let (key, messages) = (self.key(mailbox), told.collect::<Vec<_>>());

@@ -56,6 +56,12 @@ pub struct Ended {
     pub died_fetching: bool,
 }
 
+impl Slot {
+    fn is_watching(&self) -> bool {
+        matches!(self.state, State::Running { watching_since: Some(_) })
+    }
+}
+
 impl Schedule {
     /// For `mailboxes` sessions, none of them started.
     pub fn new(mailboxes: usize) -> Self {
@@ -93,9 +99,13 @@ impl Schedule {
         self.login = Login::Proven;
     }
 
-    /// The mailbox is being watched.
-    pub fn watching(&mut self, index: usize, now: Instant) {
-        self.set(index, State::Running { watching_since: Some(now) });
+    /// The mailbox is being watched; `false` where its session has ended before this was heard.
+    pub fn watching(&mut self, index: usize, now: Instant) -> bool {
+        let lives = self.slots.get(index).is_some_and(|slot| matches!(slot.state, State::Running { .. }));
+        if lives {
+            self.set(index, State::Running { watching_since: Some(now) });
+        }
+        lives
     }
 
     /// The session ended. Only a proven life forgets the failures before it. Returns how many there were in a row.
@@ -114,7 +124,12 @@ impl Schedule {
         slot.last_blame = ended.blame;
         slot.caution = if ended.died_fetching { slot.caution.saturating_add(1) } else { 0 };
         slot.state = State::Ready;
-        slot.failures
+        let failures = slot.failures;
+        // Nobody is left who proves it: the password may have changed, and one try is enough to know.
+        if self.login == Login::Proven && !self.slots.iter().any(Slot::is_watching) {
+            self.login = Login::Unproven;
+        }
+        failures
     }
 
     /// It waits for a clock.
@@ -222,6 +237,38 @@ mod tests {
         assert!(schedule.ready().is_empty(), "no clock of a mailbox gets around a refusal");
         schedule.try_login();
         assert_eq!(schedule.ready().len(), 1);
+    }
+
+    /// The server kicks all sessions, since the password was changed: one login finds out, not twenty.
+    #[test]
+    fn when_all_are_gone_one_tries_for_all_again() {
+        let now = Instant::now();
+        let mut schedule = Schedule::new(20);
+        schedule.logged_in();
+        (0..20).for_each(|index| {
+            schedule.started(index);
+            schedule.watching(index, now);
+        });
+        for index in 0..20 {
+            schedule.ended(index, ended(Blame::Network), now);
+            schedule.wait(index);
+        }
+        (0..20).for_each(|index| schedule.wake(index));
+        assert_eq!(schedule.ready(), [0]);
+    }
+
+    /// A milestone may be heard after the end of its session: it must not bring the slot back to life.
+    #[test]
+    fn a_late_milestone_changes_nothing() {
+        let now = Instant::now();
+        let mut schedule = Schedule::new(1);
+        schedule.started(0);
+        schedule.logged_in();
+        schedule.ended(0, ended(Blame::Server), now);
+        schedule.wait(0);
+        assert!(!schedule.watching(0, now));
+        schedule.wake(0);
+        assert_eq!(schedule.ready(), [0]);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::fmt::Debug;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use actix::Recipient;
@@ -149,8 +150,8 @@ pub struct Assignment {
     pub mailbox: MailboxName,
     /// How many sessions in a row ended in the middle of a FETCH.
     pub caution: u8,
-    /// For the first session since the start: when the monitor before this one was last known to live.
-    pub unwatched_since: Option<Timestamp>,
+    /// Set once another session of the account found the login refused.
+    pub refused: Arc<AtomicBool>,
     /// Beats with every reply.
     pub pulse: Pulse,
 }
@@ -165,21 +166,18 @@ pub async fn run(
     mut stop: oneshot::Receiver<()>,
 ) -> Outcome {
     let life = async {
-        let Assignment { mailbox, caution, unwatched_since, pulse } = assignment;
-        let mut checkpoint = tokio::select! {
+        let Assignment { mailbox, caution, refused, pulse } = assignment;
+        let checkpoint = tokio::select! {
             checkpoint = sink.checkpoint() => checkpoint?,
             _ = &mut stop => return Err(SessionEnd::Conversation(Ending::LoggedOut)),
         };
-        if let Some(cursor) = &mut checkpoint {
-            cursor.blind_since = cursor.blind_since.or(unwatched_since);
-        }
         let told_from = account.initial.told_from(Timestamp::now());
         let goal = Goal::Watch(Watch { mailbox: mailbox.clone(), checkpoint, told_from, caution });
         let told = |milestone| match milestone {
             Milestone::Alive => pulse.beat(Timestamp::now()),
             milestone => drop(milestones.unbounded_send((mailbox.clone(), milestone))),
         };
-        converse(&account, goal, &wires, &sink, told, stop).await
+        converse(&account, goal, &wires, &sink, told, &refused, stop).await
     };
     unpanicked(life).await
 }
@@ -188,7 +186,7 @@ pub async fn run(
 pub async fn ask(account: &Account, goal: Goal, wires: &Wires, milestones: &Milestones) -> SessionEnd {
     let (_keep, stop) = oneshot::channel();
     let told = |milestone| drop(milestones.unbounded_send((MailboxName::inbox(), milestone)));
-    unpanicked(converse(account, goal, wires, &NoOutlet, told, stop)).await.end
+    unpanicked(converse(account, goal, wires, &NoOutlet, told, &AtomicBool::new(false), stop)).await.end
 }
 
 async fn unpanicked(life: impl Future<Output = Result<Outcome, SessionEnd>>) -> Outcome {
@@ -211,6 +209,7 @@ async fn converse(
     wires: &Wires,
     delivers: &impl Delivers,
     mut told: impl FnMut(Milestone),
+    refused: &AtomicBool,
     mut stop: oneshot::Receiver<()>,
 ) -> Result<Outcome, SessionEnd> {
     let host = &account.identity.host;
@@ -218,6 +217,9 @@ async fn converse(
         permit = wires.gate.enter(host) => permit,
         _ = &mut stop => return Err(SessionEnd::Conversation(Ending::LoggedOut)),
     };
+    if refused.load(Ordering::Relaxed) {
+        return Err(SessionEnd::Conversation(Ending::LoggedOut));
+    }
     let set_up = Box::pin(async {
         let plan = plan(account, goal, wires).await?;
         let stream = connect(account, wires).await?;

@@ -49,13 +49,20 @@ pub(super) struct Section<'a> {
     below: Option<&'a Map<String, Value>>,
 }
 
+fn names_a_secret(path: &str) -> bool {
+    let key = path.rsplit('.').next().unwrap_or(path).to_ascii_lowercase();
+    ["password", "passwd", "secret", "token", "inline"].iter().any(|name| key.contains(name))
+}
+
 /// Which type a value has, in words.
-fn kind(value: &Value) -> String {
+fn kind(path: &str, value: &Value) -> String {
     match &value.kind {
         ValueKind::Nil => "nothing".to_owned(),
         ValueKind::Boolean(boolean) => format!("boolean {boolean}"),
         ValueKind::I64(number) => format!("integer {number}"),
         ValueKind::Float(number) => format!("float {number}"),
+        // Pasted where it does not belong, a secret is still one.
+        ValueKind::String(_) if names_a_secret(path) => "a string".to_owned(),
         ValueKind::String(text) => format!("string \"{}\"", crate::text::shortened(text, 60)),
         ValueKind::Table(_) => "a table".to_owned(),
         ValueKind::Array(_) => "an array".to_owned(),
@@ -87,7 +94,7 @@ impl<'a> Section<'a> {
         let table = match &value.kind {
             ValueKind::Table(table) => Some(table),
             _ => {
-                issues.error(&origin, &path, format!("expected a table, found {}", kind(value)));
+                issues.error(&origin, &path, format!("expected a table, found {}", kind(&path, value)));
                 None
             }
         };
@@ -134,7 +141,7 @@ impl<'a> Section<'a> {
         issues.error(
             &origin(value),
             &self.key_path(key),
-            format!("expected {expected}, found {}", kind(value)),
+            format!("expected {expected}, found {}", kind(key, value)),
         );
     }
 
@@ -269,7 +276,11 @@ impl<'a> Section<'a> {
                     issues.error(&origin(item), &path, "control characters are not allowed");
                 }
                 ValueKind::String(text) => texts.push(text.clone()),
-                _ => issues.error(&origin(item), &path, format!("expected a string, found {}", kind(item))),
+                _ => issues.error(
+                    &origin(item),
+                    &path,
+                    format!("expected a string, found {}", kind(&path, item)),
+                ),
             }
         }
         Some(texts)

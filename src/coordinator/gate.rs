@@ -61,14 +61,22 @@ impl Gate {
     /// Waits for a place and for its turn, first in first out. The host's own queue comes first, so that a host that
     /// is slow, or has many accounts, holds none of the places of the others beyond its share.
     pub async fn enter(&self, host: &str) -> Permit {
+        let host = self.host(host);
+        let own = host.places.clone().acquire_owned().await.ok();
+        turn(&host.pace).await;
         let connection = match &self.0.connections {
             Some(connections) => connections.clone().acquire_owned().await.ok(),
             None => None,
         };
-        let host = self.host(host);
-        let own = host.places.clone().acquire_owned().await.ok();
-        turn(&host.pace).await;
-        let total = self.0.places.clone().acquire_owned().await.ok();
+        let total = match self.0.places.clone().try_acquire_owned() {
+            Ok(total) => Some(total),
+            // Whoever waited here has missed his turn: those who did would all go at once.
+            Err(_) => {
+                let total = self.0.places.clone().acquire_owned().await.ok();
+                turn(&host.pace).await;
+                total
+            }
+        };
         turn(&self.0.pace).await;
         Permit { _connection: connection, set_up: Some([own, total]) }
     }
@@ -84,8 +92,9 @@ impl Gate {
     }
 
     fn host(&self, host: &str) -> Arc<HostGate> {
+        let host = host.to_ascii_lowercase();
         let mut hosts = lock(&self.0.hosts);
-        if let Some(gate) = hosts.get(host) {
+        if let Some(gate) = hosts.get(&host) {
             return gate.clone();
         }
         let settings = &self.0.settings;
@@ -93,7 +102,7 @@ impl Gate {
             places: Arc::new(Semaphore::new(settings.per_host_max_connecting as usize)),
             pace: Mutex::new(Pace::new(settings.per_host_period)),
         });
-        hosts.insert(host.to_owned(), gate.clone());
+        hosts.insert(host, gate.clone());
         gate
     }
 }

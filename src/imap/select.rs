@@ -377,7 +377,7 @@ fn first_contact(
 ) -> Phase {
     let uid_next = baseline.uid_next;
     match watch.told_from {
-        Some(from) if from > Timestamp::MIN && uid_next > 1 => {
+        Some(from) if uid_next > 1 => {
             let mut selected = Selected::new(position, baseline.clone(), &watch);
             selected.resume(uid_next, baseline.modseq);
             Dating::begin(shared, selected, None, baseline, from, now)

@@ -303,7 +303,7 @@ impl Selected {
     /// The message as it is told; `None` for one that was told before the UIDs were given anew.
     fn news(&self, uid: u32, summary: MessageSummary) -> Option<Box<NewMessage>> {
         let epoch_changed = self.cursor.look_back.is_some_and(|below| uid < below);
-        if epoch_changed && self.known.contains(&Fingerprint::of(&summary)) {
+        if epoch_changed && Fingerprint::of(&summary).is_some_and(|known| self.known.contains(&known)) {
             return None;
         }
         Some(Box::new(NewMessage {

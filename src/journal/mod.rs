@@ -68,9 +68,18 @@ impl Entry {
         self.events.len()
     }
 
-    /// Whether it moves the cursor of this mailbox.
+    /// Whether it changes the cursor of this mailbox.
     pub fn is_of(&self, key: &MailboxKey) -> bool {
-        self.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.key == *key)
+        self.mailbox() == Some(key)
+    }
+
+    /// The mailbox whose cursor it changes.
+    pub fn mailbox(&self) -> Option<&MailboxKey> {
+        let noted = self.notes.iter().find_map(|note| match note {
+            Note::Blind { key, .. } => Some(key),
+            Note::Refusals { .. } | Note::Told { .. } => None,
+        });
+        self.checkpoint.as_ref().map(|checkpoint| &checkpoint.key).or(noted)
     }
 
     /// Whether it holds no event.
@@ -147,17 +156,17 @@ pub trait Journal: Send {
     /// When the journal cannot be read.
     fn refusals(&mut self, account: &AccountId) -> Result<Refusals, JournalError>;
 
-    /// Mailboxes other than these are not watched by this process: since when nobody does is remembered with them.
+    /// A monitor begins: no mailbox has been watched since the one before was known to live.
     ///
     /// # Errors
     /// When the journal cannot be written.
-    fn watches_only(&mut self, watched: &[MailboxKey], since: Timestamp) -> Result<(), JournalError>;
+    fn begin(&mut self, now: Timestamp) -> Result<(), JournalError>;
 
-    /// Remembers that the monitor lives; the moment before that which was remembered last.
+    /// Remembers that the monitor lives.
     ///
     /// # Errors
     /// When the journal cannot be written.
-    fn alive(&mut self, now: Timestamp) -> Result<Option<Timestamp>, JournalError>;
+    fn alive(&mut self, now: Timestamp) -> Result<(), JournalError>;
 
     /// The next `most` events after `sequence`.
     ///

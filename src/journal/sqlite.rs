@@ -77,6 +77,7 @@ ALTER TABLE cursors ADD COLUMN blind_since INTEGER;
 ALTER TABLE cursors ADD COLUMN look_back INTEGER;
 CREATE TABLE told (account TEXT NOT NULL, mailbox TEXT NOT NULL, received_at INTEGER NOT NULL, fingerprint INTEGER NOT NULL,
     PRIMARY KEY (account, mailbox, received_at, fingerprint)) WITHOUT ROWID;
+INSERT INTO told SELECT account, mailbox, CAST(unixepoch('subsec') * 1000 AS INTEGER), 0 FROM cursors;
 CREATE TABLE refusals (account TEXT PRIMARY KEY, logins TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE monitor (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 ";
@@ -392,6 +393,12 @@ fn keep(transaction: &Transaction<'_>, note: &Note) -> rusqlite::Result<()> {
     .map(drop)
 }
 
+fn keep_alive(db: &Connection, now: Timestamp) -> rusqlite::Result<()> {
+    db.prepare_cached("INSERT OR REPLACE INTO monitor (name, value) VALUES ('alive_at', ?1)")?
+        .execute([now.as_millisecond()])
+        .map(drop)
+}
+
 fn remember(transaction: &Transaction<'_>, key: &MailboxKey, messages: &[Told]) -> rusqlite::Result<()> {
     let (account, mailbox) = (key.account.as_str(), key.mailbox.as_str());
     let mut insert = transaction.prepare_cached(
@@ -404,7 +411,8 @@ fn remember(transaction: &Transaction<'_>, key: &MailboxKey, messages: &[Told]) 
     transaction
         .prepare_cached(
             "DELETE FROM told WHERE account = ?1 AND mailbox = ?2 AND received_at < MAX(
-                 (SELECT MAX(received_at) FROM told WHERE account = ?1 AND mailbox = ?2) - ?3,
+                 (SELECT MAX(received_at) FROM told
+                  WHERE account = ?1 AND mailbox = ?2 AND fingerprint <> 0) - ?3,
                  COALESCE((SELECT received_at FROM told WHERE account = ?1 AND mailbox = ?2
                            ORDER BY received_at DESC LIMIT 1 OFFSET ?4 - 1), 0))",
         )?
@@ -491,37 +499,21 @@ impl Journal for SqliteJournal {
         logins.map_or(Ok(Refusals::default()), |logins| serde_json::from_str(&logins).map_err(damaged))
     }
 
-    fn watches_only(&mut self, watched: &[MailboxKey], since: Timestamp) -> Result<(), JournalError> {
+    fn begin(&mut self, now: Timestamp) -> Result<(), JournalError> {
         let transaction = self.db.transaction().map_err(failed)?;
-        let noted = (|| {
-            transaction.execute_batch(
-                "CREATE TEMP TABLE watched (account TEXT, mailbox TEXT, PRIMARY KEY (account, mailbox)) WITHOUT ROWID",
-            )?;
-            let mut insert = transaction.prepare("INSERT OR IGNORE INTO watched VALUES (?1, ?2)")?;
-            for key in watched {
-                insert.execute([key.account.as_str(), key.mailbox.as_str()])?;
-            }
-            transaction.execute(
-                "UPDATE cursors SET blind_since = ?1 WHERE blind_since IS NULL AND NOT EXISTS
-                 (SELECT 1 FROM watched WHERE watched.account = cursors.account AND watched.mailbox = cursors.mailbox)",
-                [since.as_millisecond()],
-            )?;
-            transaction.execute_batch("DROP TABLE watched")
-        })();
-        noted.and_then(|()| transaction.commit()).map_err(failed)
+        transaction
+            .execute(
+                "UPDATE cursors SET blind_since = (SELECT value FROM monitor WHERE name = 'alive_at')
+                 WHERE blind_since IS NULL",
+                [],
+            )
+            .and_then(|_| keep_alive(&transaction, now))
+            .and_then(|()| transaction.commit())
+            .map_err(failed)
     }
 
-    fn alive(&mut self, now: Timestamp) -> Result<Option<Timestamp>, JournalError> {
-        let before: Option<i64> = self
-            .db
-            .query_row("SELECT value FROM monitor WHERE name = 'alive_at'", [], |row| row.get(0))
-            .optional()
-            .map_err(failed)?;
-        self.db
-            .prepare_cached("INSERT OR REPLACE INTO monitor (name, value) VALUES ('alive_at', ?1)")
-            .and_then(|mut statement| statement.execute([now.as_millisecond()]))
-            .map_err(failed)?;
-        Ok(before.and_then(|at| Timestamp::from_millisecond(at).ok()))
+    fn alive(&mut self, now: Timestamp) -> Result<(), JournalError> {
+        keep_alive(&self.db, now).map_err(failed)
     }
 
     fn pending(&mut self, after: u64, most: usize) -> Result<Vec<JournalledEvent>, JournalError> {
@@ -702,25 +694,34 @@ mod tests {
         for _ in 0..2 {
             let (mut journal, _) = open(dir.path()).unwrap();
             assert_eq!(journal.cursor(&key()).unwrap(), Some(Cursor::baseline(7, 5, None)));
-            assert_eq!(journal.memory(&key()).unwrap(), Memory::default());
+            let memory = journal.memory(&key()).unwrap();
+            assert!(
+                memory.from.is_some() && memory.known.is_empty(),
+                "told by the version before: not known"
+            );
         }
     }
 
+    /// A monitor that ended, or did not reach the server at all, does not make the time before it watched.
     #[test]
-    fn a_mailbox_that_is_not_configured_for_a_while_was_not_watched_for_so_long() {
+    fn a_mailbox_is_blind_since_somebody_watched_it_last() {
         let mut journal = SqliteJournal::in_memory().unwrap();
-        let checkpoint = Some(Checkpoint { key: key(), cursor: Cursor::baseline(7, 5, None) });
-        journal.commit(&[Entry::new(Batch { checkpoint, ..Batch::default() })], &[]).unwrap();
         let at = |seconds| Timestamp::from_second(seconds).unwrap();
-        let mut since = |watched: &[MailboxKey], now| {
-            journal.watches_only(watched, at(now)).unwrap();
-            journal.cursor(&key()).unwrap().unwrap().blind_since
+        let watch = |journal: &mut SqliteJournal| {
+            let checkpoint = Some(Checkpoint { key: key(), cursor: Cursor::baseline(7, 5, None) });
+            journal.commit(&[Entry::new(Batch { checkpoint, ..Batch::default() })], &[]).unwrap();
         };
-        let other = MailboxKey { account: "b".into(), ..key() };
-        assert_eq!(since(&[key(), other.clone()], 1), None);
-        assert_eq!(since(&[other], 2), Some(at(2)));
-        assert_eq!(since(&[], 3), Some(at(2)), "the first time counts");
-        assert_eq!(since(&[key()], 4), Some(at(2)), "until a checkpoint ends it");
+        let blind = |journal: &mut SqliteJournal| journal.cursor(&key()).unwrap().unwrap().blind_since;
+        journal.begin(at(1)).unwrap();
+        watch(&mut journal);
+        assert_eq!(blind(&mut journal), None);
+        journal.alive(at(100)).unwrap();
+        for start in [200, 300, 400] {
+            journal.begin(at(start)).unwrap();
+            assert_eq!(blind(&mut journal), Some(at(100)), "until a checkpoint ends it");
+        }
+        watch(&mut journal);
+        assert_eq!(blind(&mut journal), None);
     }
 
     #[test]

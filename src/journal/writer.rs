@@ -13,7 +13,7 @@ use super::{Entry, Journal, JournalError, JournalledEvent, LanePosition, Receipt
 use crate::event::{AccountId, Cursor, Event, EventBody, MailboxKey, MonitorState};
 use crate::event_id;
 use crate::memory::Memory;
-use crate::messages::Undelivered;
+use crate::messages::{Note, Undelivered};
 use crate::refusals::Refusals;
 
 /// Between tries when the disk is full.
@@ -28,7 +28,6 @@ pub struct JournalHandle {
     requests: Sender<Request>,
     /// The last sequence that is durable.
     news: watch::Receiver<u64>,
-    alive_before: Option<Timestamp>,
 }
 
 /// What the writer has to know of a lane.
@@ -50,7 +49,6 @@ enum Request {
     Refusals { account: AccountId, answer: oneshot::Sender<Result<Refusals, JournalError>> },
     Cursor { key: MailboxKey, answer: CursorAnswer },
     Pending { after: u64, most: usize, answer: oneshot::Sender<Result<Vec<JournalledEvent>, JournalError>> },
-    WatchesOnly { watched: Vec<MailboxKey>, answer: oneshot::Sender<Result<(), JournalError>> },
     Settle { answer: oneshot::Sender<u64> },
 }
 
@@ -70,11 +68,11 @@ impl JournalHandle {
         let names: Vec<_> = lanes.iter().map(|lane| lane.name.clone()).collect();
         let positions = journal.lanes(&names)?;
         let (bytes, last) = journal.extent()?;
-        let alive_before = match journal.alive(Timestamp::now()) {
+        match journal.begin(Timestamp::now()) {
             // No reason not to start: what waits can be sent, and the rest has to wait for room.
-            Err(JournalError::DiskFull) => None,
-            other => other?,
-        };
+            Ok(()) | Err(JournalError::DiskFull) => {}
+            Err(failure) => return Err(failure),
+        }
         let (requests, inbox) = channel();
         let (told, news) = watch::channel(last);
         let lanes = lanes.into_iter().zip(positions.clone()).collect();
@@ -91,7 +89,6 @@ impl JournalHandle {
             losing: HashSet::new(),
             disk_full: false,
             forgotten: 0,
-            alive_before,
             alive_at: Instant::now(),
         };
         std::thread::Builder::new()
@@ -102,7 +99,7 @@ impl JournalHandle {
                 }
             })
             .map_err(|error| JournalError::Failed(error.to_string()))?;
-        Ok((Self { requests, news, alive_before }, positions))
+        Ok((Self { requests, news }, positions))
     }
 
     /// Makes an entry durable.
@@ -115,25 +112,12 @@ impl JournalHandle {
         answered.await.unwrap_or(Err(Undelivered::JournalFailed))
     }
 
-    /// When the monitor before this one was last known to live.
-    pub fn alive_before(&self) -> Option<Timestamp> {
-        self.alive_before
-    }
-
     /// What was told of a mailbox lately.
     ///
     /// # Errors
     /// When the journal cannot be read.
     pub async fn memory(&self, key: MailboxKey) -> Result<Memory, JournalError> {
         self.ask(|answer| Request::Memory { key, answer }).await?
-    }
-
-    /// Mailboxes other than these were watched last by the monitor before this one.
-    ///
-    /// # Errors
-    /// When the journal cannot be written.
-    pub async fn watches_only(&self, watched: Vec<MailboxKey>) -> Result<(), JournalError> {
-        self.ask(|answer| Request::WatchesOnly { watched, answer }).await?
     }
 
     /// The refused logins of an account.
@@ -143,6 +127,12 @@ impl JournalHandle {
     pub async fn refusals(&self, account: &AccountId) -> Result<Refusals, JournalError> {
         let account = account.clone();
         self.ask(|answer| Request::Refusals { account, answer }).await?
+    }
+
+    /// Keeps a note, before anything that is asked of the journal after it. Nobody waits for it.
+    pub fn note(&self, note: Note) {
+        let (answer, _) = oneshot::channel();
+        let _ = self.requests.send(Request::Commit { entry: Entry::new(note.into()), answer });
     }
 
     /// The cursor of a mailbox. Comes only once nothing of the mailbox waits for its commit any more: who began from an
@@ -205,7 +195,6 @@ struct Writer<J> {
     disk_full: bool,
     /// Events up to here are gone already.
     forgotten: u64,
-    alive_before: Option<Timestamp>,
     /// When it was last remembered that the monitor lives.
     alive_at: Instant,
 }
@@ -253,7 +242,7 @@ impl<J: Journal> Writer<J> {
     fn remember_alive(&mut self) -> Result<(), JournalError> {
         self.alive_at = Instant::now();
         match self.journal.alive(Timestamp::now()) {
-            Ok(_) | Err(JournalError::DiskFull) => Ok(()),
+            Ok(()) | Err(JournalError::DiskFull) => Ok(()),
             Err(failure) => Err(failure),
         }
     }
@@ -272,10 +261,6 @@ impl<J: Journal> Writer<J> {
             }
             Request::Cursor { key, answer } => self.asked.push((key, answer)),
             Request::Pending { after, most, answer } => drop(answer.send(self.journal.pending(after, most))),
-            Request::WatchesOnly { watched, answer } => {
-                let since = self.alive_before.unwrap_or_else(Timestamp::now);
-                let _ = answer.send(self.journal.watches_only(&watched, since));
-            }
             Request::Settle { answer } => {
                 let _ = self.remember_alive();
                 self.journal.tidy();
@@ -334,7 +319,8 @@ impl<J: Journal> Writer<J> {
         let mut bytes = self.bytes;
         let mut kept = VecDeque::new();
         for (entry, answer) in self.waiting.drain(..) {
-            if entry.is_empty() || bytes < self.max_bytes {
+            let overtakes = |(waiting, _): &(Entry, _)| entry.mailbox().is_some_and(|key| waiting.is_of(key));
+            if (entry.is_empty() || bytes < self.max_bytes) && !kept.iter().any(overtakes) {
                 bytes += entry.bytes();
                 round.entries.push(entry);
                 round.receivers.push(answer);

@@ -1,7 +1,7 @@
 //! Where a password comes from. Resolved when a connection is made, so that a rotated one is found.
 
 use std::io::{self, Read as _};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -9,6 +9,8 @@ use std::time::Duration;
 use secrecy::SecretString;
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
@@ -131,12 +133,29 @@ async fn from_file_in_time(path: &Path) -> Result<SecretString, SecretError> {
     timeout(PATIENCE, from_file(path)).await.unwrap_or_else(|elapsed| Err(late(elapsed)))
 }
 
+/// Files that are read at the same time. A file system that hangs keeps its threads; the others need some too.
+static READERS: Semaphore = Semaphore::const_new(16);
+
 async fn from_file(path: &Path) -> Result<SecretString, SecretError> {
     let failed = |cause| SecretError::File { path: path.to_owned(), cause };
-    let file = tokio::fs::File::open(path).await.map_err(failed)?;
-    let mut bytes = Zeroizing::new(Vec::with_capacity(256));
-    file.take(MOST_BYTES).read_to_end(&mut bytes).await.map_err(failed)?;
-    usable(bytes, &path.display().to_string())
+    let permit = READERS.acquire().await.map_err(|closed| failed(io::Error::other(closed)))?;
+    let read = {
+        let path = path.to_owned();
+        move || {
+            let _permit = permit;
+            let mut bytes = Zeroizing::new(Vec::with_capacity(256));
+            open(&path)?.take(MOST_BYTES).read_to_end(&mut bytes)?;
+            Ok::<_, io::Error>(bytes)
+        }
+    };
+    let bytes = spawn_blocking(read).await.map_err(|panic| failed(io::Error::other(panic)))?;
+    usable(bytes.map_err(failed)?, &path.display().to_string())
+}
+
+/// Without waiting for the writer of a pipe.
+fn open(path: &Path) -> io::Result<std::fs::File> {
+    let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
+    std::fs::File::options().read(true).custom_flags(flags).open(path)
 }
 
 async fn from_command(argv: &[String]) -> Result<SecretString, SecretError> {

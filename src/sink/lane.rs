@@ -13,7 +13,7 @@ use super::encode::Encoder;
 use super::output::{Output, OutputError};
 use crate::backoff::full_jitter;
 use crate::event::Action;
-use crate::journal::{JournalError, JournalHandle, JournalledEvent, LanePosition};
+use crate::journal::{FileEnd, JournalError, JournalHandle, JournalledEvent, LanePosition};
 
 /// One lane; its own trouble is nobody else's.
 pub(super) struct Lane {
@@ -98,7 +98,14 @@ impl Lane {
         let lines: Arc<[u8]> = lines.into();
         let mut failures = 0;
         loop {
-            let error = match self.output.write(lines.clone()).await {
+            let written = match self.output.prepare().await {
+                Ok(end) => {
+                    self.begin_at(end).await?;
+                    self.output.write(lines.clone()).await
+                }
+                Err(error) => Err(error),
+            };
+            let error = match written {
                 Ok(()) if failures == 0 => return Ok(()),
                 Ok(()) => {
                     info!(output:% = self.name; "the output takes events again");
@@ -121,6 +128,16 @@ impl Lane {
                 _ = self.stopped.changed() => {}
             }
         }
+    }
+
+    /// Another file than the last time: where it ends now is durable before it is written to, or what a crash leaves
+    /// behind that would not be known for ours.
+    async fn begin_at(&mut self, end: Option<FileEnd>) -> Result<(), Ended> {
+        if end == self.position.file {
+            return Ok(());
+        }
+        self.position.file = end;
+        self.remember().await
     }
 
     /// The position is as durable as an event: a full disk delays it, and nothing more is sent meanwhile. Told to stop,

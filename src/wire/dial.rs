@@ -50,10 +50,12 @@ impl Addresses {
         hosts.insert(host.to_owned(), Reached { addresses, at: now });
     }
 
-    fn of(&self, host: &str, now: Instant) -> Option<Vec<SocketAddr>> {
+    fn of(&self, Endpoint { host, port, .. }: &Endpoint, now: Instant) -> Option<Vec<SocketAddr>> {
         let hosts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let reached = hosts.get(host)?;
-        (now.saturating_duration_since(reached.at) < KEPT).then(|| reached.addresses.clone())
+        let same = |address: &SocketAddr| SocketAddr::new(address.ip(), *port);
+        (now.saturating_duration_since(reached.at) < KEPT)
+            .then(|| reached.addresses.iter().map(same).collect())
     }
 }
 
@@ -87,7 +89,7 @@ pub enum DialError {
 pub async fn dial(endpoint: &Endpoint, known: &Addresses) -> Result<TcpStream, DialError> {
     let addresses = match resolve(endpoint).await {
         Ok(addresses) => addresses,
-        Err(error) => known.of(&endpoint.host, Instant::now()).ok_or(error)?,
+        Err(error) => known.of(endpoint, Instant::now()).ok_or(error)?,
     };
     let mut attempts = Vec::new();
     for address in addresses.iter().copied() {

@@ -64,7 +64,18 @@ impl FileOutput {
         self.file = None;
     }
 
-    /// Writes and syncs whole lines. File systems block, so not on the caller's thread.
+    /// The file that the next write goes to, and its end: the one at the path, which may be another than the last time.
+    ///
+    /// # Errors
+    /// Where it cannot be opened.
+    pub async fn prepare(&mut self) -> Result<FileEnd, OutputError> {
+        let path = self.path.clone();
+        let (file, end) = (self.file.take(), self.end.clone());
+        self.blocking(move || current(&path, file, end)).await?;
+        Ok(self.end.clone())
+    }
+
+    /// Writes and syncs whole lines.
     ///
     /// # Errors
     /// Where they are not durable. The file is cut back then, and opened anew next time: after a failed fsync nobody
@@ -72,10 +83,25 @@ impl FileOutput {
     pub async fn write(&mut self, lines: Arc<[u8]>) -> Result<(), OutputError> {
         let path = self.path.clone();
         let (file, end) = (self.file.take(), self.end.clone());
-        let written = tokio::task::spawn_blocking(move || append_lines(&path, file, end, &lines)).await;
+        self.blocking(move || {
+            let (file, end) = match file {
+                Some(file) => (file, end),
+                None => current(&path, None, end)?,
+            };
+            append_lines(file, end, &lines)
+        })
+        .await
+    }
+
+    /// File systems block, so not on the caller's thread.
+    async fn blocking(
+        &mut self,
+        work: impl FnOnce() -> io::Result<(File, FileEnd)> + Send + 'static,
+    ) -> Result<(), OutputError> {
         let failed = |cause| OutputError::Io { path: self.path.clone(), cause };
+        let done = tokio::task::spawn_blocking(work).await;
         let (file, end) =
-            written.map_err(|panic| failed(io::Error::other(panic))).and_then(|done| done.map_err(failed))?;
+            done.map_err(|panic| failed(io::Error::other(panic))).and_then(|done| done.map_err(failed))?;
         self.file = Some(file);
         self.end = end;
         Ok(())
@@ -136,8 +162,7 @@ fn orphan(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-fn append_lines(path: &Path, file: Option<File>, end: FileEnd, lines: &[u8]) -> io::Result<(File, FileEnd)> {
-    let (mut file, end) = current(path, file, end)?;
+fn append_lines(mut file: File, end: FileEnd, lines: &[u8]) -> io::Result<(File, FileEnd)> {
     let written = file.write_all(lines).and_then(|()| file.sync_data());
     if let Err(error) = written {
         // Half a batch must not stay; if this fails too, the next start does it.
@@ -180,6 +205,12 @@ mod tests {
         try_open(path, known, 2).unwrap()
     }
 
+    /// As a lane does.
+    async fn put(output: &mut FileOutput, lines: Arc<[u8]>) -> Result<(), OutputError> {
+        output.prepare().await?;
+        output.write(lines).await
+    }
+
     fn text(path: &Path) -> String {
         fs::read_to_string(path).unwrap()
     }
@@ -189,14 +220,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("events.jsonl");
         let (mut output, _) = open(&path, None);
-        output.write(b"one\n".as_slice().into()).await.unwrap();
+        put(&mut output, b"one\n".as_slice().into()).await.unwrap();
         let committed = output.end();
         drop(output);
         // Written, but the position was never stored; or torn in the middle of a line.
         for tail in ["two\n", "tw", ""] {
             fs::write(&path, format!("one\n{tail}")).unwrap();
             let (mut output, restored) = open(&path, Some(&committed));
-            output.write(b"two\n".as_slice().into()).await.unwrap();
+            put(&mut output, b"two\n".as_slice().into()).await.unwrap();
             assert_eq!((text(&path).as_str(), restored), ("one\ntwo\n", false), "{tail:?}");
         }
     }
@@ -206,12 +237,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("events.jsonl");
         let (mut output, _) = open(&path, None);
-        output.write(b"one\n".as_slice().into()).await.unwrap();
+        put(&mut output, b"one\n".as_slice().into()).await.unwrap();
         let yesterday = output.end();
-        output.write(vec![b'x'; 2000].into()).await.unwrap();
+        put(&mut output, vec![b'x'; 2000].into()).await.unwrap();
         drop(output);
         let (mut output, restored) = open(&path, Some(&yesterday));
-        output.write(b"new\n".as_slice().into()).await.unwrap();
+        put(&mut output, b"new\n".as_slice().into()).await.unwrap();
         assert!(restored);
         assert_eq!(text(&path), "new\n");
         let aside =
@@ -270,11 +301,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (path, rotated) = (dir.path().join("events.jsonl"), dir.path().join("events.jsonl.1"));
         let (mut output, _) = open(&path, None);
-        output.write(b"one\n".as_slice().into()).await.unwrap();
+        put(&mut output, b"one\n".as_slice().into()).await.unwrap();
         fs::rename(&path, &rotated).unwrap();
-        output.write(b"two\n".as_slice().into()).await.unwrap();
+        put(&mut output, b"two\n".as_slice().into()).await.unwrap();
         output.reopen();
-        output.write(b"three\n".as_slice().into()).await.unwrap();
+        put(&mut output, b"three\n".as_slice().into()).await.unwrap();
         assert_eq!((text(&rotated).as_str(), text(&path).as_str()), ("one\n", "two\nthree\n"));
     }
 
@@ -283,9 +314,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("events.jsonl");
         let (mut output, _) = open(&path, None);
-        output.write(b"one\n".as_slice().into()).await.unwrap();
+        put(&mut output, b"one\n".as_slice().into()).await.unwrap();
         File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
-        output.write(b"two\n".as_slice().into()).await.unwrap();
+        put(&mut output, b"two\n".as_slice().into()).await.unwrap();
         assert_eq!(text(&path), "two\n");
         assert_eq!(output.end().offset, 4);
     }
@@ -299,9 +330,9 @@ mod tests {
         let (mut output, _) = open(&path, None);
         fs::remove_dir_all(dir.path().join("gone")).unwrap();
         output.reopen();
-        assert!(output.write(b"one\n".as_slice().into()).await.is_err());
+        assert!(put(&mut output, b"one\n".as_slice().into()).await.is_err());
         fs::create_dir(dir.path().join("gone")).unwrap();
-        output.write(b"one\n".as_slice().into()).await.unwrap();
+        put(&mut output, b"one\n".as_slice().into()).await.unwrap();
         assert_eq!(text(&path), "one\n");
     }
 }

@@ -70,6 +70,17 @@ impl Output {
         }
     }
 
+    /// Makes ready for a write; where the file ends that it will go to, for files.
+    ///
+    /// # Errors
+    /// Where there is no such file to be had.
+    pub async fn prepare(&mut self) -> Result<Option<FileEnd>, OutputError> {
+        match self {
+            Self::Stdout(_) => Ok(None),
+            Self::File(output) => output.prepare().await.map(Some),
+        }
+    }
+
     /// Writes whole lines.
     ///
     /// # Errors
