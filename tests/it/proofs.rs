@@ -153,8 +153,40 @@ async fn a_crash_at_any_write_loses_nothing_and_doubles_nothing() {
     monitor.wait("told", |events| told(events, "work").len() >= delivered);
     let (uids, all) = (told(&monitor.events(), "work"), (1..=delivered as u64).collect::<Vec<_>>());
     assert_eq!(uids, all, "each once, in order");
+    assert_each_once(&monitor);
     assert!(crashes >= 12.min(3 * points), "writes and syncs at the least: {crashes}");
     println!("{crashes} crash points, {delivered} messages: 0 lost, 0 twice");
+}
+
+/// No event of any kind stands twice in the file.
+fn assert_each_once(monitor: &Monitor) {
+    let events = monitor.events();
+    let ids: BTreeSet<_> = events.iter().map(|event| event["event"]["id"].as_str().unwrap()).collect();
+    assert_eq!(ids.len(), events.len());
+}
+
+/// The very first write to a file: nothing is known of it yet, and what is in it then must be known for ours.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_at_the_first_write_doubles_nothing() {
+    let server = server().await;
+    for syscall in ["write", "fdatasync"] {
+        let mut monitor = Monitor::new(&account(&server));
+        let output = monitor.output().display().to_string();
+        let inject = format!("inject={syscall}:signal=SIGKILL:when=1");
+        monitor.start_under(&["strace", "-f", "-qq", "-o", "/dev/null", "-e", &inject, "-P", &output]);
+        assert_eq!(monitor.wait_end().signal(), Some(9));
+        monitor.start();
+        monitor.wait("online", |events| !states(events, "work").is_empty());
+        // Another file: logrotate renamed the first one, and the process dies at its first write to the next.
+        monitor.kill();
+        std::fs::rename(monitor.output(), monitor.dir.path().join("rotated")).unwrap();
+        monitor.start_under(&["strace", "-f", "-qq", "-o", "/dev/null", "-e", &inject, "-P", &output]);
+        assert_eq!(monitor.wait_end().signal(), Some(9));
+        monitor.start();
+        monitor.wait("online", |events| !states(events, "work").is_empty());
+        assert_eq!(monitor.stop().code(), Some(0));
+        assert_each_once(&monitor);
+    }
 }
 
 async fn server() -> Server {
@@ -196,6 +228,7 @@ async fn a_power_loss_loses_nothing_and_doubles_nothing() {
     monitor.wait("told", |events| told(events, "work").len() >= delivered);
     let (uids, all) = (told(&monitor.events(), "work"), (1..=delivered as u64).collect::<Vec<_>>());
     assert_eq!(uids, all, "each once, in order");
+    assert_each_once(&monitor);
     println!("{losses} power losses, {delivered} messages: 0 lost, 0 twice");
     monitor.kill();
 }
