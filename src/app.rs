@@ -178,7 +178,7 @@ async fn shut_down(
     };
     tokio::select! {
         exit = orderly => exit,
-        exit = signals.stop() => {
+        exit = signals.stop_again() => {
             warn!("stopped at once by a second signal");
             exit.at_once()
         }
@@ -201,6 +201,9 @@ struct Signals {
 
 /// `SIGXFSZ`
 const FILE_SIZE_EXCEEDED: i32 = 25;
+
+/// Signals within this time mean the same.
+const ONE_WISH: Duration = Duration::from_millis(500);
 
 /// Which signal asked to stop.
 #[derive(Clone, Copy)]
@@ -233,6 +236,17 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => StopSignal::Interrupt,
             _ = self.terminate.recv() => StopSignal::Terminate,
+        }
+    }
+
+    /// A second wish to stop. `timeout(1)` and terminals signal a process and its group at once: that is one wish.
+    async fn stop_again(&mut self) -> StopSignal {
+        let first = Instant::now();
+        loop {
+            let signal = self.stop().await;
+            if first.elapsed() >= ONE_WISH {
+                return signal;
+            }
         }
     }
 

@@ -45,6 +45,20 @@ impl StatusBoard {
         counts
     }
 
+    /// What troubles accounts: how many, and the words of one of them. Those that most have come first.
+    pub fn troubles(&self) -> Vec<(usize, String)> {
+        let mut groups: BTreeMap<String, (usize, String)> = BTreeMap::new();
+        for (account, status) in &self.accounts {
+            let Some(trouble) = &status.trouble else { continue };
+            let words = || format!("{}, for one: {}", account.as_str(), trouble.message);
+            let kind = format!("{} {:?}", trouble.error_type, trouble.code);
+            groups.entry(kind).or_insert_with(|| (0, words())).0 += 1;
+        }
+        let mut groups: Vec<_> = groups.into_values().collect();
+        groups.sort_unstable_by_key(|(count, _)| std::cmp::Reverse(*count));
+        groups
+    }
+
     /// How many accounts there are, and how many are still making their first connection.
     pub fn progress(&self) -> (usize, usize) {
         let connecting = |status: &&AccountStatus| status.state == AccountState::Connecting;
@@ -55,6 +69,7 @@ impl StatusBoard {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::ErrorType;
 
     #[test]
     fn states_are_counted() {
@@ -64,5 +79,10 @@ mod tests {
         board.apply(StatusChanged { account: "unknown".into(), state, trouble: None, mailbox: None });
         assert_eq!(board.counts(), BTreeMap::from([("connecting", 1), ("online", 1)]));
         assert_eq!(board.progress(), (2, 1));
+        assert_eq!(board.troubles(), []);
+        let trouble = Trouble { error_type: ErrorType::Dns, code: None, message: "no such name".to_owned() };
+        let state = AccountState::Backoff;
+        board.apply(StatusChanged { account: "b".into(), state, trouble: Some(trouble), mailbox: None });
+        assert_eq!(board.troubles(), [(1, "b, for one: no such name".to_owned())]);
     }
 }

@@ -241,7 +241,8 @@ fn ending_trouble(ending: &Ending) -> Option<Trouble> {
         }
         Ending::Protocol(error) => protocol(error),
         Ending::TimedOut { awaiting } => {
-            tell(ErrorType::Timeout, None, format!("no answer in time while awaiting {awaiting}"))
+            let hint = if *awaiting == "the greeting" { "; does tls fit the port?" } else { "" };
+            tell(ErrorType::Timeout, None, format!("no answer in time while awaiting {awaiting}{hint}"))
         }
     };
     Some(Trouble {

@@ -13,6 +13,7 @@ use crate::exit::Exit;
 use crate::imap::conversation::Goal;
 use crate::imap::ending::Ending;
 use crate::imap::one_shot::MailboxListing;
+use crate::text::line;
 
 /// What came back.
 #[derive(Debug)]
@@ -60,7 +61,10 @@ fn choose(settings: &Settings, id: Option<&str>) -> Result<Arc<Account>, Exit> {
     };
     found.cloned().ok_or_else(|| {
         let ids: Vec<_> = settings.accounts.iter().take(20).map(|account| account.id().as_str()).collect();
-        error!("which account? name one with --account: {}", ids.join(", "));
+        match id {
+            Some(id) => error!("there is no account \"{}\"; there are: {}", line(id, 128), ids.join(", ")),
+            None => error!("which account? name one with --account: {}", ids.join(", ")),
+        }
         Exit::Config
     })
 }

@@ -20,6 +20,9 @@ pub(super) struct CheckArgs {
 }
 
 pub(super) fn execute(args: &CheckArgs, globals: &Globals) -> Exit {
+    if globals.has_no_file() {
+        return Exit::Config;
+    }
     debug_assert!(args.no_network, "clap requires it");
     let (issues, summary) = match crate::config::check(&globals.files) {
         Ok((settings, warnings)) => {

@@ -36,6 +36,9 @@ pub(super) fn execute(command: &ConfigCommand, globals: &Globals) -> Exit {
             }
         },
         ConfigCommand::Path => {
+            if globals.has_no_file() {
+                return Exit::Config;
+            }
             let files = load::files(&globals.files);
             say(&files.iter().map(|file| format!("{}\n", file.display())).collect::<String>())
         }

@@ -88,8 +88,7 @@ pub fn main() -> i32 {
 impl Globals {
     /// The settings, with warnings told; or every problem told, and how to end.
     fn load(&self) -> Result<Settings, Exit> {
-        if self.files.is_empty() && crate::config::load::files(&[]).is_empty() {
-            tell(&first_run());
+        if self.has_no_file() {
             return Err(Exit::Config);
         }
         match crate::config::load(&self.files) {
@@ -103,6 +102,15 @@ impl Globals {
                 Err(Exit::Config)
             }
         }
+    }
+
+    /// Whether there is no configuration at all; told, with how to begin.
+    fn has_no_file(&self) -> bool {
+        let none = self.files.is_empty() && crate::config::load::files(&[]).is_empty();
+        if none {
+            tell(&first_run());
+        }
+        none
     }
 
     fn log(&self, settings: &LogSettings) {

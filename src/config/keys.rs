@@ -128,7 +128,12 @@ pub const DEFAULTS: &[Key] = &[
         "What a first contact tells: baseline (nothing), all, or since:<duration>.",
     ),
     key("idle_refresh", Kind::Text, "\"9m\"", "IDLE is issued anew after this; below 29m (RFC 2177)."),
-    key("poll_interval", Kind::Text, "\"60s\"", "For servers without a working IDLE."),
+    key(
+        "poll_interval",
+        Kind::Text,
+        "\"60s\"",
+        "For servers without a working IDLE. One that announces IDLE and pushes nothing is found out after two idle_refresh.",
+    ),
     key("connect_timeout", Kind::Text, "\"10s\"", "TCP per address, TLS, greeting: each."),
     key("command_timeout", Kind::Text, "\"30s\"", "A command without a byte of answer."),
     key("keepalive", Kind::Table(KEEPALIVE), "", "TCP keepalive: how fast a dead link is noticed."),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use futures::future::join_all;
-use log::info;
+use log::{info, warn};
 use tokio::sync::watch;
 
 use super::clock::{self, Moment};
@@ -21,6 +21,9 @@ use crate::status::StatusBoard;
 
 /// How often the progress of a start is told.
 const PROGRESS: Duration = Duration::from_secs(10);
+
+/// Kinds of trouble that are told with the progress.
+const MOST_TROUBLES: usize = 5;
 
 /// Facts of many accounts arrive at once in a storm.
 const MAILBOX: usize = 4096;
@@ -91,6 +94,9 @@ impl Coordinator {
         let counts: Vec<_> =
             self.board.counts().into_iter().map(|(state, n)| format!("{state} {n}")).collect();
         info!("{total} accounts: {}", counts.join(" · "));
+        for (count, words) in self.board.troubles().into_iter().take(MOST_TROUBLES) {
+            warn!("in trouble: {count} ({words})");
+        }
         if connecting > 0 {
             ctx.run_later(PROGRESS, |coordinator, ctx| coordinator.tell_progress(ctx));
         }

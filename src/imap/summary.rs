@@ -66,7 +66,11 @@ pub fn summarize(items: &FetchItems, wanted: &Wanted) -> MessageSummary {
             .map(|flags| flags.iter().map(|flag| harmless(flag).into_owned()).collect()),
         modseq: items.modseq,
         email_id: items.email_id.as_deref().map(|id| harmless(id).into_owned()),
-        thread_id: items.thread_id.as_deref().map(|id| harmless(id).into_owned()),
+        thread_id: items
+            .thread_id
+            .as_deref()
+            .filter(|id| !id.eq_ignore_ascii_case("NIL"))
+            .map(|id| harmless(id).into_owned()),
         size: items.size,
         ..MessageSummary::default()
     };

@@ -115,6 +115,9 @@ fn credential(name: &str) -> Result<PathBuf, SecretError> {
 fn look_at_file(path: &Path) -> Result<Option<Exposure>, SecretError> {
     let failed = |cause| SecretError::File { path: path.to_owned(), cause };
     let metadata = std::fs::metadata(path).map_err(failed)?;
+    if metadata.is_dir() {
+        return Err(failed(io::ErrorKind::IsADirectory.into()));
+    }
     // A pipe is not opened before its time: that would wait for its writer, and take its content.
     if metadata.is_file() {
         let mut bytes = Zeroizing::new(Vec::with_capacity(256));

@@ -15,6 +15,7 @@ pub(super) fn level(event: &Event) -> &'static str {
             _ if change.trouble.is_some() => "warn",
             _ => "info",
         },
+        EventBody::MailboxGap(gap) if gap.lost == Some(0) => "info",
         EventBody::MailboxReset(_) | EventBody::MailboxGap(_) => "warn",
         EventBody::MessageNew(_) | EventBody::MonitorState(_) => "info",
     }
@@ -27,8 +28,16 @@ pub(super) fn message(event: &Event) -> String {
         EventBody::MessageNew(new) => format!("new message in {account}/{} from {}", new.mailbox, about(new)),
         EventBody::AccountState(change) => state(account, change),
         EventBody::MailboxReset(reset) => format!(
-            "UIDVALIDITY of {account}/{} changed {} -> {}; new baseline at uid {}",
+            "UIDVALIDITY of {account}/{} changed {} -> {}; uids below {} were there before",
             reset.mailbox, reset.uid_validity_previous, reset.uid_validity, reset.uid_next
+        ),
+        EventBody::MailboxGap(gap) if gap.lost == Some(0) => format!(
+            "{account}/{} was not watched{}: {} messages came meanwhile, none is missing",
+            gap.mailbox,
+            gap.since
+                .map(|since| format!(" since {}", since.strftime("%Y-%m-%d %H:%M:%SZ")))
+                .unwrap_or_default(),
+            gap.recovered.unwrap_or(0)
         ),
         EventBody::MailboxGap(gap) => {
             let which = match (gap.uid_first, gap.uid_last) {
