@@ -200,7 +200,7 @@ impl AccountActor {
         match milestone {
             Milestone::LoggedIn => {
                 self.schedule.logged_in();
-                self.forget_refusals();
+                self.forget_refusals(ctx);
                 self.start_ready(ctx);
             }
             Milestone::Watching => {
@@ -250,7 +250,7 @@ impl AccountActor {
                 self.retry(index, after, ctx);
                 self.stands(index, MailboxStanding::Waiting(setback(state, Some(after))), ctx);
             }
-            Verdict::RetryLogin { .. } => self.await_login(index, trouble, ctx),
+            Verdict::RetryLogin => self.await_login(index, trouble, ctx),
             Verdict::RetryMailbox { after } => {
                 self.retry(index, after, ctx);
                 if let Some(trouble) = trouble {
@@ -274,7 +274,10 @@ impl AccountActor {
         self.keep_refusals();
     }
 
-    fn forget_refusals(&mut self) {
+    /// A login was accepted, perhaps beside one that was refused: nobody has to wait any more.
+    fn forget_refusals(&mut self, ctx: &mut Context<Self>) {
+        self.cancel_login_timer(ctx);
+        self.refused.store(false, Ordering::Relaxed);
         self.refused_secret = None;
         if !self.refusals.is_empty() {
             self.refusals = Refusals::default();

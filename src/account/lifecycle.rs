@@ -89,11 +89,8 @@ pub enum Verdict {
         /// The wait.
         after: Duration,
     },
-    /// The login was refused: nobody of the account tries before this time has passed.
-    RetryLogin {
-        /// The wait.
-        after: Duration,
-    },
+    /// The login was refused: nobody of the account tries before the refusals allow it.
+    RetryLogin,
     /// Only this mailbox is in trouble: look again after this time.
     RetryMailbox {
         /// The wait.
@@ -165,7 +162,7 @@ pub fn verdict(blame: Blame, failures: u32, next_login: NextLogin, random: f64) 
             after: full_jitter(Duration::from_secs(60), failures, 0.5 + random / 2.0),
         },
         Blame::Credentials => match next_login {
-            NextLogin::After(after) => Verdict::RetryLogin { after },
+            NextLogin::After(_) => Verdict::RetryLogin,
             NextLogin::Never => Verdict::Suspend,
         },
         Blame::Mailbox => Verdict::RetryMailbox { after: MAILBOX_WAIT },

@@ -77,16 +77,23 @@ impl Schedule {
             _ if self.stopped => Vec::new(),
             Login::Proven => ready.collect(),
             Login::Unproven if self.is_tried() => Vec::new(),
-            Login::Unproven => ready.take(1).collect(),
+            Login::Unproven => ready.filter(|&index| self.has_its_turn(index)).take(1).collect(),
             Login::Refused => Vec::new(),
         }
     }
 
-    /// Somebody finds out about the login, or will when a clock runs out.
+    /// Somebody finds out about the login.
     fn is_tried(&self) -> bool {
-        let trying =
-            |slot: &Slot| matches!(slot.state, State::Waiting | State::Running { watching_since: None });
-        self.slots.iter().any(trying)
+        self.slots.iter().any(|slot| slot.state == State::Running { watching_since: None })
+    }
+
+    /// Whoever has waited for his own clock may try. The others go to the same server, so they wait with those who
+    /// wait for it; a mailbox that is merely missing keeps nobody.
+    fn has_its_turn(&self, index: usize) -> bool {
+        let waits_for_server =
+            |slot: &Slot| slot.state == State::Waiting && slot.last_blame != Blame::Mailbox;
+        self.slots.get(index).is_some_and(|slot| slot.failures > 0)
+            || !self.slots.iter().any(waits_for_server)
     }
 
     /// The session of `index` began.
@@ -255,6 +262,30 @@ mod tests {
         }
         (0..20).for_each(|index| schedule.wake(index));
         assert_eq!(schedule.ready(), [0]);
+    }
+
+    /// Each has a clock of its own: the first one that runs out is enough, whatever the others wait for.
+    #[test]
+    fn nobody_waits_for_the_clock_of_another() {
+        let now = Instant::now();
+        let mut schedule = Schedule::new(2);
+        schedule.logged_in();
+        for (index, blame) in [(0, Blame::Mailbox), (1, Blame::Network)] {
+            schedule.started(index);
+            schedule.watching(index, now);
+            schedule.ended(index, ended(blame), now);
+            schedule.wait(index);
+        }
+        schedule.wake(1);
+        assert_eq!(schedule.ready(), [1], "a missing mailbox is looked for in five minutes");
+        let mut schedule = Schedule::new(3);
+        for index in 0..3 {
+            schedule.started(index);
+            schedule.ended(index, ended(Blame::Network), now);
+            schedule.wait(index);
+        }
+        schedule.wake(2);
+        assert_eq!(schedule.ready(), [2]);
     }
 
     /// A milestone may be heard after the end of its session: it must not bring the slot back to life.
