@@ -412,7 +412,11 @@ impl AccountActor {
         if self.telling {
             return;
         }
-        let Some(event) = self.events.pop_front() else { return };
+        let Some(event) = self.events.pop_front() else {
+            // Most accounts have nothing to tell for weeks.
+            self.events = VecDeque::new();
+            return;
+        };
         self.telling = true;
         let sent = self.context.sink.send(Deliver { batch: event.into() }).into_actor(self);
         ctx.spawn(sent.map(|_, actor, ctx| {

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::fmt::Debug;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -157,15 +158,15 @@ pub struct Assignment {
 }
 
 /// Watches one mailbox until the connection ends. Never panics: a panic inside is one more way to end.
-pub async fn run(
+pub fn run(
     account: Arc<Account>,
     assignment: Assignment,
     wires: Wires,
     sink: Outlet,
     milestones: Milestones,
     mut stop: oneshot::Receiver<()>,
-) -> Outcome {
-    let life = async {
+) -> impl Future<Output = Outcome> {
+    let life = async move {
         let Assignment { mailbox, caution, refused, pulse } = assignment;
         let checkpoint = tokio::select! {
             checkpoint = sink.checkpoint() => checkpoint?,
@@ -179,17 +180,19 @@ pub async fn run(
         };
         converse(&account, goal, &wires, &sink, told, &refused, stop).await
     };
-    unpanicked(life).await
+    unpanicked(Box::pin(life))
 }
 
 /// Asks one question and logs out.
 pub async fn ask(account: &Account, goal: Goal, wires: &Wires, milestones: &Milestones) -> SessionEnd {
     let (_keep, stop) = oneshot::channel();
     let told = |milestone| drop(milestones.unbounded_send((MailboxName::inbox(), milestone)));
-    unpanicked(converse(account, goal, wires, &NoOutlet, told, &AtomicBool::new(false), stop)).await.end
+    let refused = AtomicBool::new(false);
+    unpanicked(Box::pin(converse(account, goal, wires, &NoOutlet, told, &refused, stop))).await.end
 }
 
-async fn unpanicked(life: impl Future<Output = Result<Outcome, SessionEnd>>) -> Outcome {
+/// A life is as large as a page, and it is kept once: what wraps it holds a pointer.
+async fn unpanicked(life: Pin<Box<impl Future<Output = Result<Outcome, SessionEnd>>>>) -> Outcome {
     match AssertUnwindSafe(life).catch_unwind().await {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(end)) => Outcome::early(end),
@@ -229,7 +232,8 @@ async fn converse(
         ready = set_up => ready?,
         _ = &mut stop => return Err(SessionEnd::Conversation(Ending::LoggedOut)),
     };
-    let secure = async |stream| upgrade(account, wires, stream).await;
+    // Boxed: a handshake is large, and seldom needed here.
+    let secure = async |stream| Box::pin(upgrade(account, wires, stream)).await;
     let mut permit = permit;
     // Kept until the login is done: a refused one has to be known again.
     let secret = RefCell::new(Some(plan.credentials.password.clone()));
@@ -383,12 +387,10 @@ pub async fn pump<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + Debug,
 {
-    let conversation = Conversation::new(plan, now());
     let mut pump = Pump {
-        conversation,
+        conversation: Conversation::new(plan, now()),
         delivers,
         told,
-        secure,
         asked: None,
         delivered: false,
         fetching: false,
@@ -397,7 +399,7 @@ where
     };
     let mut link = Link::new(stream);
     let mut stopping = false;
-    let end = loop {
+    let end = 'life: loop {
         let heard = link.bytes_in();
         let input = tokio::select! {
             biased;
@@ -420,16 +422,26 @@ where
                 Err(_) => Input::Elapsed { quiet: link.bytes_in() == heard },
             },
         };
-        match pump.step(link, input).await {
-            Ok(same_or_secured) => link = same_or_secured,
-            Err(end) => break end,
+        let mut next = Some(input);
+        while let Some(input) = next.take() {
+            match pump.step(&mut link, input).await {
+                Ok(Then::Listen) => {}
+                Ok(Then::StartTls) if link.has_buffered() => next = Some(Input::Injected),
+                Ok(Then::StartTls) => match secure(link.into_stream()).await {
+                    Ok(secured) => {
+                        link = Link::new(secured);
+                        next = Some(Input::Secured);
+                    }
+                    Err(error) => break 'life error.into(),
+                },
+                Err(end) => break 'life end,
+            }
         }
         // Replies that never pause never let the timer have its turn.
-        if now() >= pump.conversation.deadline() {
-            match pump.step(link, Input::Elapsed { quiet: false }).await {
-                Ok(same) => link = same,
-                Err(end) => break end,
-            }
+        if now() >= pump.conversation.deadline()
+            && let Err(end) = pump.step(&mut link, Input::Elapsed { quiet: false }).await
+        {
+            break end;
         }
     };
     let silent_since = pump.conversation.silent_since().or(pump.silent_since);
@@ -462,11 +474,16 @@ async fn answer(asked: &mut Option<Asked>) -> Result<Input, Undelivered> {
     }
 }
 
-struct Pump<'a, D, T, U> {
+/// What the pump does after a step.
+enum Then {
+    Listen,
+    StartTls,
+}
+
+struct Pump<'a, D, T> {
     conversation: Conversation,
     delivers: &'a D,
     told: T,
-    secure: U,
     asked: Option<Asked>,
     delivered: bool,
     /// A FETCH of messages was running before the last step.
@@ -476,7 +493,7 @@ struct Pump<'a, D, T, U> {
     silent_since: Option<std::time::Instant>,
 }
 
-impl<D: Delivers, T: FnMut(Milestone), U> Pump<'_, D, T, U> {
+impl<D: Delivers, T: FnMut(Milestone)> Pump<'_, D, T> {
     fn answered(&mut self, input: Input) -> Input {
         self.asked = None;
         self.delivered |= matches!(input, Input::Delivered(_));
@@ -487,49 +504,40 @@ impl<D: Delivers, T: FnMut(Milestone), U> Pump<'_, D, T, U> {
         SessionEnd::Link { error, awaiting: self.conversation.awaiting() }
     }
 
-    /// One input, and all actions that follow from it; a handshake is an input of its own.
-    async fn step<S>(&mut self, mut link: Link<S>, input: Input) -> Result<Link<S>, SessionEnd>
+    /// One input, and all actions that follow from it.
+    async fn step<S>(&mut self, link: &mut Link<S>, input: Input) -> Result<Then, SessionEnd>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + Debug,
-        U: AsyncFn(S) -> Result<S, TlsError>,
     {
         if self.logged_in && matches!(input, Input::Reply(_)) {
             (self.told)(Milestone::Alive);
         }
-        let mut next = Some(input);
-        while let Some(input) = next.take() {
-            self.fetching = self.conversation.is_fetching();
-            let silent_since = self.conversation.silent_since();
-            for action in self.conversation.step(input, now()) {
-                match action {
-                    Action::Send(line) => send(&mut link, &line).await.map_err(|error| self.lost(error))?,
-                    Action::StartTls if link.has_buffered() => next = Some(Input::Injected),
-                    Action::StartTls => {
-                        link = Link::new((self.secure)(link.into_stream()).await?);
-                        next = Some(Input::Secured);
-                    }
-                    Action::LoggedIn => {
-                        link.logged_in();
-                        self.logged_in = true;
-                        (self.told)(Milestone::LoggedIn);
-                    }
-                    Action::Watching => (self.told)(Milestone::Watching),
-                    Action::Alert(text) => (self.told)(Milestone::Alert(text)),
-                    Action::Mailboxes(listing) => (self.told)(Milestone::Mailboxes(listing)),
-                    Action::Titles(messages) => (self.told)(Milestone::Titles(messages)),
-                    Action::Deliver(found) => {
-                        self.asked = Some(Asked::Delivery(self.delivers.deliver(found)))
-                    }
-                    Action::Recall => self.asked = Some(Asked::Memory(self.delivers.recall())),
-                    Action::End(ending) => {
-                        self.silent_since = silent_since;
-                        return Err(SessionEnd::Conversation(ending));
-                    }
+        self.fetching = self.conversation.is_fetching();
+        let silent_since = self.conversation.silent_since();
+        let mut then = Then::Listen;
+        for action in self.conversation.step(input, now()) {
+            match action {
+                Action::Send(line) => send(link, &line).await.map_err(|error| self.lost(error))?,
+                Action::StartTls => then = Then::StartTls,
+                Action::LoggedIn => {
+                    link.logged_in();
+                    self.logged_in = true;
+                    (self.told)(Milestone::LoggedIn);
+                }
+                Action::Watching => (self.told)(Milestone::Watching),
+                Action::Alert(text) => (self.told)(Milestone::Alert(text)),
+                Action::Mailboxes(listing) => (self.told)(Milestone::Mailboxes(listing)),
+                Action::Titles(messages) => (self.told)(Milestone::Titles(messages)),
+                Action::Deliver(found) => self.asked = Some(Asked::Delivery(self.delivers.deliver(found))),
+                Action::Recall => self.asked = Some(Asked::Memory(self.delivers.recall())),
+                Action::End(ending) => {
+                    self.silent_since = silent_since;
+                    return Err(SessionEnd::Conversation(ending));
                 }
             }
-            self.fetching = self.conversation.is_fetching();
         }
-        Ok(link)
+        self.fetching = self.conversation.is_fetching();
+        Ok(then)
     }
 }
 
@@ -548,7 +556,7 @@ mod tests {
     /// A bug of ours costs one session, and is told as what it is.
     #[tokio::test]
     async fn a_panic_is_one_more_way_to_end() {
-        let outcome = unpanicked(async { panic!("a bug in {}", "here") }).await;
+        let outcome = unpanicked(Box::pin(async { panic!("a bug in {}", "here") })).await;
         assert!(matches!(outcome.end, SessionEnd::Panicked(text) if text == "a bug in here"));
     }
 }

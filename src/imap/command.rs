@@ -153,7 +153,7 @@ impl Command<'_> {
     ///
     /// # Errors
     /// Where credentials hold CR, LF or NUL: nothing of them is ever sent.
-    pub fn encode(&self, tag: &str, capabilities: &Capabilities) -> Result<Encoded, Unsendable> {
+    pub fn encode(&self, tag: &str, capabilities: Capabilities) -> Result<Encoded, Unsendable> {
         let mut text = Pieces::new(capabilities);
         text.push(tag.as_bytes());
         text.push(b" ");
@@ -219,14 +219,14 @@ fn is_unsendable(text: &[u8]) -> bool {
 }
 
 /// Puts the pieces of a command together, cut where the server must say `+` first.
-struct Pieces<'a> {
-    capabilities: &'a Capabilities,
+struct Pieces {
+    capabilities: Capabilities,
     done: VecDeque<Line>,
     current: Zeroizing<Vec<u8>>,
 }
 
-impl<'a> Pieces<'a> {
-    fn new(capabilities: &'a Capabilities) -> Self {
+impl Pieces {
+    fn new(capabilities: Capabilities) -> Self {
         // Room for any command with credentials: a growing buffer would leave copies of a password behind.
         Self { capabilities, done: VecDeque::new(), current: Zeroizing::new(Vec::with_capacity(2048)) }
     }
@@ -297,7 +297,7 @@ impl<'a> Pieces<'a> {
 }
 
 /// The FETCH items for a full event, as the server's capabilities allow.
-pub fn event_items(capabilities: &Capabilities, header_fields: &[&str], structure: bool) -> String {
+pub fn event_items(capabilities: Capabilities, header_fields: &[&str], structure: bool) -> String {
     let mut items = String::from("(UID FLAGS INTERNALDATE RFC822.SIZE");
     if structure {
         items.push_str(" BODYSTRUCTURE");
@@ -321,7 +321,7 @@ mod tests {
     use super::*;
 
     fn text(command: &Command<'_>, capabilities: &[&str]) -> Result<Vec<String>, Unsendable> {
-        let encoded = command.encode("t1", &Capabilities::new(capabilities))?;
+        let encoded = command.encode("t1", Capabilities::new(capabilities))?;
         let lines = std::iter::once(&encoded.first).chain(&encoded.rest);
         Ok(lines.map(|line| String::from_utf8_lossy(line.as_bytes()).into_owned()).collect())
     }

@@ -350,7 +350,7 @@ impl Shared {
     pub(super) fn send(&mut self, command: &Command<'_>, now: Instant) -> Result<(), Ending> {
         self.tag_count += 1;
         let tag = format!("{}{}", self.plan.tag_prefix, self.tag_count);
-        let encoded = command.encode(&tag, &self.capabilities).map_err(|_| Ending::Unsendable)?;
+        let encoded = command.encode(&tag, self.capabilities).map_err(|_| Ending::Unsendable)?;
         self.in_flight = Some(InFlight { tag, rest: encoded.rest });
         self.actions.push(Action::Send(encoded.first));
         self.wait(command.name(), self.plan.command_timeout, self.plan.command_timeout * 10, now);

@@ -102,7 +102,7 @@ impl Fetching {
     ) -> Phase {
         let phase = Self { selected, asked, got, present: UidSet::new(), overflowed: false };
         let fields = fetch_header_fields(&shared.plan.wanted);
-        let full = event_items(&shared.capabilities, &fields, structure);
+        let full = event_items(shared.capabilities, &fields, structure);
         let items = if phase.is_full() { full.as_str() } else { "(UID)" };
         let sent = shared.send(&phase.command(items), now);
         match sent {

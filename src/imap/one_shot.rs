@@ -191,7 +191,7 @@ impl TitleFetch {
         self.step = TitleStep::Fetch;
         let first = last.saturating_sub(self.count - 1).max(1);
         let fields = fetch_header_fields(&shared.plan.wanted);
-        let items = event_items(&shared.capabilities, &fields, shared.plan.wanted.attachments);
+        let items = event_items(shared.capabilities, &fields, shared.plan.wanted.attachments);
         let command = Command::Fetch { first, last, items: &items };
         shared.send_then(&command, now, Phase::OneShot(OneShot::Titles(self)))
     }

@@ -1,20 +1,32 @@
-//! One connection as replies and commands: async-imap's client over the guard.
+//! One connection as replies and commands.
 
 use std::fmt::Debug;
+use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
-use async_imap::Client;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-use super::frame::LimitExceeded;
-use super::guard::Guard;
-use crate::imap::reply::{Reply, Status};
-use crate::imap::{parse, tolerant};
+use super::allowance::Allowance;
+use super::frame::{Frame, Framer, LimitExceeded, Limits};
+use super::guard;
+use crate::imap::reply::Reply;
 
-/// A connection.
+/// Bytes of one read: a TLS record.
+const READ: usize = 16 << 10;
+
+/// A connection. While nothing is said it holds no buffer.
 #[derive(Debug)]
-pub struct Link<S: AsyncRead + AsyncWrite + Unpin + Send + Debug> {
-    client: Client<Guard<S>>,
+pub struct Link<S> {
+    stream: S,
+    limits: Limits,
+    /// Received, and not looked at yet.
+    unread: BytesMut,
+    framer: Framer,
+    bytes_in: u64,
+    allowance: Allowance,
 }
 
 /// How a connection breaks. Never holds what was received.
@@ -31,10 +43,23 @@ pub enum LinkError {
     Limit(#[from] LimitExceeded),
 }
 
+impl From<io::Error> for LinkError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error.kind())
+    }
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + Debug> Link<S> {
-    /// Over a fresh stream.
+    /// Over a fresh stream, with the bounds of a server that nobody has logged in to.
     pub fn new(stream: S) -> Self {
-        Self { client: Client::new(Guard::new(stream)) }
+        Self {
+            stream,
+            limits: Limits::BEFORE_LOGIN,
+            unread: BytesMut::new(),
+            framer: Framer::default(),
+            bytes_in: 0,
+            allowance: Allowance::new(),
+        }
     }
 
     /// The next reply. Cancel-safe.
@@ -42,59 +67,73 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Debug> Link<S> {
     /// # Errors
     /// When the connection is over: an end of the stream is never a success.
     pub async fn next(&mut self) -> Result<Reply, LinkError> {
-        let reply = match self.client.read_response().await {
-            Ok(Some(response)) => parse::reply(response.parsed()),
-            Ok(None) => return Err(LinkError::Closed),
-            Err(error) => return Err(self.broken(&error)),
-        };
-        let parked = match &reply {
-            Reply::Untagged { status: Status::Ok, text } if text.code.is_none() => {
-                self.client.get_mut().unpark(&text.text)
-            }
-            _ => None,
-        };
-        Ok(parked.map_or(reply, |frame| tolerant::read(&frame)))
+        let frame = poll_fn(|cx| self.poll_frame(cx)).await?;
+        Ok(guard::read(&frame))
     }
 
-    /// Sends a whole command in one write: one TLS record.
+    /// The next complete response. After an error there is none.
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Frame, LinkError>> {
+        loop {
+            ready!(self.allowance.poll_left(cx));
+            if let Some(frame) = self.frame()? {
+                self.allowance.response();
+                return Poll::Ready(Ok(frame));
+            }
+            ready!(self.poll_receive(cx))?;
+        }
+    }
+
+    /// The next complete response of what was received.
+    fn frame(&mut self) -> Result<Option<Frame>, LimitExceeded> {
+        let (taken, frame) = self.framer.feed(&self.unread, &self.limits)?;
+        self.unread.advance(taken);
+        if self.unread.is_empty() {
+            self.unread = BytesMut::new();
+        }
+        Ok(frame)
+    }
+
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
+        let mut chunk = [0; READ];
+        let mut chunk = ReadBuf::new(&mut chunk);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut chunk))?;
+        let received = chunk.filled();
+        if received.is_empty() {
+            return Poll::Ready(Err(LinkError::Closed));
+        }
+        self.bytes_in += received.len() as u64;
+        self.allowance.read(received.len());
+        self.unread.extend_from_slice(received);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Sends it in one write: one TLS record.
     ///
     /// # Errors
     /// When the connection is over.
     pub async fn send(&mut self, line: &[u8]) -> Result<(), LinkError> {
-        let stream = self.client.get_mut();
-        let written = match stream.write_all(line).await {
-            Ok(()) => stream.flush().await,
-            Err(error) => Err(error),
-        };
-        written.map_err(|error| self.broken(&error))
-    }
-
-    /// The text of an error may hold what was received (async-imap's parse errors do): only its kind goes on.
-    fn broken(&self, error: &io::Error) -> LinkError {
-        match self.client.get_ref().exceeded() {
-            Some(limit) => LinkError::Limit(limit),
-            None => LinkError::Io(error.kind()),
-        }
+        self.stream.write_all(line).await?;
+        Ok(self.stream.flush().await?)
     }
 
     /// The login is done: the bounds are wider now.
     pub fn logged_in(&mut self) {
-        self.client.get_mut().logged_in();
+        self.limits = Limits::LOGGED_IN;
     }
 
     /// Whether bytes were received that no reply was made of.
     pub fn has_buffered(&self) -> bool {
-        self.client.get_ref().has_buffered()
+        !self.unread.is_empty() || self.framer.is_inside()
     }
 
     /// The bytes received so far.
     pub fn bytes_in(&self) -> u64 {
-        self.client.get_ref().bytes_in()
+        self.bytes_in
     }
 
     /// The stream itself; what was received and not read is dropped.
     pub fn into_stream(self) -> S {
-        self.client.into_inner().into_inner()
+        self.stream
     }
 }
 
@@ -103,7 +142,6 @@ mod tests {
     use tokio::io::DuplexStream;
 
     use super::*;
-    use crate::imap::reply::StatusText;
 
     async fn replies(logged_in: bool, said: &[u8]) -> (Vec<Reply>, LinkError) {
         let (ours, mut theirs): (DuplexStream, DuplexStream) = tokio::io::duplex(1 << 20);
@@ -152,12 +190,6 @@ mod tests {
         let told =
             |items: &crate::imap::reply::FetchItems| items.structure.is_some() && items.unreadable.is_empty();
         assert!(matches!(&heard[0], Reply::Fetch(items) if told(items)), "{heard:?}");
-    }
-
-    #[tokio::test]
-    async fn a_server_cannot_speak_as_the_guard() {
-        let (heard, _) = replies(true, b"* OK IDLEWATCH-PARKED-0000000000000000\r\n").await;
-        assert!(matches!(&heard[0], Reply::Untagged { text: StatusText { code: None, .. }, .. }));
     }
 
     #[tokio::test]
