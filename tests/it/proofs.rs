@@ -317,7 +317,7 @@ fn read_uids(monitor: &Monitor, count: usize) -> Vec<u64> {
 /// What waits at the first contact is no news; what comes then is told by hundreds, however much it is.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_huge_mailbox_is_no_news_and_a_huge_burst_is_told_once() {
-    let (waiting, burst) = (200_000, size("IDLEWATCH_PROOF_BURST", 5_000) as u32);
+    let (waiting, burst) = (200_000, size("IDLEWATCH_PROOF_BURST", 2_000) as u32);
     let server = Scripted::start(move |mut peer| async move {
         peer.set_messages(waiting);
         peer.greet().await?;

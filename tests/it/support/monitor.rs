@@ -99,10 +99,10 @@ impl Monitor {
         self.of_status("VmRSS:")
     }
 
-    /// `kill -9` where another program is between.
+    /// `kill -9` where another program is between, unless it has just ended by itself.
     pub fn kill_child(&mut self) {
         let between = self.pid().to_string();
-        assert!(Command::new("pkill").args(["-KILL", "-P", &between]).status().unwrap().success());
+        let _ = Command::new("pkill").args(["-KILL", "-P", &between]).status();
         self.wait_end();
     }
 
