@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use log::{error, info, warn};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::account::idle_period::IdlePeriods;
 use crate::account::session::Wires;
 use crate::config::settings::Settings;
 use crate::coordinator::actor::{Coordinator, CoordinatorContext};
@@ -73,7 +74,7 @@ async fn monitor(settings: &Settings, options: &RunOptions, stop: BoxFuture<'sta
     };
     let (coordinator, exit) = match announced {
         Ok(()) => {
-            let coordinator = Coordinator::new(context(settings, &arbiters, &sink)).start();
+            let coordinator = Coordinator::new(context(settings, &arbiters, &sink).await).start();
             (Some(coordinator), signals.wait(&mut sink, &mut stop).await)
         }
         Err(exit) => (None, exit),
@@ -102,10 +103,12 @@ fn arbiters() -> Vec<Arbiter> {
     (0..cores).map(|_| Arbiter::new()).collect()
 }
 
-fn context(settings: &Settings, arbiters: &[Arbiter], sink: &SinkHandle) -> CoordinatorContext {
+async fn context(settings: &Settings, arbiters: &[Arbiter], sink: &SinkHandle) -> CoordinatorContext {
     let accounts: Vec<_> = settings.accounts.iter().filter(|account| account.enabled).cloned().collect();
     info!("watching {} accounts", accounts.len());
-    let (wires, prober) = Wires::new(settings);
+    let (mut wires, prober) = Wires::new(settings);
+    // Whoever cannot read them learns them again.
+    wires.idle_periods = IdlePeriods::learned(sink.journal.idle_periods().await.unwrap_or_default());
     CoordinatorContext {
         accounts,
         arbiters: arbiters.iter().map(Arbiter::handle).collect(),

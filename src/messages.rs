@@ -59,6 +59,13 @@ pub enum Note {
         /// When its connection last proved to be alive.
         since: Timestamp,
     },
+    /// How long IDLE may last at a host, learned by the connections that were cut.
+    IdlePeriod {
+        /// Which host.
+        host: String,
+        /// Shorter than what was known before.
+        period: Duration,
+    },
 }
 
 /// A cursor that is to be stored.

@@ -228,6 +228,7 @@ impl AccountActor {
     fn ended(&mut self, index: usize, outcome: Outcome, ctx: &mut Context<Self>) {
         let blame = blame(&outcome.end);
         let trouble = trouble(&outcome.end);
+        self.learn_idle_period(blame, outcome.idled);
         debug!(account:% = self.account.id(), mailbox:? = self.watches.get(index).map(|watch| &watch.mailbox), blame:?; "session ended: {trouble:?}");
         let ended = Ended { blame, died_fetching: outcome.died_fetching };
         let attempt = self.schedule.ended(index, ended, Instant::now());
@@ -353,6 +354,16 @@ impl AccountActor {
         {
             let key = MailboxKey { account: self.account.id().clone(), mailbox: watched.mailbox.clone() };
             self.context.journal.note(Note::Blind { key, since });
+        }
+    }
+
+    /// Connections that are cut while they are silent are renewed sooner, by later processes too.
+    fn learn_idle_period(&self, blame: Blame, idled: Option<Duration>) {
+        let (Blame::Network | Blame::Server, Some(idled)) = (blame, idled) else { return };
+        let host = &self.account.identity.host;
+        if let Some(period) = self.context.wires.idle_periods.cut(host, idled, Instant::now()) {
+            info!(host:% = host; "connections are cut when they are silent: IDLE is renewed after {period:?} now");
+            self.context.journal.note(Note::IdlePeriod { host: host.clone(), period });
         }
     }
 

@@ -1,4 +1,5 @@
-//! How long IDLE may last: some servers and middleboxes cut connections that are silent for less than ten minutes.
+//! How long IDLE may last: some servers and middleboxes cut connections that are silent for less than ten minutes. What was
+//! learned of a host outlives the process.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +16,13 @@ const ENOUGH: u8 = 3;
 pub struct IdlePeriods(Arc<Mutex<HashMap<String, IdlePeriod>>>);
 
 impl IdlePeriods {
+    /// As learned by an earlier process.
+    pub fn learned(hosts: impl IntoIterator<Item = (String, Duration)>) -> Self {
+        let known =
+            |learned: Duration| IdlePeriod { learned: Some(learned.max(LEAST)), ..IdlePeriod::default() };
+        Self(Arc::new(Mutex::new(hosts.into_iter().map(|(host, period)| (host, known(period))).collect())))
+    }
+
     /// The period for `host`: the configured one, or a shorter one where that was learned.
     pub fn of(&self, host: &str, configured: Duration) -> Duration {
         let hosts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -54,7 +62,10 @@ impl IdlePeriod {
         }
         self.alike = 0;
         let shorter = (idled * 4 / 5).max(LEAST);
-        self.learned = Some(self.learned.map_or(shorter, |known| known.min(shorter)));
+        if self.learned.is_some_and(|known| known <= shorter) {
+            return None;
+        }
+        self.learned = Some(shorter);
         self.learned
     }
 }
@@ -73,6 +84,23 @@ mod tests {
         assert_eq!(periods.cut("h", 5 * MINUTE, start + 10 * MINUTE), Some(4 * MINUTE));
         assert_eq!((periods.of("h", 9 * MINUTE), periods.of("other", 9 * MINUTE)), (4 * MINUTE, 9 * MINUTE));
         assert_eq!(periods.of("h", MINUTE), MINUTE, "the configured one may be shorter still");
+        for cut in 3..9 {
+            assert_eq!(periods.cut("h", 5 * MINUTE, start + cut * 5 * MINUTE), None, "nothing new");
+        }
+    }
+
+    #[test]
+    fn what_an_earlier_process_learned_holds_and_is_never_absurd() {
+        let hosts = [("h", 4 * MINUTE), ("absurd", Duration::ZERO)];
+        let periods = IdlePeriods::learned(hosts.map(|(host, period)| (host.to_owned(), period)));
+        assert_eq!((periods.of("h", 9 * MINUTE), periods.of("absurd", 9 * MINUTE)), (4 * MINUTE, LEAST));
+        let start = Instant::now();
+        let cut = |n: u32| periods.cut("h", 2 * MINUTE, start + n * 2 * MINUTE);
+        assert_eq!(
+            (0..3).filter_map(cut).collect::<Vec<_>>(),
+            [2 * MINUTE * 4 / 5],
+            "it can be shorter still"
+        );
     }
 
     #[test]

@@ -15,7 +15,7 @@ use futures::FutureExt;
 use futures::channel::mpsc::UnboundedSender;
 use futures::future::LocalBoxFuture;
 use jiff::Timestamp;
-use log::{error, info};
+use log::error;
 use rand::Rng;
 use secrecy::SecretString;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -246,14 +246,8 @@ async fn converse(
         told(milestone);
     };
     let outcome = pump(stream, plan, delivers, told, secure, wires.probe.clone(), stop).await;
-    match (blame(&outcome.end), outcome.idled) {
-        (Blame::Limit, _) => wires.gate.throttled(host),
-        (Blame::Network | Blame::Server, Some(idled)) => {
-            if let Some(period) = wires.idle_periods.cut(host, idled, now()) {
-                info!(host:% = host; "connections are cut when they are silent: IDLE is renewed after {period:?} now");
-            }
-        }
-        _ => {}
+    if blame(&outcome.end) == Blame::Limit {
+        wires.gate.throttled(host);
     }
     match secret.take() {
         Some(secret) if blame(&outcome.end) == Blame::Credentials => {

@@ -8,6 +8,7 @@ pub mod writer;
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -77,7 +78,7 @@ impl Entry {
     pub fn mailbox(&self) -> Option<&MailboxKey> {
         let noted = self.notes.iter().find_map(|note| match note {
             Note::Blind { key, .. } => Some(key),
-            Note::Refusals { .. } | Note::Told { .. } => None,
+            Note::Refusals { .. } | Note::Told { .. } | Note::IdlePeriod { .. } => None,
         });
         self.checkpoint.as_ref().map(|checkpoint| &checkpoint.key).or(noted)
     }
@@ -155,6 +156,12 @@ pub trait Journal: Send {
     /// # Errors
     /// When the journal cannot be read.
     fn refusals(&mut self, account: &AccountId) -> Result<Refusals, JournalError>;
+
+    /// How long IDLE may last, by host, where that was learned.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    fn idle_periods(&mut self) -> Result<Vec<(String, Duration)>, JournalError>;
 
     /// A monitor begins: no mailbox has been watched since the one before was known to live.
     ///

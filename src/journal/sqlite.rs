@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Transaction, ffi, params};
@@ -21,7 +22,7 @@ use crate::uid_set::UidSet;
 /// "idlw": tells our databases from others.
 const APPLICATION_ID: i64 = 0x6964_6c77;
 
-const SCHEMA_VERSION: i64 = 3;
+const SCHEMA_VERSION: i64 = 4;
 
 pub(super) const SCHEMA: &str = "
 CREATE TABLE events (
@@ -61,6 +62,10 @@ CREATE TABLE refusals (
     account TEXT PRIMARY KEY,
     logins  TEXT NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE hosts (
+    host        TEXT PRIMARY KEY,
+    idle_period INTEGER NOT NULL
+) WITHOUT ROWID;
 CREATE TABLE monitor (
     name  TEXT PRIMARY KEY,
     value INTEGER NOT NULL
@@ -68,7 +73,11 @@ CREATE TABLE monitor (
 ";
 
 /// From each version to the next.
-const UPGRADES: [&str; 2] = [FROM_1, "ALTER TABLE lanes ADD COLUMN crc INTEGER;"];
+const UPGRADES: [&str; 3] = [
+    FROM_1,
+    "ALTER TABLE lanes ADD COLUMN crc INTEGER;",
+    "CREATE TABLE hosts (host TEXT PRIMARY KEY, idle_period INTEGER NOT NULL) WITHOUT ROWID;",
+];
 
 const FROM_1: &str = "
 DELETE FROM cursors AS old WHERE EXISTS (SELECT 1 FROM cursors AS new WHERE new.account = old.account
@@ -183,8 +192,21 @@ fn not_opened(path: &Path, error: rusqlite::Error) -> OpenError {
     if damage::is_of_content(&error) {
         OpenError::Damaged { path, cause: error.to_string() }
     } else {
-        OpenError::StateDir { path, cause: io::Error::other(failed(error)) }
+        let cause = refused_by_system(&path).unwrap_or_else(|| io::Error::other(failed(error)));
+        OpenError::StateDir { path, cause }
     }
+}
+
+/// SQLite does not tell why a file cannot be opened or made; the system does.
+fn refused_by_system(path: &Path) -> Option<io::Error> {
+    let open = |name: &&str| {
+        let opened = OpenOptions::new().read(true).write(true).open(path.with_file_name(name));
+        let error = opened.err().filter(|error| error.kind() != io::ErrorKind::NotFound)?;
+        Some(io::Error::new(error.kind(), format!("{name}: {error}")))
+    };
+    let probe = path.with_extension("probe");
+    let make = || File::create(&probe).and_then(|_| fs::remove_file(&probe)).err();
+    FILES.iter().find_map(open).or_else(make)
 }
 
 fn create(db: &mut Connection) -> rusqlite::Result<()> {
@@ -389,6 +411,9 @@ fn keep(transaction: &Transaction<'_>, note: &Note) -> rusqlite::Result<()> {
                 "UPDATE cursors SET blind_since = ?3 WHERE account = ?1 AND mailbox = ?2 AND blind_since IS NULL",
             )?
             .execute(params![key.account.as_str(), key.mailbox.as_str(), since.as_millisecond()]),
+        Note::IdlePeriod { host, period } => transaction
+            .prepare_cached("INSERT OR REPLACE INTO hosts (host, idle_period) VALUES (?1, ?2)")?
+            .execute(params![host, i64::try_from(period.as_millis()).unwrap_or(i64::MAX)]),
     }
     .map(drop)
 }
@@ -497,6 +522,15 @@ impl Journal for SqliteJournal {
             .map_err(failed)?;
         let damaged = |_| JournalError::Failed(format!("the refused logins of {account} are damaged"));
         logins.map_or(Ok(Refusals::default()), |logins| serde_json::from_str(&logins).map_err(damaged))
+    }
+
+    fn idle_periods(&mut self) -> Result<Vec<(String, Duration)>, JournalError> {
+        let mut statement = self.db.prepare("SELECT host, idle_period FROM hosts").map_err(failed)?;
+        let period = |row: &Row<'_>| {
+            let milliseconds: i64 = row.get("idle_period")?;
+            Ok((row.get("host")?, Duration::from_millis(u64::try_from(milliseconds).unwrap_or_default())))
+        };
+        statement.query_map([], period).and_then(Iterator::collect).map_err(failed)
     }
 
     fn begin(&mut self, now: Timestamp) -> Result<(), JournalError> {
@@ -695,6 +729,7 @@ mod tests {
             let (mut journal, _) = open(dir.path()).unwrap();
             assert_eq!(journal.cursor(&key()).unwrap(), Some(Cursor::baseline(7, 5, None)));
             let memory = journal.memory(&key()).unwrap();
+            assert_eq!(journal.idle_periods().unwrap(), []);
             assert!(
                 memory.from.is_some() && memory.known.is_empty(),
                 "told by the version before: not known"
@@ -722,6 +757,19 @@ mod tests {
         }
         watch(&mut journal);
         assert_eq!(blind(&mut journal), None);
+    }
+
+    #[test]
+    fn what_was_learned_of_a_host_survives_the_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut journal, _) = open(dir.path()).unwrap();
+        for seconds in [240, 96] {
+            let note = Note::IdlePeriod { host: "h".to_owned(), period: Duration::from_secs(seconds) };
+            journal.commit(&[Entry::new(note.into())], &[]).unwrap();
+        }
+        drop(journal);
+        let (mut journal, _) = open(dir.path()).unwrap();
+        assert_eq!(journal.idle_periods().unwrap(), [("h".to_owned(), Duration::from_secs(96))]);
     }
 
     #[test]

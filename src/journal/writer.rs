@@ -47,6 +47,7 @@ enum Request {
     Delivered { lane: usize, position: LanePosition, answer: oneshot::Sender<Result<(), JournalError>> },
     Memory { key: MailboxKey, answer: oneshot::Sender<Result<Memory, JournalError>> },
     Refusals { account: AccountId, answer: oneshot::Sender<Result<Refusals, JournalError>> },
+    IdlePeriods { answer: oneshot::Sender<Result<Vec<(String, Duration)>, JournalError>> },
     Cursor { key: MailboxKey, answer: CursorAnswer },
     Pending { after: u64, most: usize, answer: oneshot::Sender<Result<Vec<JournalledEvent>, JournalError>> },
     Settle { answer: oneshot::Sender<u64> },
@@ -68,16 +69,12 @@ impl JournalHandle {
         let names: Vec<_> = lanes.iter().map(|lane| lane.name.clone()).collect();
         let positions = journal.lanes(&names)?;
         let (bytes, last) = journal.extent()?;
-        match journal.begin(Timestamp::now()) {
-            // No reason not to start: what waits can be sent, and the rest has to wait for room.
-            Ok(()) | Err(JournalError::DiskFull) => {}
-            Err(failure) => return Err(failure),
-        }
         let (requests, inbox) = channel();
         let (told, news) = watch::channel(last);
         let lanes = lanes.into_iter().zip(positions.clone()).collect();
-        let writer = Writer {
+        let mut writer = Writer {
             journal,
+            begun: false,
             lanes,
             max_bytes,
             bytes,
@@ -91,6 +88,7 @@ impl JournalHandle {
             forgotten: 0,
             alive_at: Instant::now(),
         };
+        writer.begin()?;
         std::thread::Builder::new()
             .name("journal".to_owned())
             .spawn(move || {
@@ -129,6 +127,14 @@ impl JournalHandle {
         self.ask(|answer| Request::Refusals { account, answer }).await?
     }
 
+    /// How long IDLE may last, by host, where that was learned.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub async fn idle_periods(&self) -> Result<Vec<(String, Duration)>, JournalError> {
+        self.ask(|answer| Request::IdlePeriods { answer }).await?
+    }
+
     /// Keeps a note, before anything that is asked of the journal after it. Nobody waits for it.
     pub fn note(&self, note: Note) {
         let (answer, _) = oneshot::channel();
@@ -136,7 +142,7 @@ impl JournalHandle {
     }
 
     /// The cursor of a mailbox. Comes only once nothing of the mailbox waits for its commit any more: who began from an
-    /// older one would tell messages twice.
+    /// older one would tell messages twice. And only once it is known since when the mailbox was not watched.
     ///
     /// # Errors
     /// When the journal cannot be read.
@@ -179,6 +185,8 @@ impl JournalHandle {
 
 struct Writer<J> {
     journal: J,
+    /// It is recorded since when nobody watched; there may be no room for that yet.
+    begun: bool,
     lanes: Vec<(LaneSpec, LanePosition)>,
     max_bytes: u64,
     bytes: u64,
@@ -220,6 +228,7 @@ impl<J: Journal> Writer<J> {
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             };
+            self.begin()?;
             if self.alive_at.elapsed() >= ALIVE {
                 self.remember_alive()?;
             }
@@ -229,7 +238,7 @@ impl<J: Journal> Writer<J> {
                 self.take(request, &mut round);
                 next = if round.group.is_full() { None } else { inbox.try_recv().ok() };
             }
-            blocked = self.finish(round)?;
+            blocked = self.finish(round)? || !self.begun;
             // What was taken may have made room for what waits.
             while !blocked && !self.waiting.is_empty() && self.bytes < self.max_bytes {
                 blocked = self.finish(Round::default())?;
@@ -238,13 +247,28 @@ impl<J: Journal> Writer<J> {
         }
     }
 
+    /// A full disk is no reason not to start: what waits can be sent, and the rest has to wait for room.
+    fn begin(&mut self) -> Result<(), JournalError> {
+        self.begun = self.begun || done_if_room(self.journal.begin(Timestamp::now()))?;
+        Ok(())
+    }
+
     /// A full disk is no reason to end; the next time will do.
     fn remember_alive(&mut self) -> Result<(), JournalError> {
         self.alive_at = Instant::now();
-        match self.journal.alive(Timestamp::now()) {
-            Ok(()) | Err(JournalError::DiskFull) => Ok(()),
-            Err(failure) => Err(failure),
+        if self.begun {
+            done_if_room(self.journal.alive(Timestamp::now()))?;
         }
+        Ok(())
+    }
+
+    /// Nothing goes before the record of the blindness: a checkpoint would end what nobody knows of.
+    fn commit(
+        &mut self,
+        entries: &[Entry],
+        positions: &[(String, LanePosition)],
+    ) -> Result<Vec<Receipt>, JournalError> {
+        if self.begun { self.journal.commit(entries, positions) } else { Err(JournalError::DiskFull) }
     }
 
     fn take(&mut self, request: Request, round: &mut Round) {
@@ -259,6 +283,7 @@ impl<J: Journal> Writer<J> {
                 round.positions.push((lane, position));
                 round.position_receivers.push(answer);
             }
+            Request::IdlePeriods { answer } => drop(answer.send(self.journal.idle_periods())),
             Request::Cursor { key, answer } => self.asked.push((key, answer)),
             Request::Pending { after, most, answer } => drop(answer.send(self.journal.pending(after, most))),
             Request::Settle { answer } => {
@@ -271,7 +296,7 @@ impl<J: Journal> Writer<J> {
 
     fn answer_cursors(&mut self) {
         for (key, answer) in std::mem::take(&mut self.asked) {
-            if self.waiting.iter().any(|(entry, _)| entry.is_of(&key)) {
+            if !self.begun || self.waiting.iter().any(|(entry, _)| entry.is_of(&key)) {
                 self.asked.push((key, answer));
             } else {
                 let _ = answer.send(self.journal.cursor(&key));
@@ -290,7 +315,7 @@ impl<J: Journal> Writer<J> {
             .iter()
             .filter_map(|(lane, position)| Some((self.lanes.get(*lane)?.0.name.clone(), position.clone())))
             .collect();
-        match self.journal.commit(&round.entries, &positions) {
+        match self.commit(&round.entries, &positions) {
             Ok(receipts) => self.committed(round, receipts).map(|()| false),
             Err(JournalError::DiskFull) => {
                 if !std::mem::replace(&mut self.disk_full, true) {
@@ -407,6 +432,15 @@ impl<J: Journal> Writer<J> {
     fn undelivered(&self) -> u64 {
         let required = self.lanes.iter().filter(|(spec, _)| spec.required);
         required.map(|(_, position)| self.last.saturating_sub(position.sequence)).max().unwrap_or(0)
+    }
+}
+
+/// Whether it was done, or has to wait for room.
+fn done_if_room(result: Result<(), JournalError>) -> Result<bool, JournalError> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(JournalError::DiskFull) => Ok(false),
+        Err(failure) => Err(failure),
     }
 }
 

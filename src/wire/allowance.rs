@@ -37,7 +37,7 @@ impl Allowance {
         self.spent = self.spent.saturating_add(bytes as u64);
     }
 
-    /// A response was made of them.
+    /// A response was made of them, or a record of TLS.
     pub fn response(&mut self) {
         self.spent = self.spent.saturating_add(RESPONSE);
     }

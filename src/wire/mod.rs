@@ -5,4 +5,5 @@ pub mod dial;
 pub mod frame;
 pub mod guard;
 pub mod link;
+pub mod records;
 pub mod tls;

@@ -20,6 +20,7 @@ use tokio_rustls::rustls::{
     self, CertificateError, ClientConfig, RootCertStore, SupportedProtocolVersion, crypto::ring, version,
 };
 
+use super::records::Metered;
 use crate::config::settings::{TlsBackend, TlsOptions, TlsVersion};
 
 /// TLS contexts, one per policy, made when first needed. Cheap to clone.
@@ -125,7 +126,7 @@ impl TlsContexts {
             host: host.to_owned(),
             reason: "no certificate can name this host".to_owned(),
         })?;
-        match TlsConnector::from(config).connect(name, tcp).await {
+        match TlsConnector::from(config).connect(name, Metered::new(tcp)).await {
             Ok(stream) => Ok(Stream::Rustls(Box::new(stream))),
             Err(error) => Err(rustls_error(host, &error)),
         }
@@ -224,8 +225,8 @@ fn certificate_error(host: String, reason: &CertificateError) -> TlsError {
 pub enum Stream {
     /// In clear.
     Plain(TcpStream),
-    /// By rustls.
-    Rustls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+    /// By rustls, which takes any number of empty records; OpenSSL ends them itself.
+    Rustls(Box<tokio_rustls::client::TlsStream<Metered<TcpStream>>>),
     /// By the operating system's library.
     #[cfg(feature = "native-tls")]
     Native(Box<async_native_tls::TlsStream<TcpStream>>),

@@ -2,10 +2,12 @@
 
 use std::future::Future;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use idlewatch::demo::server::{Behaviour, Server};
 use idlewatch::demo::store::Store;
+use tokio::sync::Notify;
 
 use crate::support::action;
 use crate::support::monitor::{Monitor, states, told};
@@ -399,6 +401,48 @@ async fn a_refused_login_is_tried_once_and_not_again_by_a_restart() {
     }
     assert_eq!(server.logins().len(), 1, "the journal remembers it");
     assert!(well.connections() >= 2);
+}
+
+/// Of two logins at the same time one is refused and then one accepted: nobody believes the refusal any more, neither
+/// the refused session nor one that waited for a place.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_that_is_accepted_frees_those_that_wait_beside_a_refused_one() {
+    let (both, refused) = <(Arc<Notify>, Arc<Notify>)>::default();
+    let server = Scripted::start(move |mut peer| {
+        let (both, refused) = (both.clone(), refused.clone());
+        async move {
+            peer.greet().await?;
+            match peer.number {
+                2 => {
+                    let tag = peer.until("LOGIN").await?;
+                    both.notified().await;
+                    peer.say(&format!("{tag} NO [AUTHENTICATIONFAILED] no\r\n")).await?;
+                    let gone = peer.silence().await;
+                    refused.notify_one();
+                    gone
+                }
+                3 => {
+                    let tag = peer.until("LOGIN").await?;
+                    both.notify_one();
+                    refused.notified().await;
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                    peer.say(&format!("{tag} OK welcome\r\n")).await?;
+                    peer.behave().await
+                }
+                _ => peer.behave().await,
+            }
+        }
+    })
+    .await;
+    let text = "[connections.per_host]\nmax_connecting = 2\n".to_owned() + &account("work", server.port());
+    let mut monitor = Monitor::new(&(text + "mailboxes = [\"INBOX\", \"a\", \"b\", \"c\"]\n"));
+    monitor.start();
+    let watched = || server.commands().iter().filter(|command| command.starts_with("IDLE")).count();
+    let events = monitor.wait("all watched", |events| {
+        watched() == 4 && states(events, "work").last().is_some_and(|state| state == "online")
+    });
+    assert!(states(&events, "work").contains(&"auth_failed".to_owned()), "{events:?}");
+    assert_eq!(server.logins().len(), 5, "one of them twice");
 }
 
 /// The old password is refused and waits for minutes; another one in the file is tried at once.

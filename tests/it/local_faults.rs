@@ -17,6 +17,7 @@ use serde_json::Value;
 
 use crate::support::faults::{Mount, Stream, copy, deliver, strace};
 use crate::support::monitor::{Monitor, events, states, told};
+use crate::support::process::open_dir;
 use crate::support::{action, event};
 
 const PASSWORD: &str = "CANARY-pw-51c2";
@@ -161,6 +162,91 @@ async fn a_start_on_a_full_disk_says_so_and_the_next_one_works() {
         assert!(code == Some(124) || code == Some(71) && !words.contains("damaged"), "{code:?} {words}");
         disk.free();
     }
+}
+
+/// L3: since when nobody watched is recorded once there is room, and nothing goes before that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_on_a_full_disk_tells_since_when_it_was_blind() {
+    let server = server().await;
+    let mut monitor = Monitor::new(&account(&server));
+    let disk = Mount::tmpfs(&monitor.dir.path().join("state"), "1m");
+    monitor.start();
+    online(&monitor);
+    assert_eq!(monitor.stop().code(), Some(0));
+    let journal = rusqlite::Connection::open(monitor.dir.path().join("state/journal.db")).unwrap();
+    let hour_ago = jiff::Timestamp::now().as_millisecond() - 3_600_000;
+    journal.execute("UPDATE monitor SET value = ?1 WHERE name = 'alive_at'", [hour_ago]).unwrap();
+    drop(journal);
+    let last = deliver(server.store()).into();
+    // The least room to start in.
+    for spare in 0.. {
+        disk.fill();
+        disk.spare(spare * 4096);
+        monitor.start();
+        let is_full = || monitor.log().contains("the journal's disk is full");
+        monitor.wait("started, or not", |_| is_full() || !monitor.is_alive());
+        if is_full() {
+            break;
+        }
+        assert_eq!(monitor.wait_end().code(), Some(71));
+    }
+    disk.free();
+    let events = all_told(&monitor, last);
+    let gap = |events: &[Value]| events.iter().find(|event| action(event) == "mailbox.gap").cloned();
+    let gap = gap(&events).or_else(|| gap(&monitor.wait("told", |events| gap(events).is_some()))).unwrap();
+    let since = gap["idlewatch"]["gap"]["since"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    assert_eq!(since.as_millisecond(), hour_ago);
+    assert_eq!(monitor.stop().code(), Some(0));
+}
+
+/// L3 and L4: no file can be made any more, though there is room for bytes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_takes_no_more_files_is_as_a_full_one() {
+    let server = server().await;
+    let second = "[outputs.second]\ntype = \"file\"\npath = \"disk/second.jsonl\"\n";
+    let mut monitor = Monitor::new(&format!("{}{second}", account(&server)));
+    let (state, out) = (monitor.dir.path().join("state"), monitor.dir.path().join("disk"));
+    let (disk, other) = (Mount::tmpfs(&state, "4m,nr_inodes=20"), Mount::tmpfs(&out, "4m,nr_inodes=20"));
+    // The lock, the journal and its two companions, and the mark that it is being made.
+    let refused = (0..).take_while(|spare| {
+        disk.fill_with_files(*spare);
+        let (code, words) = refusal(&monitor);
+        disk.free_files();
+        assert!(!words.contains("damaged"), "{words}");
+        let full = words.contains("No space left") || words.contains("full");
+        assert!(if full { code == Some(71) } else { code == Some(124) }, "{code:?} {words}");
+        full
+    });
+    assert!(refused.count() > 2);
+    monitor.start();
+    online(&monitor);
+    // What is there already is enough to go on, and to begin again.
+    for last in 1..=3 {
+        disk.fill_with_files(0);
+        deliver(server.store());
+        all_told(&monitor, last);
+        if last == 1 {
+            monitor.kill();
+        } else {
+            assert_eq!(monitor.stop().code(), Some(0));
+        }
+        monitor.start();
+    }
+    deliver(server.store());
+    all_told(&monitor, 4);
+    let (path, rotated) = (out.join("second.jsonl"), out.join("rotated.jsonl"));
+    monitor.wait("the other one too", |_| told(&events(&path), "work").len() == 4);
+    fs::rename(&path, &rotated).unwrap();
+    other.fill_with_files(0);
+    monitor.signal("HUP");
+    deliver(server.store());
+    all_told(&monitor, 5);
+    monitor.wait_log("No space left on device");
+    assert!(!path.exists());
+    other.free_files();
+    monitor.wait("the other one too", |_| told(&sound(&path), "work") == [5]);
+    assert_eq!(told(&sound(&rotated), "work"), [1, 2, 3, 4]);
+    assert_eq!(monitor.stop().code(), Some(0));
 }
 
 /// L4
@@ -392,6 +478,45 @@ async fn a_state_that_is_not_ours_alone_or_not_of_our_time_is_refused_with_the_r
     let last = deliver(server.store());
     monitor.start();
     all_told(&monitor, last.into());
+}
+
+/// L7: as a user who may not read what another one left; in each case the reason is told, and nothing is taken for new.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_of_another_user_is_refused_with_the_reason() {
+    let server = server().await;
+    let mut monitor = Monitor::in_dir(open_dir(), &account(&server));
+    let dir = monitor.dir.path().to_owned();
+    let (state, program) = (dir.join("state"), dir.join("idlewatch"));
+    // Where the program was built, not everybody may go.
+    fs::copy(env!("CARGO_BIN_EXE_idlewatch"), &program).unwrap();
+    let own = |path: &Path, owner: &str| {
+        assert!(Command::new("chown").arg("-R").arg(owner).arg(path).status().unwrap().success());
+    };
+    own(&dir, "nobody");
+    let as_nobody = |dir: &Path| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=nobody", "--regid=nogroup", "--clear-groups"]).arg(&program);
+        command.arg("-c").arg(dir.join("idlewatch.toml")).arg("run");
+        command
+    };
+    monitor.start_by(as_nobody(&dir));
+    online(&monitor);
+    deliver(server.store());
+    all_told(&monitor, 1);
+    monitor.kill();
+    for name in ["journal.db", "journal.db-wal", "lock", ""] {
+        own(&state.join(name), "root");
+        let refused = as_nobody(&dir).output().unwrap();
+        let words = String::from_utf8_lossy(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(71), "{name}: {words}");
+        assert!(words.contains("state") && words.contains("ermission denied"), "{name}: {words}");
+        assert!(!words.contains("damaged") && !words.contains("there is no state"), "{name}: {words}");
+        own(&state, "nobody");
+    }
+    deliver(server.store());
+    monitor.start_by(as_nobody(&dir));
+    all_told(&monitor, 2);
+    assert_eq!(monitor.stop().code(), Some(0));
 }
 
 /// L8: the file has gone on for less than a batch, and for more.

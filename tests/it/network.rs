@@ -12,6 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
 use crate::support::filter::Rule;
+use crate::support::isolated::{isolated, shell};
 use crate::support::monitor::{Monitor, states, told};
 
 async fn server() -> Server {
@@ -155,5 +156,57 @@ async fn descriptors_that_run_out_delay_new_connections_only() {
     monitor.wait("noticed", |events| states(events, "sick") == ["online", "backoff"]);
     limit(1024);
     monitor.wait("told", |events| told(events, "sick") == [1]);
+    assert_eq!(monitor.stop().code(), Some(0));
+}
+
+/// A connection cannot even be begun. Nobody but the network is to blame, and who is connected stays so.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_local_port_and_no_route_are_faults_of_the_network_and_pass() {
+    if !isolated("network::no_local_port_and_no_route_are_faults_of_the_network_and_pass") {
+        return;
+    }
+    let (sick, well) = (server().await, server().await);
+    let mut monitor = Monitor::new(&accounts(&sick, &well));
+    monitor.start();
+    monitor.wait("online", |events| ["sick", "well"].iter().all(|id| states(events, id) == ["online"]));
+    let port = sick.addr().port();
+    let ports = |range| format!("echo {range} > /proc/sys/net/ipv4/ip_local_port_range");
+    // The rules of this network are asked before its own addresses.
+    shell("ip rule add pref 100 lookup local; ip rule del pref 0; ip route add unreachable default table 9");
+    let faults = [
+        ("address not available", ports("40000 40001"), ports("32768 60999")),
+        (
+            "network unreachable",
+            format!("ip rule add pref 9 dport {port} unreachable"),
+            "ip rule del pref 9".into(),
+        ),
+        (
+            "host unreachable",
+            format!("ip rule add pref 9 dport {port} lookup 9"),
+            "ip rule del pref 9".into(),
+        ),
+    ];
+    for (n, (words, begin, end)) in (1..).zip(faults) {
+        shell(&begin);
+        let connect = |_| std::net::TcpStream::connect(("127.0.0.1", port)).ok();
+        let taken: Vec<_> = (0..2).map_while(connect).collect();
+        sick.drop_connections();
+        deliver(&sick);
+        deliver(&well);
+        monitor.wait("the other one is told", |events| told(events, "well").len() == n);
+        // The event is of the end of the connection, the log has each try.
+        monitor.wait_log(words);
+        shell(&end);
+        monitor.wait("told", |events| told(events, "sick").len() == n);
+        drop(taken);
+    }
+    let events = monitor.events();
+    let mut errors = events.iter().filter_map(|event| event["error"]["type"].as_str());
+    assert!(errors.all(|error| error == "connect"));
+    assert_eq!(
+        states(&events, "sick"),
+        ["online", "backoff", "online", "backoff", "online", "backoff", "online"]
+    );
+    assert_eq!(states(&events, "well"), ["online"]);
     assert_eq!(monitor.stop().code(), Some(0));
 }

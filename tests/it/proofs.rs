@@ -3,8 +3,10 @@
 #![allow(clippy::print_stdout)]
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use idlewatch::demo::server::{Behaviour, Server};
 use idlewatch::demo::store::Store;
@@ -16,6 +18,7 @@ use crate::support::disk::Disk;
 use crate::support::dovecot::Dovecot;
 use crate::support::filter::Rule;
 use crate::support::monitor::{Monitor, states, told};
+use crate::support::scripted::Scripted;
 
 /// How long a proof is: from the environment, or short.
 fn size(name: &str, short: usize) -> usize {
@@ -263,4 +266,130 @@ fn a_storm_of_reconnects_ends_with_everybody_online() {
     }
     server.deliver(&users, "after the storm");
     monitor.wait("told", |events| users.iter().all(|user| told(events, user) == [1]));
+}
+
+fn scripted(port: u16, more: &str) -> String {
+    format!(
+        "[[accounts]]\nid = \"work\"\nhost = \"127.0.0.1\"\nport = {port}\ntls = \"none\"\nuser = \"bob\"\npassword = {{ inline = \"pw\" }}\n{more}"
+    )
+}
+
+/// Its log would be longer than all the mail.
+fn start_quietly(monitor: &mut Monitor) {
+    let mut command = monitor.command();
+    command.arg("run").env("RUST_LOG", "info");
+    monitor.start_by(command);
+}
+
+/// The UIDs in the order in which they are told, until there are so many; memory stays what it was after the first tenth.
+fn read_uids(monitor: &Monitor, count: usize) -> Vec<u64> {
+    let (mut uids, mut line, mut early) = (Vec::new(), String::new(), None);
+    let mut file = BufReader::new(File::open(monitor.output()).unwrap());
+    let mut progress = Instant::now();
+    while uids.len() < count {
+        file.read_line(&mut line).unwrap();
+        if !line.ends_with('\n') {
+            assert!(
+                progress.elapsed() < Duration::from_secs(60),
+                "{} of {count}: {}",
+                uids.len(),
+                monitor.log()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+            continue;
+        }
+        let event: serde_json::Value = serde_json::from_str(&line).unwrap();
+        uids.extend(
+            event["idlewatch"]["imap"]["uid"].as_u64().filter(|_| event["event"]["action"] == "message.new"),
+        );
+        line.clear();
+        progress = Instant::now();
+        if uids.len() == count / 10 {
+            early = Some(monitor.memory());
+        }
+    }
+    let (early, late) = (early.unwrap(), monitor.memory());
+    assert!(late < early + (16 << 20), "{early} bytes grew to {late}");
+    println!("{count} messages told, {} MiB at most", monitor.peak_memory() >> 20);
+    uids
+}
+
+/// What waits at the first contact is no news; what comes then is told by hundreds, however much it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_huge_mailbox_is_no_news_and_a_huge_burst_is_told_once() {
+    let (waiting, burst) = (200_000, size("IDLEWATCH_PROOF_BURST", 2_000) as u32);
+    let server = Scripted::start(move |mut peer| async move {
+        peer.set_messages(waiting);
+        peer.greet().await?;
+        let tag = peer.until("IDLE").await?;
+        peer.set_messages(waiting + burst);
+        peer.say(&format!("+ idling\r\n* {} EXISTS\r\n", waiting + burst)).await?;
+        peer.until("DONE").await?;
+        peer.say(&format!("{tag} OK done\r\n")).await?;
+        peer.behave().await
+    })
+    .await;
+    let mut monitor = Monitor::new(&scripted(server.port(), ""));
+    start_quietly(&mut monitor);
+    monitor.wait("online", |events| !states(events, "work").is_empty());
+    let uids = read_uids(&monitor, burst as usize);
+    assert!(uids.into_iter().eq(u64::from(waiting + 1)..=u64::from(waiting + burst)));
+    assert_eq!(server.connections(), 1);
+    assert_eq!(monitor.stop().code(), Some(0));
+}
+
+/// Whoever wants to be told of all that is there is.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_of_a_huge_mailbox_is_told_once_where_that_is_wanted() {
+    let waiting = size("IDLEWATCH_PROOF_BURST", 20_000) as u32;
+    let server = Scripted::start(move |mut peer| async move {
+        peer.set_messages(waiting);
+        peer.greet().await?;
+        peer.behave().await
+    })
+    .await;
+    let mut monitor = Monitor::new(&scripted(server.port(), "initial = \"all\"\n"));
+    start_quietly(&mut monitor);
+    monitor.wait("a file", |_| monitor.output().exists());
+    let uids = read_uids(&monitor, waiting as usize);
+    assert!(uids.into_iter().eq(1..=u64::from(waiting)));
+    assert_eq!(server.connections(), 1);
+    assert_eq!(monitor.stop().code(), Some(0));
+}
+
+/// Connections that are cut after half a minute of silence teach the monitor, and the next one knows it from the start.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_learned_period_of_idle_outlives_the_process() {
+    let cuts = size("IDLEWATCH_PROOF_CUTS", 0);
+    let server = Scripted::start(move |mut peer| async move {
+        peer.greet().await?;
+        let tag = peer.until("IDLE").await?;
+        peer.say("+ idling\r\n").await?;
+        if peer.number as usize <= cuts {
+            tokio::time::sleep(Duration::from_secs(31)).await;
+            return Ok(());
+        }
+        peer.until("DONE").await?;
+        peer.say(&format!("{tag} OK done\r\n")).await?;
+        peer.behave().await
+    })
+    .await;
+    let mut monitor = Monitor::new(&scripted(server.port(), ""));
+    monitor.start();
+    let online = |events: &[serde_json::Value]| {
+        states(events, "work").iter().filter(|state| *state == "online").count()
+    };
+    for n in 1..=cuts + 1 {
+        monitor.wait("online", |events| online(events) == n);
+    }
+    monitor.kill();
+    if cuts == 0 {
+        // In place of a minute and a half.
+        let journal = rusqlite::Connection::open(monitor.dir.path().join("state/journal.db")).unwrap();
+        journal.execute("INSERT INTO hosts (host, idle_period) VALUES ('127.0.0.1', 30000)", []).unwrap();
+    }
+    assert!(!server.commands().contains(&"DONE".to_owned()), "nine minutes are not over");
+    monitor.start();
+    monitor.wait("renewed", |_| server.commands().contains(&"DONE".to_owned()));
+    assert_eq!(monitor.stop().code(), Some(0));
 }

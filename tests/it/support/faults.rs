@@ -38,6 +38,20 @@ impl Mount {
         }
     }
 
+    /// Takes all the files there can be, but for `spare`.
+    pub fn fill_with_files(&self, spare: usize) {
+        let name = |n: usize| self.0.join(format!("ballast-{n}"));
+        let taken = (0..).take_while(|n| File::create(name(*n)).is_ok()).count();
+        (taken.saturating_sub(spare)..taken).for_each(|n| fs::remove_file(name(n)).unwrap());
+    }
+
+    /// Gives them back.
+    pub fn free_files(&self) {
+        let files = fs::read_dir(&self.0).unwrap().map(|file| file.unwrap().path());
+        let ballast = files.filter(|path| path.to_string_lossy().contains("ballast-"));
+        ballast.for_each(|path| fs::remove_file(path).unwrap());
+    }
+
     /// Gives some of it back.
     pub fn spare(&self, bytes: u64) {
         let ballast = File::options().write(true).open(self.0.join("ballast")).unwrap();

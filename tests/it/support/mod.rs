@@ -7,6 +7,8 @@ pub mod dovecot;
 pub mod faults;
 pub mod filter;
 pub mod imap4d;
+pub mod isolated;
+pub mod limits;
 pub mod monitor;
 pub mod process;
 pub mod scripted;

@@ -75,7 +75,10 @@ impl Monitor {
     /// Starts it by a command of the test's own.
     pub fn start_by(&mut self, mut command: Command) {
         let log = fs::File::options().append(true).create(true).open(self.dir.path().join("log")).unwrap();
-        command.env("RUST_LOG", "trace").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        if !command.get_envs().any(|(name, _)| name == "RUST_LOG") {
+            command.env("RUST_LOG", "trace");
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.child = Some(command.spawn().unwrap());
     }
 
@@ -84,18 +87,34 @@ impl Monitor {
         self.child.as_mut().unwrap().try_wait().unwrap()
     }
 
-    /// `kill -9` where another program is between.
+    /// Whether it has not ended yet.
+    pub fn is_alive(&self) -> bool {
+        // A zombie has no memory.
+        fs::read_to_string(format!("/proc/{}/status", self.pid()))
+            .is_ok_and(|status| status.contains("VmRSS"))
+    }
+
+    /// What it holds of memory now, in bytes.
+    pub fn memory(&self) -> u64 {
+        self.of_status("VmRSS:")
+    }
+
+    /// `kill -9` where another program is between, unless it has just ended by itself.
     pub fn kill_child(&mut self) {
         let between = self.pid().to_string();
-        assert!(Command::new("pkill").args(["-KILL", "-P", &between]).status().unwrap().success());
+        let _ = Command::new("pkill").args(["-KILL", "-P", &between]).status();
         self.wait_end();
     }
 
     /// The most bytes of memory that the process ever held.
     pub fn peak_memory(&self) -> u64 {
+        self.of_status("VmHWM:")
+    }
+
+    fn of_status(&self, name: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+        let value = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        value.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
     }
 
     pub fn pid(&self) -> u32 {
