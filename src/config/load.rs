@@ -14,7 +14,7 @@ use super::issue::{Issue, Severity};
 const MOST_BYTES: u64 = 64 << 20;
 
 /// Lists that grow from file to file; all others are replaced.
-const APPENDED: &str = "accounts";
+const APPENDED: [&str; 2] = ["accounts", "account_lists"];
 
 /// Where the files are, where none is named.
 pub fn default_files() -> Vec<PathBuf> {
@@ -83,11 +83,12 @@ fn merge_sources(
     }
 }
 
-fn nowhere(message: String) -> Issue {
+pub(super) fn nowhere(message: String) -> Issue {
     Issue { severity: Severity::Error, origin: String::new(), path: String::new(), message }
 }
 
-fn read(path: &Path) -> Result<String, Issue> {
+/// A file as text.
+pub(super) fn read(path: &Path) -> Result<String, Issue> {
     let failed = |message: String| Issue { origin: path.display().to_string(), ..nowhere(message) };
     let size = std::fs::metadata(path).map_err(|error| failed(error.to_string()))?.len();
     if size > MOST_BYTES {
@@ -133,7 +134,7 @@ impl Source for LocatedToml {
         }
         if let ValueKind::Table(merged) = &mut cache.kind {
             for (key, value) in &self.values {
-                merge_value(merged, key, value, key == APPENDED);
+                merge_value(merged, key, value, APPENDED.contains(&key.as_str()));
             }
         }
         Ok(())
@@ -155,23 +156,41 @@ fn merge_value(merged: &mut Map<String, Value>, key: &str, value: &Value, append
     }
 }
 
+/// Where the lines of a text begin.
+#[derive(Debug)]
+pub(super) struct Lines(Vec<usize>);
+
+impl Lines {
+    pub(super) fn new(text: &str) -> Self {
+        let ends = memchr::memchr_iter(b'\n', text.as_bytes()).map(|end| end + 1);
+        Self(std::iter::once(0).chain(ends).collect())
+    }
+
+    /// The number of the line that a byte stands in.
+    pub(super) fn line(&self, byte: usize) -> usize {
+        self.0.partition_point(|&start| start <= byte).max(1)
+    }
+
+    fn start(&self, line: usize) -> usize {
+        self.0.get(line - 1).copied().unwrap_or(0)
+    }
+}
+
 /// Byte offsets -> `file:line:col`.
 struct Locator<'a> {
     name: &'a str,
     text: &'a str,
-    lines: Vec<usize>,
+    lines: Lines,
 }
 
 impl<'a> Locator<'a> {
     fn new(name: &'a str, text: &'a str) -> Self {
-        let ends = memchr::memchr_iter(b'\n', text.as_bytes()).map(|end| end + 1);
-        Self { name, text, lines: std::iter::once(0).chain(ends).collect() }
+        Self { name, text, lines: Lines::new(text) }
     }
 
     fn at(&self, span: &Range<usize>) -> String {
-        let line = self.lines.partition_point(|&start| start <= span.start).max(1);
-        let start = self.lines.get(line - 1).copied().unwrap_or(0);
-        let before = self.text.get(start..span.start).unwrap_or_default();
+        let line = self.lines.line(span.start);
+        let before = self.text.get(self.lines.start(line)..span.start).unwrap_or_default();
         format!("{}:{line}:{}", self.name, before.chars().count() + 1)
     }
 

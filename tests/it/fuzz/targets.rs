@@ -321,7 +321,7 @@ fn new_message(uid: u32, summary: idlewatch::event::MessageSummary) -> Event {
     let account = AccountIdentity {
         id: "work".into(),
         user: "bob@example.com".to_owned(),
-        host: "imap.example.com".to_owned(),
+        host: "imap.example.com".into(),
         port: 993,
         labels: Default::default(),
     };
