@@ -11,8 +11,9 @@ use secrecy::SecretString;
 
 use super::keys;
 use super::placeholders::{self, Piece};
-use super::section::{Issues, SecretPlace, Section, nearest, parse_duration};
+use super::section::{Issues, Section, nearest, parse_duration};
 use super::settings::*;
+use super::surroundings::{Outside, Thing};
 use super::validate::{DAY, SECOND, section};
 use crate::event::{AccountId, AccountIdentity, MailboxName};
 use crate::secrets::SecretSource;
@@ -271,7 +272,7 @@ impl<'a> AccountReader<'a> {
         let (origin, path) = (names.section.origin.clone(), names.own_path("password"));
         let own = names.section.is_own("password");
         let origin = if own { names.section.origin_of("password") } else { origin };
-        issues.secrets.push(SecretPlace { source: source.clone(), origin, path });
+        issues.outside.push(Outside { thing: Thing::Secret(source.clone()), origin, path });
         Some(source)
     }
 
@@ -478,6 +479,9 @@ fn tls_options(section: &Section<'_>, issues: &mut Issues) -> TlsOptions {
         ca_file: section.path("ca_file", issues),
         min_version: section.choice("min_version", TlsVersion::Tls12, &versions, issues),
     };
+    if let Some(file) = &options.ca_file {
+        section.names("ca_file", Thing::Roots(file.clone()), issues);
+    }
     if options.backend == TlsBackend::Rustls && options.min_version < TlsVersion::Tls12 {
         section.error("min_version", "below 1.2 with backend = \"native\" only", issues);
     }

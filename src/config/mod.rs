@@ -9,6 +9,7 @@ mod placeholders;
 mod print;
 mod section;
 pub mod settings;
+mod surroundings;
 mod validate;
 
 use std::collections::HashSet;
@@ -17,8 +18,9 @@ use std::path::PathBuf;
 pub use self::issue::{Issue, Severity, shown};
 use self::lists::Files;
 pub use self::print::{files, merged};
-use self::section::{Issues, SecretPlace};
+use self::section::Issues;
 use self::settings::Settings;
+use self::surroundings::{Look, Observer};
 pub use self::validate::stdout_output;
 
 /// Settings, and what is worth a warning.
@@ -30,15 +32,15 @@ pub type Loaded = (Settings, Vec<Issue>);
 /// # Errors
 /// Every problem at once.
 pub fn load(named: &[PathBuf]) -> Result<Loaded, Vec<Issue>> {
-    judge(&load::merge(&load::files(named), environment())?, Files::OnDisk, Some(Severity::Warning))
+    judge(&load::merge(&load::files(named), environment())?, Files::OnDisk, Look::Secrets)
 }
 
-/// [`load()`], for those who want to know before they run it: a secret that cannot be had is an error.
+/// [`load()`], for those who want to know before they run it: whatever it names and is not there is an error.
 ///
 /// # Errors
 /// Every problem at once.
 pub fn check(named: &[PathBuf]) -> Result<Loaded, Vec<Issue>> {
-    judge(&load::merge(&load::files(named), environment())?, Files::OnDisk, Some(Severity::Error))
+    judge(&load::merge(&load::files(named), environment())?, Files::OnDisk, Look::Everywhere)
 }
 
 /// Our variables. Those of others may hold what they like, UTF-8 or not.
@@ -62,19 +64,13 @@ pub fn from_text(name: &str, text: &str) -> Result<Loaded, Vec<Issue>> {
 /// # Errors
 /// Every problem at once.
 pub fn from_texts(name: &str, text: &str, lists: &[(&str, &str)]) -> Result<Loaded, Vec<Issue>> {
-    judge(&load::merge_text(name, text)?, Files::These(lists), None)
+    judge(&load::merge_text(name, text)?, Files::These(lists), Look::Nowhere)
 }
 
-/// `without_secret`: how bad it is that a secret cannot be had; `None` to leave them alone.
-fn judge(
-    tree: &config::Value,
-    files: Files<'_>,
-    without_secret: Option<Severity>,
-) -> Result<Loaded, Vec<Issue>> {
-    let (settings, Issues { mut found, secrets }) = validate::settings(tree, files);
-    if let Some(severity) = without_secret {
-        found.extend(secrets.into_iter().filter_map(|place| look_at(place, severity)));
-    }
+fn judge(tree: &config::Value, files: Files<'_>, look: Look) -> Result<Loaded, Vec<Issue>> {
+    let (settings, Issues { mut found, outside }) = validate::settings(tree, files);
+    let mut observer = Observer::new(look);
+    found.extend(outside.into_iter().filter_map(|outside| observer.look(outside)));
     found.sort_by_cached_key(Issue::order);
     // What is wrong with a template is wrong for each of its accounts.
     let mut seen = HashSet::new();
@@ -84,16 +80,6 @@ fn judge(
             Ok((settings, found))
         }
         _ => Err(found),
-    }
-}
-
-/// Whether the source of a secret gives one, to us alone.
-fn look_at(SecretPlace { source, origin, path }: SecretPlace, without_secret: Severity) -> Option<Issue> {
-    let issue = |severity, message| Some(Issue { severity, origin, path, message });
-    match source.look() {
-        Ok(None) => None,
-        Ok(Some(exposure)) => issue(Severity::Warning, exposure.to_string()),
-        Err(error) => issue(without_secret, error.to_string()),
     }
 }
 
@@ -214,7 +200,7 @@ mod tests {
         ];
         let env = env.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let tree = load::merge(&load::files(&[main]), env.into_iter()).unwrap();
-        let (settings, _) = judge(&tree, Files::OnDisk, None).unwrap();
+        let (settings, _) = judge(&tree, Files::OnDisk, Look::Nowhere).unwrap();
         assert_eq!(settings.accounts.iter().map(|a| a.id().as_str()).collect::<Vec<_>>(), ["work", "more"]);
         assert_eq!((settings.events.max_bytes, settings.events.attachments), (4000, false));
         assert_eq!((settings.log.level.as_str(), settings.events.max_addresses), ("warn", 5));
@@ -224,7 +210,8 @@ mod tests {
     fn a_secret_that_cannot_be_had_is_found_before_it_is_needed() {
         let dir = tempfile::tempdir().unwrap();
         let main = dir.path().join("main.toml");
-        std::fs::write(&main, MINIMAL.replace("env = \"PW\"", "file = \"pw\"")).unwrap();
+        let text = MINIMAL.replace("env = \"PW\"", "file = \"pw\"");
+        std::fs::write(&main, format!("{text}[monitor]\nstate_dir = \"state\"\n")).unwrap();
         let found = check(std::slice::from_ref(&main)).unwrap_err();
         assert_eq!(found.len(), 1, "{found:?}");
         assert!(
@@ -246,7 +233,7 @@ mod tests {
         let main = dir.path().join("main.toml");
         std::fs::write(&main, MINIMAL).unwrap();
         let tree = load::merge(&[main], env.into_iter()).unwrap();
-        let found = judge(&tree, Files::OnDisk, None).unwrap_err();
+        let found = judge(&tree, Files::OnDisk, Look::Nowhere).unwrap_err();
         assert_eq!(
             found[0].to_string(),
             "environment variable IDLEWATCH_LOG__COLOUR: log.colour: unknown key (known keys: level, format)"
@@ -284,9 +271,12 @@ mod tests {
         }
         let text = std::fs::read_to_string(root.join("tenk.toml")).unwrap();
         assert!(validator.is_valid(&toml::from_str(&text).unwrap()));
-        let (settings, warnings) =
-            judge(&load::merge(&[root.join("tenk.toml")], std::iter::empty()).unwrap(), Files::OnDisk, None)
-                .unwrap();
+        let (settings, warnings) = judge(
+            &load::merge(&[root.join("tenk.toml")], std::iter::empty()).unwrap(),
+            Files::OnDisk,
+            Look::Nowhere,
+        )
+        .unwrap();
         assert_eq!((settings.accounts.len(), warnings.as_slice()), (8, &[][..]));
         assert_eq!(&*settings.accounts[4].identity.host, "fra.mail.contoso.example");
     }

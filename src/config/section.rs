@@ -9,21 +9,13 @@ use jiff::{Span, SpanRelativeTo};
 
 use super::issue::{Issue, Place, Severity};
 use super::keys;
-use crate::secrets::SecretSource;
+use super::surroundings::{Outside, Thing};
 
-/// The problems found so far, and the secrets whose sources are still to be looked at.
+/// The problems found so far, and what is still to be looked at.
 #[derive(Debug, Default)]
 pub(super) struct Issues {
     pub(super) found: Vec<Issue>,
-    pub(super) secrets: Vec<SecretPlace>,
-}
-
-/// A secret of the configuration, and where it is named.
-#[derive(Debug)]
-pub(super) struct SecretPlace {
-    pub(super) source: SecretSource,
-    pub(super) origin: String,
-    pub(super) path: String,
+    pub(super) outside: Vec<Outside>,
 }
 
 impl Issues {
@@ -383,6 +375,11 @@ impl<'a> Section<'a> {
             return None;
         }
         Some(self.dir_of(key).join(text))
+    }
+
+    /// Notes what `key` names, to be looked at.
+    pub(super) fn names(&self, key: &str, thing: Thing, issues: &mut Issues) {
+        issues.outside.push(Outside { thing, origin: self.origin_of(key), path: self.key_path(key) });
     }
 
     /// The directory of the file that sets `key`; empty where no file does.

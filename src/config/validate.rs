@@ -11,6 +11,7 @@ use super::keys;
 use super::lists::{self, Files};
 use super::section::{Issues, Section};
 use super::settings::*;
+use super::surroundings::Thing;
 use crate::event::Action;
 use config::{Map, Value, ValueKind};
 
@@ -54,9 +55,11 @@ fn monitor(root: &Map<String, Value>, issues: &mut Issues) -> MonitorSettings {
     let section = section(root, "monitor", keys::MONITOR, issues);
     let instance = section.text("instance", issues).filter(|text| !text.is_empty()).map(str::to_owned);
     let instance = instance.unwrap_or_else(|| gethostname::gethostname().to_string_lossy().into_owned());
+    let state_dir = section.path("state_dir", issues).unwrap_or_else(default_state_dir);
+    section.names("state_dir", Thing::State(state_dir.clone()), issues);
     MonitorSettings {
         instance: crate::text::line(&instance, 128).into(),
-        state_dir: section.path("state_dir", issues).unwrap_or_else(default_state_dir),
+        state_dir,
         shutdown_timeout: section.duration("shutdown_timeout", "10s", SECOND..=DAY, issues),
         require_state: section.boolean("require_state", false, issues),
     }
@@ -201,7 +204,9 @@ fn output(name: &str, section: &Section<'_>, issues: &mut Issues) -> Option<Outp
             issues.error(&section.origin, &section.path, "missing required key `path`");
             return None;
         }
-        OutputKind::File { path: section.path("path", issues)? }
+        let path = section.path("path", issues)?;
+        section.names("path", Thing::Output(path.clone()), issues);
+        OutputKind::File { path }
     } else {
         OutputKind::Stdout
     };

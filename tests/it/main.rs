@@ -12,6 +12,7 @@ mod docs;
 mod faults;
 mod fuzz;
 mod headers;
+mod lists;
 mod local_faults;
 mod network;
 mod program;
