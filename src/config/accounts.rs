@@ -10,7 +10,7 @@ use config::{Map, Value, ValueKind};
 use secrecy::SecretString;
 
 use super::keys;
-use super::placeholders::{self, Piece};
+use super::placeholders::{self, Piece, Slot};
 use super::section::{Issues, Section, nearest, parse_duration};
 use super::settings::*;
 use super::surroundings::{Outside, Thing};
@@ -86,7 +86,7 @@ impl<'a> AccountReader<'a> {
         }
     }
 
-    /// Whether there is a template of this name; told at `key` where there is none.
+    /// The template that a table names.
     pub(super) fn template(
         &self,
         section: &Section<'_>,
@@ -218,7 +218,7 @@ impl<'a> AccountReader<'a> {
             return Some(text.to_owned());
         }
         let place = Place { origin: section.origin_of(key), path: section.key_path(key), own: key };
-        self.fill(names, &place, text, placeholders::Into::Text, issues)
+        self.fill(names, &place, text, Slot::Text, issues)
     }
 
     /// A text of a template with its placeholders filled in. What cannot be is told where it can be mended.
@@ -227,7 +227,7 @@ impl<'a> AccountReader<'a> {
         names: &Names<'_, '_>,
         place: &Place<'_>,
         text: &str,
-        into: placeholders::Into,
+        slot: Slot,
         issues: &mut Issues,
     ) -> Option<String> {
         let id = names.id?;
@@ -235,43 +235,30 @@ impl<'a> AccountReader<'a> {
             Ok(pieces) => pieces,
             Err(message) => {
                 if self.unfillable.insert(format!("{} {}", place.origin, place.path)) {
-                    let Section { origin, .. } = names.section;
+                    let origin = &names.section.origin;
                     let first = format!("{message} (account \"{id}\" at {origin} is the first)");
                     issues.error(&place.origin, &place.path, first);
                 }
                 return None;
             }
         };
-        let told = |message: String, issues: &mut Issues| {
-            issues.error(&names.section.origin, &names.own_path(place.own), message);
-        };
-        for name in names_of(&pieces) {
-            let reason = names.value(name).and_then(|value| placeholders::forbidden(&value, into));
-            if let Some(reason) = reason {
-                told(format!("\"{{{name}}}\" in {} ({}): {reason}", place.path, place.origin), issues);
-                return None;
+        match placeholders::fill(text, &pieces, slot, |name| names.value(name)) {
+            Ok(filled) => Some(filled),
+            Err(unfit) => {
+                let message = format!("{} ({}): {unfit}", place.path, place.origin);
+                issues.error(&names.section.origin, &names.own_path(place.own), message);
+                None
             }
         }
-        let filled = match placeholders::fill(&pieces, |name| names.value(name)) {
-            Ok(filled) => filled,
-            Err(name) => {
-                let message = format!("\"{{{name}}}\" in {} ({}) is not set here", place.path, place.origin);
-                told(message, issues);
-                return None;
-            }
-        };
-        if let Some(reason) = placeholders::broke_out(text, &filled, into) {
-            told(format!("{} ({}): {reason}", place.path, place.origin), issues);
-            return None;
-        }
-        Some(filled)
     }
 
     fn password(&mut self, names: &Names<'_, '_>, issues: &mut Issues) -> Option<SecretSource> {
         let source = self.secret_source(names, issues)?;
-        let (origin, path) = (names.section.origin.clone(), names.own_path("password"));
-        let own = names.section.is_own("password");
-        let origin = if own { names.section.origin_of("password") } else { origin };
+        let section = names.section;
+        let own = section.is_own("password");
+        // What is made of a template is missing for this account, not for the template.
+        let origin = if own { section.origin_of("password") } else { section.origin.clone() };
+        let path = names.own_path("password");
         issues.outside.push(Outside { thing: Thing::Secret(source.clone()), origin, path });
         Some(source)
     }
@@ -281,10 +268,10 @@ impl<'a> AccountReader<'a> {
         let (inner, kind) = secret_table(names.section, issues)?;
         let own = names.section.is_own("password");
         let place = Place { origin: inner.origin_of(kind), path: inner.key_path(kind), own: "password" };
-        let mut fill = |text: &str, into, issues: &mut Issues| {
-            if own { Some(text.to_owned()) } else { self.fill(names, &place, text, into, issues) }
+        let mut fill = |text: &str, slot, issues: &mut Issues| {
+            if own { Some(text.to_owned()) } else { self.fill(names, &place, text, slot, issues) }
         };
-        let name = placeholders::Into::SecretName;
+        let name = Slot::SecretName;
         match kind {
             "env" => Some(SecretSource::Env(fill(required(&inner, "env", issues)?, name, issues)?)),
             "file" => {
@@ -306,7 +293,7 @@ impl<'a> AccountReader<'a> {
                     return None;
                 }
                 for argument in argv.iter_mut().skip(1) {
-                    *argument = fill(argument, placeholders::Into::Argument, issues)?;
+                    *argument = fill(argument, Slot::Argument, issues)?;
                 }
                 Some(SecretSource::Command(argv))
             }

@@ -624,7 +624,7 @@ mod tests {
         let first = "(account \"ann\" at a.csv:2 is the first)";
         assert_eq!(
             of("{labels.dept}"),
-            ["a.csv:3: user: \"{labels.dept}\" in templates.corp.user (t.toml:3:1) is not set here"]
+            ["a.csv:3: user: templates.corp.user (t.toml:3:1): \"{labels.dept}\" is not set here"]
         );
         assert_eq!(
             of("{loca}@x"),

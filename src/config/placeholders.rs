@@ -17,7 +17,7 @@ pub(super) const MALFORMED: &str =
 
 /// What a value must not do where it is put in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Into {
+pub(super) enum Slot {
     /// A text: nothing to break out of.
     Text,
     /// The name of a secret: another file, credential or variable must be out of reach.
@@ -53,45 +53,57 @@ fn is_of_a_name(c: char) -> bool {
     c.is_alphanumeric() || matches!(c, '_' | '-' | '.')
 }
 
-/// The pieces with their values, or the name that has none.
+/// Why a text cannot be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Unfit<'t> {
+    #[error("\"{{{0}}}\" is not set here")]
+    NotSet(&'t str),
+    #[error("\"{{{0}}}\" may not hold control characters")]
+    Control(&'t str),
+    #[error("\"{{{0}}}\" may not hold \"/\" or \"..\": it could name the secret of somebody else")]
+    Path(&'t str),
+    #[error("it would name another directory")]
+    Directory,
+    #[error("it would be an option of the command")]
+    Option,
+}
+
+/// The text with the values of its placeholders.
 pub(super) fn fill<'t, 'v>(
+    text: &'t str,
     pieces: &[Piece<'t>],
+    slot: Slot,
     value: impl Fn(&str) -> Option<Cow<'v, str>>,
-) -> Result<String, &'t str> {
-    let mut text = String::new();
+) -> Result<String, Unfit<'t>> {
+    let mut filled = String::new();
     for piece in pieces {
         match *piece {
-            Piece::Text(plain) => text.push_str(plain),
-            Piece::Name(name) => text.push_str(&value(name).ok_or(name)?),
+            Piece::Text(plain) => filled.push_str(plain),
+            Piece::Name(name) => {
+                let value = value(name).ok_or(Unfit::NotSet(name))?;
+                if value.chars().any(char::is_control) {
+                    return Err(Unfit::Control(name));
+                }
+                if slot == Slot::SecretName && (value.contains('/') || value.contains("..")) {
+                    return Err(Unfit::Path(name));
+                }
+                filled.push_str(&value);
+            }
         }
     }
-    Ok(text)
+    // Of two harmless values, too.
+    if slot == Slot::SecretName && dots(&filled) > dots(text) {
+        return Err(Unfit::Directory);
+    }
+    if slot == Slot::Argument && filled.starts_with('-') && !text.starts_with('-') {
+        return Err(Unfit::Option);
+    }
+    Ok(filled)
 }
 
-/// Why a value may not stand there.
-pub(super) fn forbidden(value: &str, into: Into) -> Option<&'static str> {
-    if value.chars().any(char::is_control) {
-        return Some("control characters are not allowed");
-    }
-    match into {
-        Into::SecretName if value.contains('/') || value.contains("..") => {
-            Some("no \"/\" and no \"..\": it could name the secret of somebody else")
-        }
-        _ => None,
-    }
-}
-
-/// Why a text that was filled in may not be used.
-pub(super) fn broke_out(template: &str, filled: &str, into: Into) -> Option<&'static str> {
-    let up = |text: &str| text.split('/').filter(|part| matches!(*part, "." | "..")).count();
-    match into {
-        // Of two harmless values, too.
-        Into::SecretName if up(filled) > up(template) => Some("it would name another directory"),
-        Into::Argument if filled.starts_with('-') && !template.starts_with('-') => {
-            Some("it would be an option of the command")
-        }
-        _ => None,
-    }
+/// Parts of a path that are no names.
+fn dots(path: &str) -> usize {
+    path.split('/').filter(|part| matches!(*part, "." | "..")).count()
 }
 
 #[cfg(test)]
@@ -106,7 +118,7 @@ mod tests {
             "labels.dept" => Some(Cow::Borrowed("{id}")),
             _ => None,
         };
-        fill(&pieces(text)?, value).ok()
+        fill(text, &pieces(text)?, Slot::Text, value).ok()
     }
 
     #[test]
@@ -135,16 +147,26 @@ mod tests {
 
     #[test]
     fn a_value_does_not_break_out() {
+        use Slot::{Argument, SecretName, Text};
+        let unfit = |text: &str, slot, a: &'static str, b: &'static str| {
+            let value = |name: &str| Some(Cow::Borrowed(if name == "a" { a } else { b }));
+            fill(text, &pieces(text).unwrap(), slot, value).err().map(|unfit| format!("{unfit:?}"))
+        };
         for value in ["a/b", "..", "a..b", "/", "x\0", "x\n"] {
-            assert!(forbidden(value, Into::SecretName).is_some(), "{value:?}");
+            assert!(unfit("/s/{a}", SecretName, value, "").is_some(), "{value:?}");
         }
-        assert!(forbidden("a/../b", Into::Text).is_none() && forbidden("a\r\nb", Into::Text).is_some());
-        assert!(forbidden("bob@x.example", Into::SecretName).is_none());
-        assert!(broke_out("/s/{a}{b}", "/s/..", Into::SecretName).is_some());
-        assert!(broke_out("/s/.{a}/pw", "/s/../pw", Into::SecretName).is_some());
-        assert!(broke_out("../s/{a}", "../s/bob", Into::SecretName).is_none());
-        assert!(broke_out("{a}", "--help", Into::Argument).is_some());
-        assert!(broke_out("--user={a}", "--user=-x", Into::Argument).is_none());
+        for (text, slot, a, b, reason) in [
+            ("{a}", Text, "a/../b", "", None),
+            ("{a}", Text, "a\r\nb", "", Some("Control(\"a\")")),
+            ("/s/{a}", SecretName, "bob@x.example", "", None),
+            ("/s/{a}{b}", SecretName, ".", ".", Some("Directory")),
+            ("/s/.{a}/pw", SecretName, ".", "", Some("Directory")),
+            ("../s/{a}", SecretName, "bob", "", None),
+            ("{a}", Argument, "--help", "", Some("Option")),
+            ("--user={a}", Argument, "-x", "", None),
+        ] {
+            assert_eq!(unfit(text, slot, a, b).as_deref(), reason, "{text} {a} {b}");
+        }
     }
 
     proptest! {
@@ -152,8 +174,9 @@ mod tests {
         #[test]
         fn a_secret_stays_in_its_directory(template in "/s/[a.]{0,2}\\{a\\}[./]{0,2}\\{b\\}", a in "a?\\.a?|a", b in "a?\\.a?|a") {
             let value = |name: &str| Some(Cow::Owned(if name == "a" { a.clone() } else { b.clone() }));
-            let text = fill(&pieces(&template).unwrap(), value).unwrap();
-            prop_assume!(broke_out(&template, &text, Into::SecretName).is_none());
+            let text = fill(&template, &pieces(&template).unwrap(), Slot::SecretName, value);
+            prop_assume!(text.is_ok());
+            let text = text.unwrap();
             prop_assert!(!text.split('/').any(|part| part == ".." && !template.contains("/../")), "{text}");
             prop_assert_eq!(text.matches('/').count(), template.matches('/').count());
         }
