@@ -190,7 +190,7 @@ impl<'a> AccountReader<'a> {
             [("implicit", TlsMode::Implicit), ("starttls", TlsMode::StartTls), ("none", TlsMode::None)];
         let long = Duration::from_secs(29 * 60);
         let timeout = SECOND..=Duration::from_secs(600);
-        let idle_refresh = section.duration("idle_refresh", "9m", SECOND..=long, issues);
+        let idle_refresh = section.duration("idle_refresh", Duration::from_secs(540), SECOND..=long, issues);
         if idle_refresh >= long {
             section.error("idle_refresh", "must be below 29m (RFC 2177)", issues);
         }
@@ -202,9 +202,14 @@ impl<'a> AccountReader<'a> {
             mailboxes: self.mailboxes.one(mailboxes(section, issues)),
             initial: initial(section, issues),
             idle_refresh,
-            poll_interval: section.duration("poll_interval", "60s", SECOND..=DAY, issues),
-            connect_timeout: section.duration("connect_timeout", "10s", timeout.clone(), issues),
-            command_timeout: section.duration("command_timeout", "30s", timeout, issues),
+            poll_interval: section.duration("poll_interval", Duration::from_secs(60), SECOND..=DAY, issues),
+            connect_timeout: section.duration(
+                "connect_timeout",
+                Duration::from_secs(10),
+                timeout.clone(),
+                issues,
+            ),
+            command_timeout: section.duration("command_timeout", Duration::from_secs(30), timeout, issues),
             keepalive: keepalive(section, issues),
         };
         self.policies.one(policy)
@@ -526,8 +531,8 @@ fn keepalive(section: &Section<'_>, issues: &mut Issues) -> Keepalive {
     section.known(keys::KEEPALIVE, issues);
     let hour = Duration::from_secs(3600);
     Keepalive {
-        idle: section.duration("idle", "30s", SECOND..=hour, issues),
-        interval: section.duration("interval", "10s", SECOND..=hour, issues),
+        idle: section.duration("idle", Duration::from_secs(30), SECOND..=hour, issues),
+        interval: section.duration("interval", Duration::from_secs(10), SECOND..=hour, issues),
         count: u32::try_from(section.number("count", 3, 1..=100, issues)).unwrap_or(3),
     }
 }

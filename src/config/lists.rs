@@ -486,7 +486,7 @@ mod tests {
             ("id,enabled\na,yes\n", &["a.csv:2: enabled: expected true or false, found string \"yes\""]),
             (
                 "id,idle_refresh\r\n\r\na,1x\r\n",
-                &["a.csv:3: idle_refresh: expected a duration like \"9m\", found \"1x\""],
+                &["a.csv:3: idle_refresh: expected a duration like \"90s\" or \"9m\", found \"1x\""],
             ),
             (
                 "id,tls\na,startls\n",

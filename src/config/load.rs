@@ -2,7 +2,9 @@
 
 use std::fmt::Debug;
 use std::io::Read as _;
+use std::num::NonZeroUsize;
 use std::ops::Range;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 
 use config::{ConfigError, Map, Source, Value, ValueKind};
@@ -54,14 +56,31 @@ pub(super) fn merge(
     env: impl Iterator<Item = (String, String)>,
 ) -> Result<Value, Vec<Issue>> {
     let mut layers = Layers::default();
-    for path in files {
-        match read(path).and_then(|text| LocatedToml::parse(&path.display().to_string(), &text)) {
+    for source in parse_all(files) {
+        match source {
             Ok(source) => layers.add(source),
             Err(issue) => layers.issues.push(issue),
         }
     }
     layers.builder = layers.builder.add_source(LocatedEnv::new(env));
     layers.merged()
+}
+
+/// All files, in their order: thousands of them on all cores.
+fn parse_all(files: &[PathBuf]) -> Vec<Result<LocatedToml, Issue>> {
+    let parse =
+        |path: &PathBuf| read(path).and_then(|text| LocatedToml::parse(&path.display().to_string(), &text));
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let share = files.len().div_ceil(cores).max(100);
+    std::thread::scope(|scope| {
+        let shares = files.chunks(share);
+        let threads: Vec<_> =
+            shares.map(|share| scope.spawn(move || share.iter().map(parse).collect::<Vec<_>>())).collect();
+        threads
+            .into_iter()
+            .flat_map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
+            .collect()
+    })
 }
 
 /// One text in place of files.
@@ -219,7 +238,8 @@ impl<'a> Locator<'a> {
     fn at(&self, span: &Range<usize>) -> String {
         let line = self.lines.line(span.start);
         let before = self.text.get(self.lines.start(line)..span.start).unwrap_or_default();
-        format!("{}:{line}:{}", self.name, before.chars().count() + 1)
+        let column = before.chars().count() + 1;
+        format!("{}:{line}:{column}", self.name)
     }
 
     fn table(&self, table: &DeTable<'_>) -> Map<String, Value> {

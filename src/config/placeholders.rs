@@ -30,7 +30,7 @@ pub(super) enum Slot {
 pub(super) fn pieces(text: &str) -> Option<Vec<Piece<'_>>> {
     let mut pieces = Vec::new();
     let mut rest = text;
-    while let Some(at) = rest.find(['{', '}']) {
+    while let Some(at) = memchr::memchr2(b'{', b'}', rest.as_bytes()) {
         let (before, brace) = rest.split_at_checked(at)?;
         pieces.push(Piece::Text(before));
         if brace.starts_with("{{") || brace.starts_with("}}") {

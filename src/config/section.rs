@@ -261,27 +261,26 @@ impl<'a> Section<'a> {
     pub(super) fn duration(
         &self,
         key: &str,
-        default: &str,
+        default: Duration,
         allowed: std::ops::RangeInclusive<Duration>,
         issues: &mut Issues,
     ) -> Duration {
-        let fallback = parse_duration(default).unwrap_or_default();
-        let Some(text) = self.text(key, issues) else { return fallback };
+        let Some(text) = self.text(key, issues) else { return default };
         match parse_duration(text) {
             Some(duration) if allowed.contains(&duration) => duration,
             Some(_) => {
                 let message =
                     format!("expected {:?} to {:?}, found \"{text}\"", allowed.start(), allowed.end());
                 self.error(key, message, issues);
-                fallback
+                default
             }
             None => {
                 let message = format!(
-                    "expected a duration like \"{default}\", found \"{}\"",
+                    "expected a duration like \"90s\" or \"9m\", found \"{}\"",
                     crate::text::shortened(text, 60)
                 );
                 self.error(key, message, issues);
-                fallback
+                default
             }
         }
     }

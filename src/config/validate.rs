@@ -60,7 +60,7 @@ fn monitor(root: &Map<String, Value>, issues: &mut Issues) -> MonitorSettings {
     MonitorSettings {
         instance: crate::text::line(&instance, 128).into(),
         state_dir,
-        shutdown_timeout: section.duration("shutdown_timeout", "10s", SECOND..=DAY, issues),
+        shutdown_timeout: section.duration("shutdown_timeout", Duration::from_secs(10), SECOND..=DAY, issues),
         require_state: section.boolean("require_state", false, issues),
     }
 }
