@@ -458,6 +458,15 @@ mod tests {
     }
 
     #[test]
+    fn each_template_has_its_own_policy() {
+        let slow = TEMPLATE.replace("corp", "slow");
+        let text = format!("{TEMPLATE}{slow}idle_refresh = \"2m\"\n{LIST}");
+        let accounts = accounts(&text, "a.csv", "id,template\nann,\nbob,slow\ncid,\ndan,slow\n");
+        let times: Vec<_> = accounts.iter().map(|account| account.idle_refresh.as_secs()).collect();
+        assert_eq!(times, [540, 120, 540, 120]);
+    }
+
+    #[test]
     fn accounts_in_toml_have_templates_too() {
         let text = format!("{TEMPLATE}[[accounts]]\nid = \"a\"\ntemplate = \"corp\"\nuser = \"{{id}}\"\n");
         let (settings, issues) = load(&text, &[]);
