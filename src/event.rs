@@ -117,12 +117,16 @@ pub struct AccountIdentity {
     /// The login name.
     pub user: String,
     /// The server's name or address, as configured.
-    pub host: String,
+    pub host: Arc<str>,
     /// The server's port.
     pub port: u16,
     /// The labels of the configuration.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub labels: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "no_labels")]
+    pub labels: Arc<BTreeMap<String, String>>,
+}
+
+fn no_labels(labels: &BTreeMap<String, String>) -> bool {
+    labels.is_empty()
 }
 
 /// One thing that happened, ready to be journalled. Its `event.sequence` is given by the journal.

@@ -126,7 +126,7 @@ mod tests {
         AccountIdentity {
             id: "a".into(),
             user: "bob".to_owned(),
-            host: "h".to_owned(),
+            host: "h".into(),
             port,
             labels: Default::default(),
         }

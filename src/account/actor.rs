@@ -363,7 +363,7 @@ impl AccountActor {
         let host = &self.account.identity.host;
         if let Some(period) = self.context.wires.idle_periods.cut(host, idled, Instant::now()) {
             info!(host:% = host; "connections are cut when they are silent: IDLE is renewed after {period:?} now");
-            self.context.journal.note(Note::IdlePeriod { host: host.clone(), period });
+            self.context.journal.note(Note::IdlePeriod { host: host.to_string(), period });
         }
     }
 

@@ -284,7 +284,7 @@ async fn plan(account: &Account, goal: Goal, wires: &Wires) -> Result<Plan, Sess
 
 async fn connect(account: &Account, wires: &Wires) -> Result<Stream, SessionEnd> {
     let endpoint = Endpoint {
-        host: account.identity.host.clone(),
+        host: account.identity.host.to_string(),
         port: account.identity.port,
         connect_timeout: account.connect_timeout,
         keepalive: account.keepalive,

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::{Exit, Globals, say, tell, tell_issues};
-use crate::config::Severity;
+use crate::config::{Severity, shown};
 
 /// Flags of `check`.
 #[derive(Debug, Args)]
@@ -56,7 +56,7 @@ pub(super) fn execute(args: &CheckArgs, globals: &Globals) -> Exit {
         }
         Some(summary) => {
             if !args.json {
-                issues.iter().for_each(|warning| tell(&warning.to_string()));
+                shown(&issues).iter().for_each(|line| tell(line));
             }
             if args.deny_warnings && !issues.is_empty() {
                 return Exit::Config;

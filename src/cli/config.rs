@@ -3,16 +3,16 @@
 use clap::{Args, Subcommand};
 
 use super::{Exit, Globals, say, tell_issues};
-use crate::config::{keys, load};
+use crate::config::{self, keys};
 
 /// What to show.
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfigCommand {
-    /// All layers merged, secrets masked.
+    /// All layers merged, each account with its place, secrets masked.
     Print(PrintArgs),
     /// The JSON schema of the configuration.
     Schema,
-    /// The files that are read, in this order.
+    /// The files that are read, in this order: configurations, then lists of accounts.
     Path,
 }
 
@@ -28,7 +28,7 @@ pub(super) fn execute(command: &ConfigCommand, globals: &Globals) -> Exit {
     match command {
         ConfigCommand::Schema => say(&format!("{:#}\n", keys::schema())),
         ConfigCommand::Print(PrintArgs { reference: true }) => say(&keys::reference()),
-        ConfigCommand::Print(PrintArgs { reference: false }) => match crate::config::merged(&globals.files) {
+        ConfigCommand::Print(PrintArgs { reference: false }) => match config::merged(&globals.files) {
             Ok(text) => say(&text),
             Err(issues) => {
                 tell_issues(&issues);
@@ -39,7 +39,7 @@ pub(super) fn execute(command: &ConfigCommand, globals: &Globals) -> Exit {
             if globals.has_no_file() {
                 return Exit::Config;
             }
-            let files = load::files(&globals.files);
+            let files = config::files(&globals.files);
             say(&files.iter().map(|file| format!("{}\n", file.display())).collect::<String>())
         }
     }

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::settings::{LogFormat, LogSettings, Settings};
-use crate::config::{Issue, Severity};
+use crate::config::{Issue, Severity, shown};
 use crate::diagnostics;
 pub(crate) use crate::exit::Exit;
 
@@ -94,7 +94,7 @@ impl Globals {
         match crate::config::load(&self.files) {
             Ok((settings, warnings)) => {
                 self.log(&settings.log);
-                warnings.iter().for_each(|warning| tell(&warning.to_string()));
+                shown(&warnings).iter().for_each(|line| tell(line));
                 Ok(settings)
             }
             Err(issues) => {
@@ -126,7 +126,7 @@ impl Globals {
 }
 
 fn tell_issues(issues: &[Issue]) {
-    issues.iter().for_each(|issue| tell(&issue.to_string()));
+    shown(issues).iter().for_each(|line| tell(line));
     let errors = issues.iter().filter(|issue| issue.severity == Severity::Error).count();
     tell(&format!("error: {errors} problems in the configuration"));
 }

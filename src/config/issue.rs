@@ -5,7 +5,7 @@ use std::fmt;
 use crate::text::escape;
 
 /// Whether the program can run with it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
     /// It cannot.
     Error,
@@ -14,7 +14,7 @@ pub enum Severity {
 }
 
 /// One problem. Never holds a secret.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Issue {
     /// How bad it is.
     pub severity: Severity,
@@ -44,9 +44,67 @@ impl fmt::Display for Issue {
 impl Issue {
     /// What sorts issues as a reader meets them: by file, then by line.
     pub fn order(&self) -> (String, u64, u64) {
-        let mut parts = self.origin.rsplitn(3, ':');
-        let (column, line) = (parts.next(), parts.next());
-        let number = |text: Option<&str>| text.and_then(|text| text.parse().ok()).unwrap_or(0);
-        (parts.next().unwrap_or(&self.origin).to_owned(), number(line), number(column))
+        let Place { file, line, column } = Place::of(&self.origin);
+        (file.to_owned(), line, column)
+    }
+}
+
+/// Problems of one list that are shown, of each severity.
+const MOST_OF_A_LIST: usize = 20;
+
+/// Problems of all lists that are shown.
+const MOST_OF_LISTS: usize = 200;
+
+/// Issues, in order, as lines for people: a list of accounts may have thousands, and the first say it.
+pub fn shown(issues: &[Issue]) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut room = MOST_OF_LISTS;
+    let mut hidden = 0;
+    for of_file in issues.chunk_by(|a, b| Place::of(&a.origin).file == Place::of(&b.origin).file) {
+        let file = of_file.first().map(|issue| Place::of(&issue.origin).file).unwrap_or_default();
+        if !file.ends_with(".csv") && !file.ends_with(".jsonl") {
+            lines.extend(of_file.iter().map(ToString::to_string));
+            continue;
+        }
+        for (severity, name) in [(Severity::Error, "errors"), (Severity::Warning, "warnings")] {
+            let of_kind: Vec<_> = of_file.iter().filter(|issue| issue.severity == severity).collect();
+            let told = of_kind.len().min(MOST_OF_A_LIST).min(room);
+            room -= told;
+            lines.extend(of_kind.iter().take(told).map(ToString::to_string));
+            match of_kind.len() - told {
+                0 => {}
+                more if told > 0 => lines.push(format!("{}: and {more} more {name}", escape(file))),
+                more => hidden += more,
+            }
+        }
+    }
+    if hidden > 0 {
+        lines.push(format!("and {hidden} more in other lists"));
+    }
+    lines
+}
+
+/// A place in a file: `file:line:col`, or `file:line` in a list of accounts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place<'a> {
+    /// The file, or whatever else an origin names.
+    pub file: &'a str,
+    /// Its line; 0 for none.
+    pub line: u64,
+    /// Its column; 0 for none.
+    pub column: u64,
+}
+
+impl<'a> Place<'a> {
+    /// Takes an origin apart.
+    pub fn of(origin: &'a str) -> Self {
+        let number = |text: &'a str| {
+            text.rsplit_once(':').and_then(|(rest, number)| Some((rest, number.parse::<u64>().ok()?)))
+        };
+        let Some((rest, last)) = number(origin) else { return Self { file: origin, line: 0, column: 0 } };
+        match number(rest) {
+            Some((file, line)) => Self { file, line, column: last },
+            None => Self { file: rest, line: last, column: 0 },
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! Every key that there is, once: what is known, the reference and the schema are all made of this.
 
+use std::sync::LazyLock;
+
 use serde_json::{Map, Value, json};
 
 /// One key.
@@ -40,26 +42,25 @@ const fn key(name: &'static str, kind: Kind, default: &'static str, doc: &'stati
     Key { name, kind, default, doc }
 }
 
-/// Keys of later versions: known to be unknown.
+/// Keys and values of later versions: known to be unknown.
 pub const LATER: &[&str] = &[
     "provider",
     "oauth",
+    "oauth2",
     "proxy",
     "filters",
     "privacy",
     "http",
+    "webhook",
+    "nats",
     "metrics",
-    "templates",
-    "template",
-    "account_lists",
     "providers",
     "client_cert",
     "client_key",
     "pin_sha256",
-    "max_total",
-    "rate",
     "url",
     "secret",
+    "subject",
     "schema",
     "secrets",
 ];
@@ -77,7 +78,8 @@ pub const MONITOR: &[Key] = &[
     key("require_state", Kind::Boolean, "false", "Refuse to start without state: it may have been lost."),
 ];
 
-const TLS_OPTIONS: &[Key] = &[
+/// `tls_options`
+pub const TLS_OPTIONS: &[Key] = &[
     key(
         "backend",
         Kind::Choice(&["rustls", "native"]),
@@ -93,13 +95,23 @@ const TLS_OPTIONS: &[Key] = &[
     ),
 ];
 
-const KEEPALIVE: &[Key] = &[
+/// `keepalive`
+pub const KEEPALIVE: &[Key] = &[
     key("idle", Kind::Text, "\"30s\"", "Silence before the first probe."),
     key("interval", Kind::Text, "\"10s\"", "Between probes."),
     key("count", Kind::Number, "3", "Unanswered probes until the link is dead."),
 ];
 
-/// Keys of `[defaults]`.
+/// `password`: exactly one of these.
+pub const SECRET: &[Key] = &[
+    key("env", Kind::Text, "", "An environment variable."),
+    key("file", Kind::Text, "", "A file; one line end at its end is no part of the password."),
+    key("command", Kind::Texts, "", "A program and its arguments; no shell."),
+    key("credential", Kind::Text, "", "A file in $CREDENTIALS_DIRECTORY (systemd)."),
+    key("inline", Kind::Text, "", "The password itself; not recommended."),
+];
+
+/// Keys of `[defaults]` and `[templates.X]`.
 pub const DEFAULTS: &[Key] = &[
     key("enabled", Kind::Boolean, "true", "`false`: known, but not watched."),
     key("host", Kind::Text, "", "The IMAP server."),
@@ -214,11 +226,31 @@ pub const LOG: &[Key] = &[
     key("format", Kind::Choice(&["auto", "text", "json"]), "\"auto\"", "Diagnostics on stderr."),
 ];
 
+const TEMPLATE: Key = key("template", Kind::Text, "", "The [templates.X] that fills what is left out here.");
+
+/// `[[account_lists]]`
+pub const ACCOUNT_LIST: &[Key] = &[
+    key(
+        "path",
+        Kind::Text,
+        "",
+        "A file, or a glob of files, *.csv (a header of keys like `labels.dept`, `|` between items) or *.jsonl.",
+    ),
+    key("template", Kind::Text, "", "The [templates.X] of rows that name none."),
+];
+
 /// The top level.
 pub const TOP: &[Key] = &[
     key("monitor", Kind::Table(MONITOR), "", "The monitor itself."),
     key("defaults", Kind::Table(DEFAULTS), "", "Every account starts from this."),
+    key(
+        "templates",
+        Kind::Table(DEFAULTS),
+        "",
+        "Accounts that name it start from this; `{id}`, `{user}`, `{local}`, `{domain}` and `{labels.dept}` in user, host and names of secrets stand for the account's own.",
+    ),
     key("accounts", Kind::Text, "", "One table per account."),
+    key("account_lists", Kind::Text, "", "Accounts from files, one a row."),
     key("connections", Kind::Table(CONNECTIONS), "", "How connections are paced."),
     key("journal", Kind::Table(JOURNAL), "", "Where events wait until every output has them."),
     key("events", Kind::Table(EVENTS), "", "What is told."),
@@ -226,11 +258,52 @@ pub const TOP: &[Key] = &[
     key("log", Kind::Table(LOG), "", "Diagnostics."),
 ];
 
-/// The keys of one account: its id, and all of the defaults.
+/// The keys of one account: its id, its template, and all of the defaults.
 pub fn account() -> Vec<Key> {
     let id =
         key("id", Kind::Text, "", "Its name, part of every event id: [a-z0-9][a-z0-9._@+-]*, at most 128.");
-    std::iter::once(id).chain(DEFAULTS.iter().copied()).collect()
+    [id, TEMPLATE].into_iter().chain(DEFAULTS.iter().copied()).collect()
+}
+
+/// The columns that a list may have, but for labels: dotted keys of an account.
+static COLUMNS: LazyLock<Vec<(String, Kind)>> = LazyLock::new(|| {
+    let dotted = |key: &Key, keys: &[Key]| -> Vec<(String, Kind)> {
+        keys.iter().map(|inner| (format!("{}.{}", key.name, inner.name), inner.kind)).collect()
+    };
+    let columns = |key: &Key| match key.kind {
+        Kind::Table(keys) => dotted(key, keys),
+        Kind::Secret => dotted(key, SECRET),
+        Kind::TextTable => vec![(format!("{}.NAME", key.name), Kind::Text)],
+        kind => vec![(key.name.to_owned(), kind)],
+    };
+    account().iter().flat_map(columns).collect()
+});
+
+/// Their names.
+pub fn columns() -> impl Iterator<Item = &'static str> {
+    COLUMNS.iter().map(|(name, _)| name.as_str())
+}
+
+/// The type of a column.
+pub fn column(name: &str) -> Option<Kind> {
+    if name.strip_prefix("labels.").is_some_and(|label| !label.is_empty()) {
+        return Some(Kind::Text);
+    }
+    COLUMNS.iter().find(|(known, _)| known == name).map(|(_, kind)| *kind)
+}
+
+/// What may stand in braces in a template: what an account says of itself, and parts of its address; no password.
+pub fn placeholders() -> impl Iterator<Item = &'static str> {
+    let plain = |(name, kind): &'static (String, Kind)| {
+        (!name.starts_with("password.") && !matches!(kind, Kind::Texts)).then_some(name.as_str())
+    };
+    ["local", "domain"].into_iter().chain(COLUMNS.iter().filter_map(plain))
+}
+
+/// Whether it is one.
+pub fn is_placeholder(name: &str) -> bool {
+    name.strip_prefix("labels.").is_some_and(|label| !label.is_empty())
+        || placeholders().any(|known| known == name)
 }
 
 /// `config/reference.toml`
@@ -239,14 +312,20 @@ pub fn reference() -> String {
         "# Every key of idlewatch's configuration with its default. Generated by `idlewatch config print --reference`.\n",
     );
     for section in TOP {
-        let Kind::Table(keys) = section.kind else {
-            text.push_str(&format!("\n# {}\n#[[accounts]]\n", section.doc));
-            table(&account(), "accounts", &mut text);
-            continue;
+        let (head, name, keys) = match (section.name, section.kind) {
+            ("accounts", _) => ("[[accounts]]", "accounts", account()),
+            ("account_lists", _) => ("[[account_lists]]", "account_lists", ACCOUNT_LIST.to_vec()),
+            ("outputs", _) => ("[outputs.NAME]", "outputs.NAME", OUTPUT.to_vec()),
+            ("templates", _) => {
+                let doc = "The keys of [defaults].";
+                text.push_str(&format!("\n# {}\n# {doc}\n#[templates.NAME]\n", section.doc));
+                continue;
+            }
+            (name, Kind::Table(keys)) => (&*format!("[{name}]"), name, keys.to_vec()),
+            _ => continue,
         };
-        let name = if section.name == "outputs" { "outputs.NAME" } else { section.name };
-        text.push_str(&format!("\n# {}\n#[{name}]\n", section.doc));
-        table(keys, name, &mut text);
+        text.push_str(&format!("\n# {}\n#{head}\n", section.doc));
+        table(&keys, name, &mut text);
     }
     text
 }
@@ -280,6 +359,10 @@ pub fn schema() -> Value {
         let value = match section.name {
             "accounts" => json!({"type": "array", "description": section.doc, "items": {
                 "type": "object", "additionalProperties": false, "required": ["id"], "properties": tables(&account()) }}),
+            "account_lists" => json!({"type": "array", "description": section.doc, "items": {
+                "type": "object", "additionalProperties": false, "required": ["path"], "properties": tables(ACCOUNT_LIST) }}),
+            "templates" => json!({"type": "object", "description": section.doc, "additionalProperties": {
+                "type": "object", "additionalProperties": false, "properties": tables(DEFAULTS) }}),
             "outputs" => json!({"type": "object", "description": section.doc, "additionalProperties": {
                 "type": "object", "additionalProperties": false, "required": ["type"], "properties": tables(OUTPUT) }}),
             _ => schema_of(section),
@@ -311,9 +394,7 @@ fn schema_of(key: &Key) -> Value {
             json!({"type": "object", "additionalProperties": false, "properties": tables(keys)})
         }
         Kind::Secret => {
-            json!({"type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": false,
-            "properties": {"env": {"type": "string"}, "file": {"type": "string"}, "credential": {"type": "string"},
-                "command": {"type": "array", "items": {"type": "string"}, "minItems": 1}, "inline": {"type": "string"}}})
+            json!({"type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": false, "properties": tables(SECRET)})
         }
     };
     if let Some(object) = schema.as_object_mut() {

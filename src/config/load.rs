@@ -1,10 +1,13 @@
 //! Layers: main files, `conf.d/*.toml`, environment; every value remembers where it stands.
 
 use std::fmt::Debug;
+use std::io::Read as _;
+use std::num::NonZeroUsize;
 use std::ops::Range;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 
-use config::{Config, ConfigError, Map, Source, Value, ValueKind};
+use config::{ConfigError, Map, Source, Value, ValueKind};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -13,8 +16,8 @@ use super::issue::{Issue, Severity};
 /// A file larger than this is no configuration.
 const MOST_BYTES: u64 = 64 << 20;
 
-/// Lists that grow from file to file; all others are replaced.
-const APPENDED: &str = "accounts";
+/// Arrays that grow from file to file; all others are replaced.
+const APPENDED: [&str; 2] = ["accounts", "account_lists"];
 
 /// Where the files are, where none is named.
 pub fn default_files() -> Vec<PathBuf> {
@@ -52,48 +55,96 @@ pub(super) fn merge(
     files: &[PathBuf],
     env: impl Iterator<Item = (String, String)>,
 ) -> Result<Value, Vec<Issue>> {
-    let mut issues = Vec::new();
-    let mut builder = Config::builder();
-    for path in files {
-        match read(path).and_then(|text| LocatedToml::parse(&path.display().to_string(), &text)) {
-            Ok(source) => builder = builder.add_source(source),
-            Err(issue) => issues.push(issue),
+    let mut layers = Layers::default();
+    for source in parse_all(files) {
+        match source {
+            Ok(source) => layers.add(source),
+            Err(issue) => layers.issues.push(issue),
         }
     }
-    merge_sources(builder.add_source(LocatedEnv::new(env)), issues)
+    layers.builder = layers.builder.add_source(LocatedEnv::new(env));
+    layers.merged()
+}
+
+/// All files, in their order: thousands of them on all cores.
+fn parse_all(files: &[PathBuf]) -> Vec<Result<LocatedToml, Issue>> {
+    let parse =
+        |path: &PathBuf| read(path).and_then(|text| LocatedToml::parse(&path.display().to_string(), &text));
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let share = files.len().div_ceil(cores).max(100);
+    std::thread::scope(|scope| {
+        let shares = files.chunks(share);
+        let threads: Vec<_> =
+            shares.map(|share| scope.spawn(move || share.iter().map(parse).collect::<Vec<_>>())).collect();
+        threads
+            .into_iter()
+            .flat_map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
+            .collect()
+    })
 }
 
 /// One text in place of files.
 pub(super) fn merge_text(name: &str, text: &str) -> Result<Value, Vec<Issue>> {
-    let source = LocatedToml::parse(name, text).map_err(|issue| vec![issue])?;
-    merge_sources(Config::builder().add_source(source), Vec::new())
+    let mut layers = Layers::default();
+    layers.add(LocatedToml::parse(name, text).map_err(|issue| vec![issue])?);
+    layers.merged()
 }
 
-fn merge_sources(
+/// What was read so far. Arrays that grow are kept aside, as they are: `config` would copy them, or replace them.
+#[derive(Default)]
+struct Layers {
     builder: config::ConfigBuilder<config::builder::DefaultState>,
-    mut issues: Vec<Issue>,
-) -> Result<Value, Vec<Issue>> {
-    match builder.build() {
-        Ok(config) if issues.is_empty() => Ok(config.cache),
-        Ok(_) => Err(issues),
-        Err(error) => {
-            issues.push(nowhere(error.to_string()));
-            Err(issues)
+    grown: Map<&'static str, Vec<Value>>,
+    issues: Vec<Issue>,
+}
+
+impl Layers {
+    fn add(&mut self, mut source: LocatedToml) {
+        for name in APPENDED {
+            match source.values.shift_remove(name) {
+                Some(Value { kind: ValueKind::Array(items), .. }) => {
+                    self.grown.entry(name).or_default().extend(items)
+                }
+                Some(other) => drop(source.values.insert(name.to_owned(), other)),
+                None => {}
+            }
         }
+        self.builder = std::mem::take(&mut self.builder).add_source(source);
+    }
+
+    fn merged(mut self) -> Result<Value, Vec<Issue>> {
+        let mut tree = match self.builder.build() {
+            Ok(config) => config.cache,
+            Err(error) => {
+                self.issues.push(nowhere(error.to_string()));
+                return Err(self.issues);
+            }
+        };
+        if !self.issues.is_empty() {
+            return Err(self.issues);
+        }
+        if let ValueKind::Table(root) = &mut tree.kind {
+            for (name, items) in self.grown {
+                root.entry(name.to_owned()).or_insert_with(|| Value::new(None, ValueKind::Array(items)));
+            }
+        }
+        Ok(tree)
     }
 }
 
-fn nowhere(message: String) -> Issue {
+pub(super) fn nowhere(message: String) -> Issue {
     Issue { severity: Severity::Error, origin: String::new(), path: String::new(), message }
 }
 
-fn read(path: &Path) -> Result<String, Issue> {
+/// A file as text.
+pub(super) fn read(path: &Path) -> Result<String, Issue> {
     let failed = |message: String| Issue { origin: path.display().to_string(), ..nowhere(message) };
-    let size = std::fs::metadata(path).map_err(|error| failed(error.to_string()))?.len();
-    if size > MOST_BYTES {
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(|error| failed(error.to_string()))?;
+    file.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(|error| failed(error.to_string()))?;
+    if bytes.len() as u64 > MOST_BYTES {
         return Err(failed("it is larger than 64 MiB".to_owned()));
     }
-    let bytes = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
     String::from_utf8(bytes).map_err(|error| {
         let before = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
         let line = 1 + memchr::memchr_iter(b'\n', before).count();
@@ -133,25 +184,42 @@ impl Source for LocatedToml {
         }
         if let ValueKind::Table(merged) = &mut cache.kind {
             for (key, value) in &self.values {
-                merge_value(merged, key, value, key == APPENDED);
+                merge_value(merged, key, value);
             }
         }
         Ok(())
     }
 }
 
-/// Tables merge by key, accounts append, the rest is replaced.
-fn merge_value(merged: &mut Map<String, Value>, key: &str, value: &Value, append: bool) {
+/// Tables merge by key, the rest is replaced.
+fn merge_value(merged: &mut Map<String, Value>, key: &str, value: &Value) {
     match (merged.get_mut(key).map(|known| &mut known.kind), &value.kind) {
         (Some(ValueKind::Table(known)), ValueKind::Table(new)) => {
-            for (key, value) in new {
-                merge_value(known, key, value, false);
-            }
+            new.iter().for_each(|(key, value)| merge_value(known, key, value));
         }
-        (Some(ValueKind::Array(known)), ValueKind::Array(new)) if append => known.extend(new.iter().cloned()),
         _ => {
             merged.insert(key.to_owned(), value.clone());
         }
+    }
+}
+
+/// Where the lines of a text begin.
+#[derive(Debug)]
+pub(super) struct Lines(Vec<usize>);
+
+impl Lines {
+    pub(super) fn new(text: &str) -> Self {
+        let ends = memchr::memchr_iter(b'\n', text.as_bytes()).map(|end| end + 1);
+        Self(std::iter::once(0).chain(ends).collect())
+    }
+
+    /// The number of the line that a byte stands in.
+    pub(super) fn line(&self, byte: usize) -> usize {
+        self.0.partition_point(|&start| start <= byte).max(1)
+    }
+
+    fn start(&self, line: usize) -> usize {
+        self.0.get(line - 1).copied().unwrap_or(0)
     }
 }
 
@@ -159,20 +227,19 @@ fn merge_value(merged: &mut Map<String, Value>, key: &str, value: &Value, append
 struct Locator<'a> {
     name: &'a str,
     text: &'a str,
-    lines: Vec<usize>,
+    lines: Lines,
 }
 
 impl<'a> Locator<'a> {
     fn new(name: &'a str, text: &'a str) -> Self {
-        let ends = memchr::memchr_iter(b'\n', text.as_bytes()).map(|end| end + 1);
-        Self { name, text, lines: std::iter::once(0).chain(ends).collect() }
+        Self { name, text, lines: Lines::new(text) }
     }
 
     fn at(&self, span: &Range<usize>) -> String {
-        let line = self.lines.partition_point(|&start| start <= span.start).max(1);
-        let start = self.lines.get(line - 1).copied().unwrap_or(0);
-        let before = self.text.get(start..span.start).unwrap_or_default();
-        format!("{}:{line}:{}", self.name, before.chars().count() + 1)
+        let line = self.lines.line(span.start);
+        let before = self.text.get(self.lines.start(line)..span.start).unwrap_or_default();
+        let column = before.chars().count() + 1;
+        format!("{}:{line}:{column}", self.name)
     }
 
     fn table(&self, table: &DeTable<'_>) -> Map<String, Value> {

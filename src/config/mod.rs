@@ -1,17 +1,26 @@
 //! The configuration: from files and environment to valid settings, or to everything that is wrong, with its place.
 
+mod accounts;
 pub mod issue;
 pub mod keys;
+mod lists;
 pub mod load;
+mod placeholders;
+mod print;
 mod section;
 pub mod settings;
+mod surroundings;
 mod validate;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
-pub use self::issue::{Issue, Severity};
-use self::section::{Issues, SecretPlace};
+pub use self::issue::{Issue, Severity, shown};
+use self::lists::Files;
+pub use self::print::{files, merged};
+use self::section::Issues;
 use self::settings::Settings;
+use self::surroundings::{Look, Observer};
 pub use self::validate::stdout_output;
 
 /// Settings, and what is worth a warning.
@@ -23,24 +32,15 @@ pub type Loaded = (Settings, Vec<Issue>);
 /// # Errors
 /// Every problem at once.
 pub fn load(named: &[PathBuf]) -> Result<Loaded, Vec<Issue>> {
-    judge(&load::merge(&load::files(named), environment())?, Some(Severity::Warning))
+    judge(&load::merge(&load::files(named), environment())?, Files::OnDisk, Look::Secrets)
 }
 
-/// [`load()`], for those who want to know before they run it: a secret that cannot be had is an error.
+/// [`load()`], for those who want to know before they run it: whatever it names and is not there is an error.
 ///
 /// # Errors
 /// Every problem at once.
 pub fn check(named: &[PathBuf]) -> Result<Loaded, Vec<Issue>> {
-    judge(&load::merge(&load::files(named), environment())?, Some(Severity::Error))
-}
-
-/// All layers merged, as TOML, with every inline secret masked.
-///
-/// # Errors
-/// Where a layer cannot be read.
-pub fn merged(named: &[PathBuf]) -> Result<String, Vec<Issue>> {
-    let tree = load::merge(&load::files(named), environment())?;
-    Ok(toml::to_string(&plain(&tree, "")).unwrap_or_default())
+    judge(&load::merge(&load::files(named), environment())?, Files::OnDisk, Look::Everywhere)
 }
 
 /// Our variables. Those of others may hold what they like, UTF-8 or not.
@@ -51,54 +51,35 @@ fn environment() -> impl Iterator<Item = (String, String)> {
     })
 }
 
-fn plain(value: &config::Value, key: &str) -> toml::Value {
-    use config::ValueKind;
-    match &value.kind {
-        _ if key == "inline" || (key == "password" && !matches!(value.kind, ValueKind::Table(_))) => {
-            toml::Value::String("[redacted]".to_owned())
-        }
-        ValueKind::Boolean(boolean) => toml::Value::Boolean(*boolean),
-        ValueKind::I64(number) => toml::Value::Integer(*number),
-        ValueKind::Float(number) => toml::Value::Float(*number),
-        ValueKind::Array(items) => toml::Value::Array(items.iter().map(|item| plain(item, "")).collect()),
-        ValueKind::Table(table) => {
-            toml::Value::Table(table.iter().map(|(key, value)| (key.clone(), plain(value, key))).collect())
-        }
-        other => toml::Value::String(other.to_string()),
-    }
-}
-
 /// [`load()`] for one text, for tests and the demo; nothing outside of it is looked at.
 ///
 /// # Errors
 /// Every problem at once.
 pub fn from_text(name: &str, text: &str) -> Result<Loaded, Vec<Issue>> {
-    judge(&load::merge_text(name, text)?, None)
+    from_texts(name, text, &[])
 }
 
-/// `without_secret`: how bad it is that a secret cannot be had; `None` to leave them alone.
-fn judge(tree: &config::Value, without_secret: Option<Severity>) -> Result<Loaded, Vec<Issue>> {
-    let (settings, Issues { mut found, secrets }) = validate::settings(tree);
-    if let Some(severity) = without_secret {
-        found.extend(secrets.into_iter().filter_map(|place| look_at(place, severity)));
-    }
-    found.sort_by_key(Issue::order);
-    found.dedup();
+/// [`from_text`], with the lists of accounts that it names: their names and texts.
+///
+/// # Errors
+/// Every problem at once.
+pub fn from_texts(name: &str, text: &str, lists: &[(&str, &str)]) -> Result<Loaded, Vec<Issue>> {
+    judge(&load::merge_text(name, text)?, Files::These(lists), Look::Nowhere)
+}
+
+fn judge(tree: &config::Value, files: Files<'_>, look: Look) -> Result<Loaded, Vec<Issue>> {
+    let (settings, Issues { mut found, outside }) = validate::settings(tree, files);
+    let mut observer = Observer::new(look);
+    found.extend(outside.into_iter().filter_map(|outside| observer.look(outside)));
+    found.sort_by_cached_key(Issue::order);
+    // What is wrong with a template is wrong for each of its accounts.
+    let mut seen = HashSet::new();
+    found.retain(|issue| seen.insert(issue.clone()));
     match settings {
         Some(settings) if found.iter().all(|issue| issue.severity == Severity::Warning) => {
             Ok((settings, found))
         }
         _ => Err(found),
-    }
-}
-
-/// Whether the source of a secret gives one, to us alone.
-fn look_at(SecretPlace { source, origin, path }: SecretPlace, without_secret: Severity) -> Option<Issue> {
-    let issue = |severity, message| Some(Issue { severity, origin, path, message });
-    match source.look() {
-        Ok(None) => None,
-        Ok(Some(exposure)) => issue(Severity::Warning, exposure.to_string()),
-        Err(error) => issue(without_secret, error.to_string()),
     }
 }
 
@@ -138,8 +119,8 @@ mod tests {
         assert_eq!(
             issues(&text),
             [
-                "t.toml:6:1: accounts[1]: missing required key `host`",
                 "t.toml:6:1: accounts[1]: missing required key `user`",
+                "t.toml:6:1: accounts[1]: missing required key `host`",
                 "t.toml:7:1: accounts[1].id: \"work\" is the id of another account already, at t.toml:2:1",
                 "t.toml:8:1: accounts[1].port: expected an integer, found string \"993\"",
                 "t.toml:9:1: accounts[1].tls: unknown value \"startls\" (expected \"implicit\", \"starttls\", \"none\"); did you mean \"starttls\"?",
@@ -147,7 +128,7 @@ mod tests {
                 "t.toml:11:1: accounts[1].idle_refresh: expected 1s to 1740s, found \"30m\"",
                 "t.toml:13:1: accounts[1].tls_options.min_verson: unknown key; did you mean \"min_version\"?",
                 "t.toml:15:1: events.include: unknown action \"message.newer\" (known: message.new, account.state, mailbox.reset, mailbox.gap, monitor.state)",
-                "t.toml:17:1: htpp: unknown key (known keys: monitor, defaults, accounts, connections, journal, events, outputs, log)",
+                "t.toml:17:1: htpp: unknown key (known keys: monitor, defaults, templates, accounts, account_lists, connections, journal, events, outputs, log)",
                 "t.toml:19:1: http: not supported in this version",
             ]
         );
@@ -159,6 +140,35 @@ mod tests {
         let (settings, _) = from_text("t.toml", &text).unwrap();
         assert_eq!(settings.accounts[0].idle_refresh, Duration::from_secs(300));
         assert_eq!(settings.accounts[0].identity.labels.get("env").map(String::as_str), Some("prod"));
+    }
+
+    #[test]
+    fn tables_merge_key_by_key_but_a_password_is_one_thing() {
+        let text = format!(
+            "[defaults]\nlabels = {{ env = \"prod\", team = \"a\" }}\npassword = {{ file = \"x\" }}\n{MINIMAL}labels = {{ team = \"b\" }}\n"
+        );
+        let (settings, _) = from_text("t.toml", &text).unwrap();
+        assert_eq!(
+            format!("{:?}", settings.accounts[0].identity.labels),
+            "{\"env\": \"prod\", \"team\": \"b\"}"
+        );
+    }
+
+    #[test]
+    fn what_comes_in_later_versions_is_called_so() {
+        for (text, at) in [
+            ("[webhook]\nurl = \"x\"\n", "t.toml:2:1: webhook: "),
+            ("[outputs.a]\ntype = \"webhook\"\n", "t.toml:2:1: outputs.a.type: \"webhook\" is "),
+            ("[outputs.a]\ntype = \"nats\"\n", "t.toml:2:1: outputs.a.type: \"nats\" is "),
+            ("[defaults]\nproxy = \"x\"\n", "t.toml:2:1: defaults.proxy: "),
+            ("[defaults]\noauth2 = \"x\"\n", "t.toml:2:1: defaults.oauth2: "),
+        ] {
+            assert_eq!(issues(&format!("{text}{MINIMAL}")), [format!("{at}not supported in this version")]);
+        }
+        assert!(
+            issues(&format!("{MINIMAL}[accounts.oauth]\nx = 1\n"))[0]
+                .ends_with("accounts[0].oauth: not supported in this version")
+        );
     }
 
     #[test]
@@ -190,7 +200,7 @@ mod tests {
         ];
         let env = env.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let tree = load::merge(&load::files(&[main]), env.into_iter()).unwrap();
-        let (settings, _) = judge(&tree, None).unwrap();
+        let (settings, _) = judge(&tree, Files::OnDisk, Look::Nowhere).unwrap();
         assert_eq!(settings.accounts.iter().map(|a| a.id().as_str()).collect::<Vec<_>>(), ["work", "more"]);
         assert_eq!((settings.events.max_bytes, settings.events.attachments), (4000, false));
         assert_eq!((settings.log.level.as_str(), settings.events.max_addresses), ("warn", 5));
@@ -200,7 +210,8 @@ mod tests {
     fn a_secret_that_cannot_be_had_is_found_before_it_is_needed() {
         let dir = tempfile::tempdir().unwrap();
         let main = dir.path().join("main.toml");
-        std::fs::write(&main, MINIMAL.replace("env = \"PW\"", "file = \"pw\"")).unwrap();
+        let text = MINIMAL.replace("env = \"PW\"", "file = \"pw\"");
+        std::fs::write(&main, format!("{text}[monitor]\nstate_dir = \"state\"\n")).unwrap();
         let found = check(std::slice::from_ref(&main)).unwrap_err();
         assert_eq!(found.len(), 1, "{found:?}");
         assert!(
@@ -222,7 +233,7 @@ mod tests {
         let main = dir.path().join("main.toml");
         std::fs::write(&main, MINIMAL).unwrap();
         let tree = load::merge(&[main], env.into_iter()).unwrap();
-        let found = judge(&tree, None).unwrap_err();
+        let found = judge(&tree, Files::OnDisk, Look::Nowhere).unwrap_err();
         assert_eq!(
             found[0].to_string(),
             "environment variable IDLEWATCH_LOG__COLOUR: log.colour: unknown key (known keys: level, format)"
@@ -258,6 +269,16 @@ mod tests {
                 from_text(name, &text).unwrap_or_else(|issues| panic!("{name}: {issues:?}"));
             }
         }
+        let text = std::fs::read_to_string(root.join("tenk.toml")).unwrap();
+        assert!(validator.is_valid(&toml::from_str(&text).unwrap()));
+        let (settings, warnings) = judge(
+            &load::merge(&[root.join("tenk.toml")], std::iter::empty()).unwrap(),
+            Files::OnDisk,
+            Look::Nowhere,
+        )
+        .unwrap();
+        assert_eq!((settings.accounts.len(), warnings.as_slice()), (8, &[][..]));
+        assert_eq!(&*settings.accounts[4].identity.host, "fra.mail.contoso.example");
     }
 
     #[test]

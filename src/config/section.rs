@@ -1,29 +1,21 @@
 //! Reads a table key by key: strictly typed, all problems noted, unknown keys found.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use config::{Map, Value, ValueKind};
 use jiff::{Span, SpanRelativeTo};
 
-use super::issue::{Issue, Severity};
+use super::issue::{Issue, Place, Severity};
 use super::keys;
-use crate::secrets::SecretSource;
+use super::surroundings::{Outside, Thing};
 
-/// The problems found so far, and the secrets whose sources are still to be looked at.
+/// The problems found so far, and what is still to be looked at.
 #[derive(Debug, Default)]
 pub(super) struct Issues {
     pub(super) found: Vec<Issue>,
-    pub(super) secrets: Vec<SecretPlace>,
-}
-
-/// A secret of the configuration, and where it is named.
-#[derive(Debug)]
-pub(super) struct SecretPlace {
-    pub(super) source: SecretSource,
-    pub(super) origin: String,
-    pub(super) path: String,
+    pub(super) outside: Vec<Outside>,
 }
 
 impl Issues {
@@ -40,13 +32,25 @@ impl Issues {
     }
 }
 
-/// A table, with the table of defaults below it.
+/// A table, with those that it lies over.
 #[derive(Clone, Debug)]
 pub(super) struct Section<'a> {
     pub(super) path: String,
     pub(super) origin: String,
-    table: Option<&'a Map<String, Value>>,
-    below: Option<&'a Map<String, Value>>,
+    own: Option<&'a Map<String, Value>>,
+    /// Nearest first.
+    below: Vec<Layer<'a>>,
+}
+
+/// A table that fills what those above it leave out.
+#[derive(Clone, Debug)]
+struct Layer<'a> {
+    path: String,
+    table: &'a Map<String, Value>,
+}
+
+fn join(path: &str, key: &str) -> String {
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
 fn names_a_secret(path: &str) -> bool {
@@ -71,7 +75,7 @@ fn kind(path: &str, value: &Value) -> String {
 }
 
 /// Where a value stands; a table that was merged stands where its first key does.
-fn origin(value: &Value) -> String {
+pub(super) fn origin(value: &Value) -> String {
     match (value.origin(), &value.kind) {
         (Some(origin), _) => origin.to_owned(),
         (None, ValueKind::Table(table)) => table.values().next().map(origin).unwrap_or_default(),
@@ -82,42 +86,49 @@ fn origin(value: &Value) -> String {
 impl<'a> Section<'a> {
     /// The table at `name` of a tree; empty where there is none.
     pub(super) fn of(tree: &'a Map<String, Value>, name: &str, issues: &mut Issues) -> Self {
-        let mut section = Self { path: name.to_owned(), origin: String::new(), table: None, below: None };
-        if let Some(value) = tree.get(name) {
-            section = Self::from_value(name.to_owned(), value, issues);
+        match tree.get(name) {
+            Some(value) => Self::from_value(name.to_owned(), value, issues),
+            None => Self::empty(name.to_owned(), String::new()),
         }
-        section
+    }
+
+    fn empty(path: String, origin: String) -> Self {
+        Self { path, origin, own: None, below: Vec::new() }
     }
 
     pub(super) fn from_value(path: String, value: &'a Value, issues: &mut Issues) -> Self {
         let origin = origin(value);
-        let table = match &value.kind {
+        let own = match &value.kind {
             ValueKind::Table(table) => Some(table),
             _ => {
                 issues.error(&origin, &path, format!("expected a table, found {}", kind(&path, value)));
                 None
             }
         };
-        Self { path, origin, table, below: None }
+        Self { path, origin, own, below: Vec::new() }
     }
 
+    /// Lays it over another, and over what that lies over.
     pub(super) fn over(mut self, below: &Section<'a>) -> Self {
-        self.below = below.table;
+        self.below.extend(below.own.map(|table| Layer { path: below.path.clone(), table }));
+        self.below.extend(below.below.iter().cloned());
         self
     }
 
     /// Notes the keys that `schema` does not know.
     pub(super) fn known(&self, schema: &[keys::Key], issues: &mut Issues) {
-        for (name, value) in self.table.into_iter().flatten() {
+        for (name, value) in self.own.into_iter().flatten() {
             if !schema.iter().any(|key| key.name == name) {
-                let path = self.key_path(name);
-                issues.error(&origin(value), &path, unknown_key(name, schema));
+                let message = unknown_key(name, schema.iter().map(|key| key.name));
+                issues.error(&origin(value), &join(&self.path, name), message);
             }
         }
     }
 
+    /// The path of a key where it is set; of the nearest table where it is not.
     pub(super) fn key_path(&self, key: &str) -> String {
-        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+        let layer = self.below.iter().find(|layer| !self.is_own(key) && layer.table.contains_key(key));
+        join(layer.map_or(&self.path, |layer| &layer.path), key)
     }
 
     /// Where `key` stands, or the table if it does not.
@@ -126,11 +137,31 @@ impl<'a> Section<'a> {
     }
 
     pub(super) fn get(&self, key: &str) -> Option<&'a Value> {
-        self.table.and_then(|table| table.get(key)).or_else(|| self.below.and_then(|below| below.get(key)))
+        let tables = self.own.into_iter().chain(self.below.iter().map(|layer| layer.table));
+        tables.filter_map(|table| table.get(key)).next()
     }
 
     pub(super) fn has(&self, key: &str) -> bool {
         self.get(key).is_some()
+    }
+
+    /// Whether it is set here, and not by a table below.
+    pub(super) fn is_own(&self, key: &str) -> bool {
+        self.own.is_some_and(|table| table.contains_key(key))
+    }
+
+    /// The keys that are set here.
+    pub(super) fn own_keys(&self) -> impl Iterator<Item = &'a str> {
+        self.own.into_iter().flatten().map(|(key, _)| key.as_str())
+    }
+
+    /// A value that is set here, by its dotted key.
+    pub(super) fn own_value(&self, key: &str) -> Option<&'a Value> {
+        let table = self.own?;
+        table.get(key).or_else(|| match &table.get(key.split_once('.')?.0)?.kind {
+            ValueKind::Table(inner) => inner.get(key.split_once('.')?.1),
+            _ => None,
+        })
     }
 
     pub(super) fn error(&self, key: &str, message: impl Into<String>, issues: &mut Issues) {
@@ -211,6 +242,10 @@ impl<'a> Section<'a> {
         if let Some((_, choice)) = choices.iter().find(|(name, _)| *name == text) {
             return *choice;
         }
+        if keys::LATER.contains(&text) {
+            self.error(key, format!("\"{text}\" is not supported in this version"), issues);
+            return default;
+        }
         let names: Vec<_> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
         let near = nearest(text, choices.iter().map(|(name, _)| *name));
         let near = near.map(|near| format!("; did you mean \"{near}\"?")).unwrap_or_default();
@@ -226,27 +261,26 @@ impl<'a> Section<'a> {
     pub(super) fn duration(
         &self,
         key: &str,
-        default: &str,
+        default: Duration,
         allowed: std::ops::RangeInclusive<Duration>,
         issues: &mut Issues,
     ) -> Duration {
-        let fallback = parse_duration(default).unwrap_or_default();
-        let Some(text) = self.text(key, issues) else { return fallback };
+        let Some(text) = self.text(key, issues) else { return default };
         match parse_duration(text) {
             Some(duration) if allowed.contains(&duration) => duration,
             Some(_) => {
                 let message =
                     format!("expected {:?} to {:?}, found \"{text}\"", allowed.start(), allowed.end());
                 self.error(key, message, issues);
-                fallback
+                default
             }
             None => {
                 let message = format!(
-                    "expected a duration like \"{default}\", found \"{}\"",
+                    "expected a duration like \"90s\" or \"9m\", found \"{}\"",
                     crate::text::shortened(text, 60)
                 );
                 self.error(key, message, issues);
-                fallback
+                default
             }
         }
     }
@@ -286,28 +320,49 @@ impl<'a> Section<'a> {
         Some(texts)
     }
 
-    pub(super) fn text_table(&self, key: &str, issues: &mut Issues) -> BTreeMap<String, String> {
-        let Some(value) = self.get(key) else { return BTreeMap::new() };
-        let table = Section::from_value(self.key_path(key), value, issues);
-        let keys: Vec<_> = table.table.into_iter().flatten().map(|(key, _)| key.clone()).collect();
-        keys.into_iter().filter_map(|key| Some((key.clone(), table.text(&key, issues)?.to_owned()))).collect()
-    }
-
-    /// A table inside; of the defaults where the account has none.
-    pub(super) fn inner(&self, key: &str, issues: &mut Issues) -> Section<'a> {
-        match self.get(key) {
-            Some(value) => Section::from_value(self.key_path(key), value, issues),
-            None => {
-                Section { path: self.key_path(key), origin: self.origin.clone(), table: None, below: None }
+    /// A text that nothing is shown of.
+    pub(super) fn secret(&self, key: &str, issues: &mut Issues) -> Option<String> {
+        match &self.get(key)?.kind {
+            ValueKind::String(text) => Some(text.clone()),
+            _ => {
+                self.error(key, "expected a string", issues);
+                None
             }
         }
     }
 
+    pub(super) fn text_table(&self, key: &str, issues: &mut Issues) -> BTreeMap<String, String> {
+        let table = self.inner(key, issues);
+        let layers = table.own.into_iter().chain(table.below.iter().map(|layer| layer.table));
+        let names: BTreeSet<&String> = layers.flat_map(Map::keys).collect();
+        names
+            .into_iter()
+            .filter_map(|name| Some((name.clone(), table.text(name, issues)?.to_owned())))
+            .collect()
+    }
+
+    /// A table inside, over those of the tables below.
+    pub(super) fn inner(&self, key: &str, issues: &mut Issues) -> Section<'a> {
+        let path = join(&self.path, key);
+        let own = self.own.and_then(|table| table.get(key));
+        let mut inner = match own {
+            Some(value) => Self::from_value(path, value, issues),
+            None => Self::empty(path, self.origin.clone()),
+        };
+        inner.below = self.below.iter().filter_map(|layer| layer.inner(key)).collect();
+        inner
+    }
+
+    /// A table inside that is replaced as a whole: the nearest.
+    pub(super) fn nearest(&self, key: &str, issues: &mut Issues) -> Option<Section<'a>> {
+        Some(Self::from_value(self.key_path(key), self.get(key)?, issues))
+    }
+
     /// The tables inside, by name.
-    pub(super) fn tables(&self, issues: &mut Issues) -> Vec<(String, Section<'a>)> {
-        let table = self.table.into_iter().flatten();
+    pub(super) fn tables(&self, issues: &mut Issues) -> Vec<(&'a str, Section<'a>)> {
+        let table = self.own.into_iter().flatten();
         table
-            .map(|(name, value)| (name.clone(), Section::from_value(self.key_path(name), value, issues)))
+            .map(|(name, value)| (name.as_str(), Section::from_value(join(&self.path, name), value, issues)))
             .collect()
     }
 
@@ -318,12 +373,28 @@ impl<'a> Section<'a> {
             self.error(key, "a path is missing", issues);
             return None;
         }
-        let path = PathBuf::from(text);
+        Some(self.dir_of(key).join(text))
+    }
+
+    /// Notes what `key` names, to be looked at.
+    pub(super) fn names(&self, key: &str, thing: Thing, issues: &mut Issues) {
+        issues.outside.push(Outside { thing, origin: self.origin_of(key), path: self.key_path(key) });
+    }
+
+    /// The directory of the file that sets `key`; empty where no file does.
+    pub(super) fn dir_of(&self, key: &str) -> PathBuf {
         let origin = self.origin_of(key);
-        let file = origin.rsplitn(3, ':').nth(2).filter(|_| !origin.starts_with("environment"));
-        match file.and_then(|file| Path::new(file).parent()) {
-            Some(dir) if path.is_relative() => Some(dir.join(path)),
-            _ => Some(path),
+        let file = Place::of(&origin).file;
+        let named = !origin.starts_with("environment variable ");
+        Path::new(file).parent().filter(|_| named).map(Path::to_owned).unwrap_or_default()
+    }
+}
+
+impl<'a> Layer<'a> {
+    fn inner(&self, key: &str) -> Option<Self> {
+        match &self.table.get(key)?.kind {
+            ValueKind::Table(table) => Some(Self { path: join(&self.path, key), table }),
+            _ => None,
         }
     }
 }
@@ -346,16 +417,14 @@ pub(super) fn parse_duration(text: &str) -> Option<Duration> {
     Duration::try_from(span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()?).ok()
 }
 
-fn unknown_key(name: &str, schema: &[keys::Key]) -> String {
+pub(super) fn unknown_key<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> String {
     if keys::LATER.contains(&name) {
         return "not supported in this version".to_owned();
     }
-    match nearest(name, schema.iter().map(|key| key.name)) {
+    let known: Vec<_> = known.collect();
+    match nearest(name, known.iter().copied()) {
         Some(near) => format!("unknown key; did you mean \"{near}\"?"),
-        None => {
-            let known: Vec<_> = schema.iter().map(|key| key.name).collect();
-            format!("unknown key (known keys: {})", known.join(", "))
-        }
+        None => format!("unknown key (known keys: {})", known.join(", ")),
     }
 }
 
@@ -371,7 +440,7 @@ const ALIASES: [(&str, &str); 8] = [
     ("mailbox", "mailboxes"),
 ];
 
-fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+pub(super) fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     let known: Vec<_> = known.collect();
     let alias = ALIASES.iter().find(|(alias, _)| *alias == name).map(|(_, meant)| *meant);
     if let Some(meant) = known.iter().find(|known| alias == Some(**known)) {

@@ -1,6 +1,7 @@
 //! The valid configuration: what the rest of the program may rely on. Only `config::validate` makes it.
 
 use std::net::IpAddr;
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use crate::secrets::SecretSource;
 pub struct Settings {
     /// `[monitor]`
     pub monitor: MonitorSettings,
-    /// `[[accounts]]`, with `[defaults]` applied, in the order of the files.
+    /// `[[accounts]]` in the order of the files, then those of `[[account_lists]]`; with templates and defaults applied.
     pub accounts: Vec<Arc<Account>>,
     /// `[connections]`
     pub connections: ConnectionSettings,
@@ -42,13 +43,22 @@ pub struct MonitorSettings {
     pub require_state: bool,
 }
 
-/// One account.
+/// One account. What it has in common with others is shared.
 #[derive(Clone, Debug)]
 pub struct Account {
     /// Id, user, host, port and labels.
     pub identity: Arc<AccountIdentity>,
     /// `false`: known, but not watched.
     pub enabled: bool,
+    /// Where the password comes from.
+    pub password: SecretSource,
+    /// How it is watched; equal policies are one.
+    pub policy: Arc<Policy>,
+}
+
+/// How accounts are watched: all that is not about who they are.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Policy {
     /// How the connection is secured.
     pub tls: TlsMode,
     /// Its TLS policy; equal policies are one `Arc`, so that they share a context.
@@ -57,10 +67,8 @@ pub struct Account {
     pub allow_plaintext: bool,
     /// A PREAUTH greeting is accepted (inside TLS only, or with `tls = "none"`).
     pub allow_preauth: bool,
-    /// Where the password comes from.
-    pub password: SecretSource,
     /// The mailboxes to watch; never empty.
-    pub mailboxes: Vec<MailboxName>,
+    pub mailboxes: Arc<[MailboxName]>,
     /// What a first contact tells.
     pub initial: Initial,
     /// IDLE is issued anew after this.
@@ -79,6 +87,15 @@ impl Account {
     /// The account's id.
     pub fn id(&self) -> &AccountId {
         &self.identity.id
+    }
+}
+
+/// An account has its policy: `account.tls`.
+impl Deref for Account {
+    type Target = Policy;
+
+    fn deref(&self) -> &Policy {
+        &self.policy
     }
 }
 
@@ -127,7 +144,7 @@ pub enum TlsVersion {
 }
 
 /// `initial`
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Initial {
     /// Nothing that is there already.
     Baseline,
@@ -149,7 +166,7 @@ impl Initial {
 }
 
 /// `keepalive`
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Keepalive {
     /// Silence before the first probe.
     pub idle: Duration,

@@ -72,7 +72,8 @@ impl SecretSource {
             Self::File(path) => look_at_file(path),
             // systemd's own modes, and a directory that is ours alone.
             Self::Credential(name) => look_at_file(&credential(name)?).map(|_| None),
-            Self::Command(_) | Self::Inline(_) => Ok(None),
+            Self::Command(argv) => look_for_program(argv).map(|()| None),
+            Self::Inline(_) => Ok(None),
         }
     }
 
@@ -128,6 +129,20 @@ fn look_at_file(path: &Path) -> Result<Option<Exposure>, SecretError> {
     // A group may be the service's own.
     let mode = metadata.permissions().mode() & 0o777;
     Ok((mode & 0o007 != 0).then(|| Exposure { path: path.to_owned(), mode }))
+}
+
+/// As the kernel finds it: by its path, or in `$PATH`.
+fn look_for_program(argv: &[String]) -> Result<(), SecretError> {
+    let program = argv.first().cloned().unwrap_or_default();
+    let runs = |path: &Path| path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = if program.contains('/') {
+        runs(Path::new(&program))
+    } else {
+        std::env::split_paths(&path).any(|dir| runs(&dir.join(&program)))
+    };
+    let reason = "there is no such program".to_owned();
+    if found { Ok(()) } else { Err(SecretError::Command { program, reason }) }
 }
 
 /// A file system that hangs, or a pipe that nobody writes to, is no reason to wait for ever.

@@ -13,6 +13,7 @@ mod faults;
 mod fuzz;
 mod headers;
 mod limits;
+mod lists;
 mod local_faults;
 mod network;
 mod program;

@@ -224,7 +224,7 @@ impl Writer<'_> {
         }
         if let Some(account) = event.account.as_ref().filter(|account| !account.labels.is_empty()) {
             line.object("labels", |labels| {
-                for (key, value) in &account.labels {
+                for (key, value) in account.labels.iter() {
                     labels.text(key, value);
                 }
             });
@@ -246,9 +246,9 @@ impl Writer<'_> {
         }
         if let Some(account) = event.account.as_mut() {
             let account = std::sync::Arc::make_mut(account);
-            account.labels.clear();
+            account.labels = Default::default();
             account.user = shortened(&account.user, 64);
-            account.host = shortened(&account.host, 128);
+            account.host = shortened(&account.host, 128).into();
         }
         self.whole(&event, &["message"], out);
     }
@@ -471,7 +471,7 @@ mod tests {
         Arc::new(AccountIdentity {
             id: "work".into(),
             user: "bob@example.com".to_owned(),
-            host: "imap.example.com".to_owned(),
+            host: "imap.example.com".into(),
             port: 993,
             labels: Default::default(),
         })
@@ -571,7 +571,7 @@ mod tests {
             };
             let mut event = new_message(summary);
             if let Some(account) = &mut event.account {
-                Arc::make_mut(account).labels = (0..labels).map(|n| (format!("label{n}"), "v".repeat(200))).collect();
+                Arc::make_mut(account).labels = std::sync::Arc::new((0..labels).map(|n| (format!("label{n}"), "v".repeat(200))).collect());
             }
             let line = encoded(1, &event);
             prop_assert!(line.len() <= 8000 && !line.contains('\n'), "{}", line.len());

@@ -58,9 +58,21 @@ fn config() {
     let pasted = inline.replace("{ inline =", "").replace(" }", "");
     let mut seeds = vec![inline.into_bytes(), pasted.into_bytes()];
     seeds.extend(
-        ["minimal.toml", "example.toml", "reference.toml"].map(|name| fs::read(dir.join(name)).unwrap()),
+        ["minimal.toml", "example.toml", "tenk.toml", "reference.toml"]
+            .map(|name| fs::read(dir.join(name)).unwrap()),
     );
     fuzz("config", targets::config, seeds, 1500);
+}
+
+#[test]
+fn lists() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    let mut seeds = vec![
+        b"\xef\xbb\xbfid,port,mailboxes,labels.a,password.inline\r\na,1,A|B,\"x, y\",secret\r\n\r\nb@c,,,,\r\n".to_vec(),
+        b"{\"id\":\"a\",\"labels\":{\"a\":\"b\"}}\n\n{\"id\":\"b\",\"labels.a\":\"..\",\"port\":1,\"host\":null}\n".to_vec(),
+    ];
+    seeds.extend(["accounts.csv", "accounts.d/lab.jsonl"].map(|name| fs::read(dir.join(name)).unwrap()));
+    fuzz("lists", targets::lists, seeds, 1500);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use futures::FutureExt;
 use futures::executor::block_on;
 use futures::future::LocalBoxFuture;
 use idlewatch::account::session::{Delivers, pump};
-use idlewatch::config::from_text;
+use idlewatch::config::{from_text, from_texts};
 use idlewatch::event::{
     AccountIdentity, Cursor, Event, EventBody, MailboxKey, MailboxName, NewMessage, Source,
 };
@@ -21,6 +21,7 @@ use idlewatch::imap::utf7;
 use idlewatch::journal::sqlite::SqliteJournal;
 use idlewatch::journal::{Entry, Journal, Receipt};
 use idlewatch::messages::{Batch, Checkpoint, Undelivered};
+use idlewatch::secrets::SecretSource;
 use idlewatch::sink::encode::{Encoder, EncoderSettings, Format};
 use idlewatch::text::is_deceptive;
 use idlewatch::wire::link::{Link, LinkError};
@@ -321,7 +322,7 @@ fn new_message(uid: u32, summary: idlewatch::event::MessageSummary) -> Event {
     let account = AccountIdentity {
         id: "work".into(),
         user: "bob@example.com".to_owned(),
-        host: "imap.example.com".to_owned(),
+        host: "imap.example.com".into(),
         port: 993,
         labels: Default::default(),
     };
@@ -367,6 +368,30 @@ pub fn config(text: &[u8]) {
         assert!(!is_secret || !issue.to_string().contains(CANARY), "{issue}");
     }
     assert!(!is_secret || !format!("{settings:?}").contains(CANARY));
+}
+
+/// Whatever a list of accounts holds, as CSV or as JSON lines: accounts, or problems in words, at a line of it.
+pub fn lists(text: &[u8]) {
+    const TEMPLATE: &str = "[templates.x]\nhost = \"{labels.a}.example\"\nuser = \"{local}\"\npassword = { file = \"/s/{id}.{user}\" }\n\
+                            [[account_lists]]\ntemplate = \"x\"\npath = ";
+    let text = String::from_utf8_lossy(text);
+    for name in ["a.csv", "a.jsonl"] {
+        match from_texts("t.toml", &format!("{TEMPLATE}\"{name}\"\n"), &[(name, &text)]) {
+            Ok((settings, _)) => {
+                for account in settings.accounts.iter().filter(|_| !text.contains("password")) {
+                    let SecretSource::File(path) = &account.password else { panic!("{account:?}") };
+                    assert!(path.parent() == Some(Path::new("/s")), "{path:?}");
+                    assert!(!path.ends_with(".."), "{path:?}");
+                }
+            }
+            Err(issues) => {
+                for issue in &issues {
+                    assert!(!issue.message.is_empty() && !issue.origin.is_empty(), "{issue:?}");
+                    assert_harmless(&issue.to_string());
+                }
+            }
+        }
+    }
 }
 
 /// Whether the canary is also something else than a password: a name, or a value that may be told.

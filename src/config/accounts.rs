@@ -1,0 +1,560 @@
+//! One account from its layers: its own table or row, its template, the defaults.
+
+use std::borrow::{Borrow, Cow};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::Hash;
+use std::sync::Arc;
+use std::time::Duration;
+
+use config::{Map, Value, ValueKind};
+use secrecy::SecretString;
+
+use super::keys;
+use super::placeholders::{self, Piece, Slot};
+use super::section::{Issues, Section, nearest, parse_duration};
+use super::settings::*;
+use super::surroundings::{Outside, Thing};
+use super::validate::{DAY, SECOND, section};
+use crate::event::{AccountId, AccountIdentity, MailboxName};
+use crate::secrets::SecretSource;
+
+/// Keys that are not of the policy.
+const IDENTITY: [&str; 8] = ["id", "template", "enabled", "host", "port", "user", "password", "labels"];
+
+/// Reads accounts one by one. What they have in common is read once.
+pub(super) struct AccountReader<'a> {
+    pub(super) accounts: Vec<Arc<Account>>,
+    defaults: Section<'a>,
+    templates: BTreeMap<&'a str, Section<'a>>,
+    keys: Vec<keys::Key>,
+    ids: HashMap<AccountId, String>,
+    /// The policies of accounts that have none of their own, by template.
+    of_template: HashMap<Option<&'a str>, Arc<Policy>>,
+    /// Placeholders that nobody can fill were told already: where.
+    unfillable: HashSet<String>,
+    policies: Shared<Policy>,
+    tls_options: Shared<TlsOptions>,
+    mailboxes: Shared<[MailboxName]>,
+    hosts: Shared<str>,
+    labels: Shared<BTreeMap<String, String>>,
+}
+
+/// Equal values are one.
+struct Shared<T: ?Sized>(HashSet<Arc<T>>);
+
+impl<T: ?Sized + Eq + Hash> Shared<T> {
+    fn one<V: Borrow<T>>(&mut self, value: V) -> Arc<T>
+    where
+        Arc<T>: From<V>,
+    {
+        if let Some(known) = self.0.get(value.borrow()) {
+            return known.clone();
+        }
+        let new = Arc::from(value);
+        self.0.insert(Arc::clone(&new));
+        new
+    }
+}
+
+impl<T: ?Sized> Default for Shared<T> {
+    fn default() -> Self {
+        Self(HashSet::new())
+    }
+}
+
+impl<'a> AccountReader<'a> {
+    pub(super) fn new(root: &'a Map<String, Value>, issues: &mut Issues) -> Self {
+        let defaults = section(root, "defaults", keys::DEFAULTS, issues);
+        let mut templates = BTreeMap::new();
+        for (name, template) in Section::of(root, "templates", issues).tables(issues) {
+            template.known(keys::DEFAULTS, issues);
+            templates.insert(name, template.over(&defaults));
+        }
+        Self {
+            accounts: Vec::new(),
+            defaults,
+            templates,
+            keys: keys::account(),
+            ids: HashMap::new(),
+            of_template: HashMap::new(),
+            unfillable: HashSet::new(),
+            policies: Shared::default(),
+            tls_options: Shared::default(),
+            mailboxes: Shared::default(),
+            hosts: Shared::default(),
+            labels: Shared::default(),
+        }
+    }
+
+    /// The template that a table names.
+    pub(super) fn template(
+        &self,
+        section: &Section<'_>,
+        issues: &mut Issues,
+    ) -> Result<Option<&'a str>, Unknown> {
+        if !section.is_own("template") {
+            return Ok(None);
+        }
+        let name = section.text("template", issues).ok_or(Unknown)?;
+        if let Some((name, _)) = self.templates.get_key_value(name) {
+            return Ok(Some(name));
+        }
+        let known = self.templates.keys().copied();
+        let near = nearest(name, known).map(|near| format!("; did you mean \"{near}\"?")).unwrap_or_default();
+        let name = crate::text::shortened(name, 60);
+        section.error("template", format!("there is no [templates.{name}]{near}"), issues);
+        Err(Unknown)
+    }
+
+    /// An account; `template` is meant where it names none.
+    pub(super) fn account<'s>(&mut self, own: Section<'s>, template: Option<&'a str>, issues: &mut Issues)
+    where
+        'a: 's,
+    {
+        own.known(&self.keys, issues);
+        let template = match self.template(&own, issues) {
+            Ok(named) => named.or(template),
+            // Without its template, all else would seem to be missing too.
+            Err(Unknown) => return,
+        };
+        let below = template.and_then(|name| self.templates.get(name)).unwrap_or(&self.defaults);
+        let section = own.over(below);
+        let account = self.read(&section, template, issues);
+        self.accounts.extend(account.map(Arc::new));
+    }
+
+    fn read(
+        &mut self,
+        section: &Section<'_>,
+        template: Option<&'a str>,
+        issues: &mut Issues,
+    ) -> Option<Account> {
+        let id = self.id(section, issues);
+        let policy = self.policy(section, template, issues);
+        let port = port(section, policy.tls, issues);
+        let labels = self.labels.one(section.text_table("labels", issues));
+        let enabled = section.boolean("enabled", true, issues);
+        let mut names = Names { id: id.as_ref().map(AccountId::as_str), user: None, section };
+        let user = self.filled(&names, "user", issues);
+        names.user = user.as_deref();
+        let host = self.filled(&names, "host", issues);
+        let password = self.password(&names, issues);
+        if let Some(host) = &host {
+            check_host(section, host, &policy, issues);
+        }
+        let (host, user, password) = (self.hosts.one(host?.as_str()), user?, password?);
+        let identity = AccountIdentity { id: id?, user, host, port, labels };
+        Some(Account { identity: Arc::new(identity), enabled, password, policy })
+    }
+
+    fn id(&mut self, section: &Section<'_>, issues: &mut Issues) -> Option<AccountId> {
+        let id = required(section, "id", issues)?;
+        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._@+-".contains(&b);
+        let first = id.bytes().next().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        if !first || id.len() > 128 || !id.bytes().all(allowed) {
+            let message = format!(
+                "\"{}\" is no id: [a-z0-9][a-z0-9._@+-]*, at most 128 bytes",
+                crate::text::shortened(id, 60)
+            );
+            section.error("id", message, issues);
+            return None;
+        }
+        let id = AccountId::from(id);
+        if let Some(other) = self.ids.get(&id) {
+            section.error("id", format!("\"{id}\" is the id of another account already, at {other}"), issues);
+            return None;
+        }
+        self.ids.insert(id.clone(), section.origin_of("id"));
+        Some(id)
+    }
+
+    fn policy(
+        &mut self,
+        section: &Section<'_>,
+        template: Option<&'a str>,
+        issues: &mut Issues,
+    ) -> Arc<Policy> {
+        if section.own_keys().any(|key| !IDENTITY.contains(&key)) {
+            return self.read_policy(section, issues);
+        }
+        if let Some(known) = self.of_template.get(&template) {
+            return known.clone();
+        }
+        let policy = self.read_policy(section, issues);
+        self.of_template.insert(template, policy.clone());
+        policy
+    }
+
+    fn read_policy(&mut self, section: &Section<'_>, issues: &mut Issues) -> Arc<Policy> {
+        let modes =
+            [("implicit", TlsMode::Implicit), ("starttls", TlsMode::StartTls), ("none", TlsMode::None)];
+        let long = Duration::from_secs(29 * 60);
+        let timeout = SECOND..=Duration::from_secs(600);
+        let idle_refresh = section.duration("idle_refresh", Duration::from_secs(540), SECOND..=long, issues);
+        if idle_refresh >= long {
+            section.error("idle_refresh", "must be below 29m (RFC 2177)", issues);
+        }
+        let policy = Policy {
+            tls: section.choice("tls", TlsMode::Implicit, &modes, issues),
+            tls_options: self.tls_options.one(tls_options(section, issues)),
+            allow_plaintext: section.boolean("allow_plaintext", false, issues),
+            allow_preauth: section.boolean("allow_preauth", false, issues),
+            mailboxes: self.mailboxes.one(mailboxes(section, issues)),
+            initial: initial(section, issues),
+            idle_refresh,
+            poll_interval: section.duration("poll_interval", Duration::from_secs(60), SECOND..=DAY, issues),
+            connect_timeout: section.duration(
+                "connect_timeout",
+                Duration::from_secs(10),
+                timeout.clone(),
+                issues,
+            ),
+            command_timeout: section.duration("command_timeout", Duration::from_secs(30), timeout, issues),
+            keepalive: keepalive(section, issues),
+        };
+        self.policies.one(policy)
+    }
+
+    /// The text of a key that a template may make of placeholders.
+    fn filled(&mut self, names: &Names<'_, '_>, key: &str, issues: &mut Issues) -> Option<String> {
+        let section = names.section;
+        let text = required(section, key, issues)?;
+        if section.is_own(key) {
+            return Some(text.to_owned());
+        }
+        let place = Place { origin: section.origin_of(key), path: section.key_path(key), own: key };
+        self.fill(names, &place, text, Slot::Text, issues)
+    }
+
+    /// A text of a template with its placeholders filled in. What cannot be is told where it can be mended.
+    fn fill(
+        &mut self,
+        names: &Names<'_, '_>,
+        place: &Place<'_>,
+        text: &str,
+        slot: Slot,
+        issues: &mut Issues,
+    ) -> Option<String> {
+        let id = names.id?;
+        let pieces = match pieces(place.own, text) {
+            Ok(pieces) => pieces,
+            Err(message) => {
+                if self.unfillable.insert(format!("{} {}", place.origin, place.path)) {
+                    let origin = &names.section.origin;
+                    let first = format!("{message} (account \"{id}\" at {origin} is the first)");
+                    issues.error(&place.origin, &place.path, first);
+                }
+                return None;
+            }
+        };
+        match placeholders::fill(text, &pieces, slot, |name| names.value(name)) {
+            Ok(filled) => Some(filled),
+            Err(unfit) => {
+                let message = format!("{} ({}): {unfit}", place.path, place.origin);
+                issues.error(&names.section.origin, &names.own_path(place.own), message);
+                None
+            }
+        }
+    }
+
+    fn password(&mut self, names: &Names<'_, '_>, issues: &mut Issues) -> Option<SecretSource> {
+        let source = self.secret_source(names, issues)?;
+        let section = names.section;
+        let own = section.is_own("password");
+        // What is made of a template is missing for this account, not for the template.
+        let origin = if own { section.origin_of("password") } else { section.origin.clone() };
+        let path = names.own_path("password");
+        issues.outside.push(Outside { thing: Thing::Secret(source.clone()), origin, path });
+        Some(source)
+    }
+
+    /// Nothing of the value is ever echoed: people paste passwords where a table belongs.
+    fn secret_source(&mut self, names: &Names<'_, '_>, issues: &mut Issues) -> Option<SecretSource> {
+        let (inner, kind) = secret_table(names.section, issues)?;
+        let own = names.section.is_own("password");
+        let place = Place { origin: inner.origin_of(kind), path: inner.key_path(kind), own: "password" };
+        let mut fill = |text: &str, slot, issues: &mut Issues| {
+            if own { Some(text.to_owned()) } else { self.fill(names, &place, text, slot, issues) }
+        };
+        let name = Slot::SecretName;
+        match kind {
+            "env" => Some(SecretSource::Env(fill(required(&inner, "env", issues)?, name, issues)?)),
+            "file" => {
+                let file = fill(required(&inner, "file", issues)?, name, issues)?;
+                Some(SecretSource::File(inner.dir_of("file").join(file)))
+            }
+            "credential" => {
+                let name = fill(required(&inner, "credential", issues)?, name, issues)?;
+                if name.contains('/') || name.starts_with('.') {
+                    inner.error("credential", "a name without `/`", issues);
+                    return None;
+                }
+                Some(SecretSource::Credential(name))
+            }
+            "command" => {
+                let mut argv = inner.texts("command", issues)?;
+                if argv.first().is_none_or(String::is_empty) {
+                    inner.error("command", "expected [\"program\", \"argument\", ...]", issues);
+                    return None;
+                }
+                for argument in argv.iter_mut().skip(1) {
+                    *argument = fill(argument, Slot::Argument, issues)?;
+                }
+                Some(SecretSource::Command(argv))
+            }
+            _ => {
+                let text = inner.secret("inline", issues)?;
+                let message = "the password stands in the file; use file, command or credential";
+                issues.warn(&inner.origin, &inner.path, message);
+                Some(SecretSource::Inline(SecretString::from(text)))
+            }
+        }
+    }
+
+    /// Reads the layers for themselves: what every account overrides is wrong all the same.
+    pub(super) fn check_layers(&mut self, issues: &mut Issues) {
+        let layers: Vec<_> =
+            std::iter::once(&self.defaults).chain(self.templates.values()).cloned().collect();
+        for layer in layers {
+            let policy = self.read_policy(&layer, issues);
+            port(&layer, policy.tls, issues);
+            layer.boolean("enabled", true, issues);
+            layer.text_table("labels", issues);
+            for key in ["host", "user"].into_iter().filter(|key| layer.is_own(key)) {
+                let text = required(&layer, key, issues).unwrap_or_default();
+                self.check_pieces(layer.origin_of(key), layer.key_path(key), key, text, issues);
+            }
+            if layer.is_own("password") {
+                self.check_secret(&layer, issues);
+            }
+        }
+    }
+
+    fn check_secret(&mut self, layer: &Section<'_>, issues: &mut Issues) {
+        let Some((inner, kind)) = secret_table(layer, issues) else { return };
+        let texts = match kind {
+            "inline" => Vec::new(),
+            "command" => inner.texts(kind, issues).unwrap_or_default().into_iter().skip(1).collect(),
+            _ => required(&inner, kind, issues).map(str::to_owned).into_iter().collect(),
+        };
+        for text in texts {
+            self.check_pieces(inner.origin_of(kind), inner.key_path(kind), "password", &text, issues);
+        }
+    }
+
+    fn check_pieces(&mut self, origin: String, path: String, key: &str, text: &str, issues: &mut Issues) {
+        if let Err(message) = pieces(key, text)
+            && self.unfillable.insert(format!("{origin} {path}"))
+        {
+            issues.error(&origin, &path, message);
+        }
+    }
+}
+
+/// A template was named that does not exist; told already.
+#[derive(Debug)]
+pub(super) struct Unknown;
+
+/// A text of a template: where it stands, and which key of an account it fills.
+struct Place<'k> {
+    origin: String,
+    path: String,
+    own: &'k str,
+}
+
+/// What placeholders stand for, of one account.
+struct Names<'n, 'a> {
+    /// `None` where it is wrong: nothing can be made of it.
+    id: Option<&'n str>,
+    /// Known once it is made.
+    user: Option<&'n str>,
+    section: &'n Section<'a>,
+}
+
+impl<'n> Names<'n, '_> {
+    fn value(&self, name: &str) -> Option<Cow<'n, str>> {
+        let value = match name {
+            "id" => self.id.map(Cow::Borrowed),
+            "user" => self.user.map(Cow::Borrowed),
+            "local" => Some(Cow::Borrowed(
+                self.address()?.split_once('@').map_or(self.address()?, |(local, _)| local),
+            )),
+            "domain" => Some(Cow::Borrowed(self.address()?.rsplit_once('@')?.1)),
+            _ => scalar(self.section.own_value(name)?),
+        };
+        value.filter(|text| !text.is_empty())
+    }
+
+    /// The address that `{local}` and `{domain}` are of: the user's, or the id where that made the user.
+    fn address(&self) -> Option<&'n str> {
+        let id = self.id.filter(|id| !self.section.is_own("user") && id.contains('@'));
+        id.or(self.user)
+    }
+
+    /// The path of a key as if the account had set it.
+    fn own_path(&self, key: &str) -> String {
+        let path = &self.section.path;
+        if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+    }
+}
+
+fn scalar(value: &Value) -> Option<Cow<'static, str>> {
+    match &value.kind {
+        ValueKind::String(text) => Some(Cow::Owned(text.clone())),
+        ValueKind::I64(number) => Some(Cow::Owned(number.to_string())),
+        ValueKind::Boolean(boolean) => Some(Cow::Owned(boolean.to_string())),
+        _ => None,
+    }
+}
+
+fn names_of<'p, 't: 'p>(pieces: &'p [Piece<'t>]) -> impl Iterator<Item = &'t str> + 'p {
+    pieces.iter().filter_map(|piece| match piece {
+        Piece::Name(name) => Some(*name),
+        Piece::Text(_) => None,
+    })
+}
+
+/// The pieces of a template's text, if every placeholder is one that the account's `key` may be made of.
+fn pieces<'t>(key: &str, text: &'t str) -> Result<Vec<Piece<'t>>, String> {
+    let pieces = placeholders::pieces(text).ok_or(placeholders::MALFORMED)?;
+    if key == "user" && names_of(&pieces).any(|name| name == "user") {
+        return Err("a user is not made of itself".to_owned());
+    }
+    if let Some(name) = names_of(&pieces).find(|name| !keys::is_placeholder(name)) {
+        let near = nearest(name, keys::placeholders());
+        let near = near.map(|near| format!("; did you mean \"{{{near}}}\"?")).unwrap_or_default();
+        return Err(format!("unknown placeholder \"{{{}}}\"{near}", crate::text::shortened(name, 60)));
+    }
+    Ok(pieces)
+}
+
+fn required<'s>(section: &Section<'s>, key: &str, issues: &mut Issues) -> Option<&'s str> {
+    if !section.has(key) {
+        issues.error(&section.origin, &section.path, format!("missing required key `{key}`"));
+        return None;
+    }
+    let text = section.text(key, issues)?;
+    if text.trim().is_empty() {
+        section.error(key, "must not be empty", issues);
+        return None;
+    }
+    Some(text)
+}
+
+fn port(section: &Section<'_>, tls: TlsMode, issues: &mut Issues) -> u16 {
+    let default = if tls == TlsMode::Implicit { 993 } else { 143 };
+    u16::try_from(section.number("port", default, 1..=65_535, issues)).unwrap_or(993)
+}
+
+fn check_host(section: &Section<'_>, host: &str, policy: &Policy, issues: &mut Issues) {
+    if host.len() > 255 || host.contains(['/', ' ', '@']) {
+        section.error("host", "expected a host name or an address, without scheme, port or path", issues);
+    }
+    if policy.tls == TlsMode::None && !is_loopback(host) && !policy.allow_plaintext {
+        let message = "tls = \"none\" sends the password in clear: only to this machine, or with allow_plaintext = true";
+        section.error(if section.is_own("tls") { "tls" } else { "host" }, message, issues);
+    }
+}
+
+fn tls_options(section: &Section<'_>, issues: &mut Issues) -> TlsOptions {
+    let section = section.inner("tls_options", issues);
+    section.known(keys::TLS_OPTIONS, issues);
+    let backends = [("rustls", TlsBackend::Rustls), ("native", TlsBackend::Native)];
+    let versions = [
+        ("1.0", TlsVersion::Tls10),
+        ("1.1", TlsVersion::Tls11),
+        ("1.2", TlsVersion::Tls12),
+        ("1.3", TlsVersion::Tls13),
+    ];
+    let options = TlsOptions {
+        backend: section.choice("backend", TlsBackend::Rustls, &backends, issues),
+        ca_file: section.path("ca_file", issues),
+        min_version: section.choice("min_version", TlsVersion::Tls12, &versions, issues),
+    };
+    if let Some(file) = &options.ca_file {
+        section.names("ca_file", Thing::Roots(file.clone()), issues);
+    }
+    if options.backend == TlsBackend::Rustls && options.min_version < TlsVersion::Tls12 {
+        section.error("min_version", "below 1.2 with backend = \"native\" only", issues);
+    }
+    if options.backend == TlsBackend::Native && options.min_version == TlsVersion::Tls13 {
+        section.error("min_version", "1.3 with backend = \"rustls\" only", issues);
+    }
+    if options.backend == TlsBackend::Native && !cfg!(feature = "native-tls") {
+        section.error("backend", "this build is without the feature native-tls", issues);
+    }
+    options
+}
+
+fn mailboxes(section: &Section<'_>, issues: &mut Issues) -> Vec<MailboxName> {
+    let Some(names) = section.texts("mailboxes", issues) else { return vec![MailboxName::inbox()] };
+    if names.is_empty() {
+        section.error("mailboxes", "there is none", issues);
+    }
+    let mut mailboxes = Vec::new();
+    for name in names {
+        if name.is_empty() || name.len() > 512 {
+            section.error("mailboxes", "a mailbox name must have 1 to 512 bytes", issues);
+        } else if name.starts_with(['\\', '!']) || name.contains(['*', '%']) {
+            let message = format!("\"{name}\": patterns and special uses are not supported in this version");
+            section.error("mailboxes", message, issues);
+        }
+        let mailbox =
+            if name.eq_ignore_ascii_case("INBOX") { MailboxName::inbox() } else { MailboxName::new(name) };
+        if mailboxes.contains(&mailbox) {
+            section.error("mailboxes", format!("\"{mailbox}\" is named twice"), issues);
+        } else {
+            mailboxes.push(mailbox);
+        }
+    }
+    mailboxes
+}
+
+fn initial(section: &Section<'_>, issues: &mut Issues) -> Initial {
+    match section.text("initial", issues) {
+        None | Some("baseline") => Initial::Baseline,
+        Some("all") => Initial::All,
+        Some(text) => match text.strip_prefix("since:").and_then(parse_duration) {
+            Some(age) => Initial::Since(age),
+            None => {
+                let message =
+                    format!("expected \"baseline\", \"all\" or \"since:<duration>\", found \"{text}\"");
+                section.error("initial", message, issues);
+                Initial::Baseline
+            }
+        },
+    }
+}
+
+fn keepalive(section: &Section<'_>, issues: &mut Issues) -> Keepalive {
+    let section = section.inner("keepalive", issues);
+    section.known(keys::KEEPALIVE, issues);
+    let hour = Duration::from_secs(3600);
+    Keepalive {
+        idle: section.duration("idle", Duration::from_secs(30), SECOND..=hour, issues),
+        interval: section.duration("interval", Duration::from_secs(10), SECOND..=hour, issues),
+        count: u32::try_from(section.number("count", 3, 1..=100, issues)).unwrap_or(3),
+    }
+}
+
+const SECRET: &str =
+    "expected a table with one of \"env\", \"file\", \"command\", \"credential\", \"inline\"";
+
+/// The table of a password, and the one key in it.
+fn secret_table<'a>(section: &Section<'a>, issues: &mut Issues) -> Option<(Section<'a>, &'static str)> {
+    let Some(value) = section.get("password") else {
+        issues.error(&section.origin, &section.path, "missing required key `password`");
+        return None;
+    };
+    let only = match &value.kind {
+        ValueKind::Table(table) if table.len() == 1 => table.keys().next().map(String::as_str),
+        _ => None,
+    };
+    match keys::SECRET.iter().find(|key| only == Some(key.name)) {
+        Some(key) => Some((section.nearest("password", issues)?, key.name)),
+        None => {
+            section.error("password", SECRET, issues);
+            None
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! The configuration as it was read, for people.
+
+use std::path::PathBuf;
+
+use config::{Map, Value, ValueKind};
+
+use super::lists::{self, Files};
+use super::section::{Issues, Section, origin};
+use super::validate::tables;
+use super::{Issue, Severity, environment, load};
+
+/// All layers merged, as TOML, with every inline secret masked; each account with the place it comes from, and those
+/// of lists as if they stood there.
+///
+/// # Errors
+/// Where a layer or a list cannot be read.
+pub fn merged(named: &[PathBuf]) -> Result<String, Vec<Issue>> {
+    let mut tree = load::merge(&load::files(named), environment())?;
+    let mut issues = Issues::default();
+    let accounts = accounts(&tree, &mut issues);
+    if issues.found.iter().any(|issue| issue.severity == Severity::Error) {
+        issues.found.sort_by_cached_key(Issue::order);
+        return Err(issues.found);
+    }
+    if let ValueKind::Table(root) = &mut tree.kind {
+        root.retain(|key, _| key != "accounts" && key != "account_lists");
+    }
+    Ok(toml::to_string(&plain(&tree, "")).unwrap_or_default() + &accounts)
+}
+
+fn accounts(tree: &Value, issues: &mut Issues) -> String {
+    let ValueKind::Table(root) = &tree.kind else { return String::new() };
+    let mut text = String::new();
+    if let Some(Value { kind: ValueKind::Array(accounts), .. }) = root.get("accounts") {
+        accounts.iter().for_each(|account| text.push_str(&shown(account, None)));
+    }
+    for list in tables(root, "account_lists", issues) {
+        let template = list.text("template", issues);
+        lists::rows(&list, Files::OnDisk, issues, |row, _| text.push_str(&shown(row, template)));
+    }
+    text
+}
+
+/// One account, under its place.
+fn shown(account: &Value, template: Option<&str>) -> String {
+    let mut table = plain(account, "");
+    if let (Some(keys), Some(template)) = (table.as_table_mut(), template) {
+        keys.entry("template").or_insert_with(|| template.into());
+    }
+    let alone = toml::Table::from_iter([("accounts".to_owned(), toml::Value::Array(vec![table]))]);
+    let text = toml::to_string(&alone).unwrap_or_default();
+    format!("\n# {}\n{text}", crate::text::escape(&origin(account)))
+}
+
+/// The files that are read, in this order: the configuration's own, then the lists that they name.
+pub fn files(named: &[PathBuf]) -> Vec<PathBuf> {
+    let own = load::files(named);
+    let tree = load::merge(&own, environment()).map(|tree| tree.kind);
+    let Ok(ValueKind::Table(root)) = tree else { return own };
+    let lists = lists_of(&root);
+    own.into_iter().chain(lists).collect()
+}
+
+fn lists_of(root: &Map<String, Value>) -> Vec<PathBuf> {
+    let mut issues = Issues::default();
+    let lists: Vec<Section<'_>> = tables(root, "account_lists", &mut issues);
+    lists.iter().flat_map(|list| lists::paths(list, Files::OnDisk, &mut issues)).collect()
+}
+
+fn plain(value: &Value, key: &str) -> toml::Value {
+    match &value.kind {
+        _ if key == "inline" || (key == "password" && !matches!(value.kind, ValueKind::Table(_))) => {
+            toml::Value::String("[redacted]".to_owned())
+        }
+        ValueKind::Boolean(boolean) => toml::Value::Boolean(*boolean),
+        ValueKind::I64(number) => toml::Value::Integer(*number),
+        ValueKind::Float(number) => toml::Value::Float(*number),
+        ValueKind::Array(items) => toml::Value::Array(items.iter().map(|item| plain(item, "")).collect()),
+        ValueKind::Table(table) => {
+            toml::Value::Table(table.iter().map(|(key, value)| (key.clone(), plain(value, key))).collect())
+        }
+        other => toml::Value::String(other.to_string()),
+    }
+}

@@ -1,0 +1,184 @@
+//! Whether what a configuration names is there: secrets, certificates, directories.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, access};
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+
+use super::issue::{Issue, Severity};
+use crate::secrets::SecretSource;
+
+/// What lies outside, and where it is named.
+#[derive(Debug)]
+pub(super) struct Outside {
+    pub(super) thing: Thing,
+    pub(super) origin: String,
+    pub(super) path: String,
+}
+
+/// The things that a configuration names.
+#[derive(Debug)]
+pub(super) enum Thing {
+    /// A password.
+    Secret(SecretSource),
+    /// A file of certificates.
+    Roots(PathBuf),
+    /// A file that events are appended to.
+    Output(PathBuf),
+    /// The state directory.
+    State(PathBuf),
+}
+
+/// How far to look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// At nothing.
+    Nowhere,
+    /// At secrets: only its own account waits for one that cannot be had.
+    Secrets,
+    /// At everything, before it is run: what is missing is an error.
+    Everywhere,
+}
+
+/// What was found.
+type Found = Result<(), (Severity, String)>;
+
+/// Looks at things; at what many accounts share only once.
+#[derive(Debug)]
+pub(super) struct Observer {
+    look: Look,
+    programs: HashMap<String, Found>,
+    roots: HashMap<PathBuf, Found>,
+}
+
+impl Observer {
+    pub(super) fn new(look: Look) -> Self {
+        Self { look, programs: HashMap::new(), roots: HashMap::new() }
+    }
+
+    pub(super) fn look(&mut self, Outside { thing, origin, path }: Outside) -> Option<Issue> {
+        let found = match (self.look, thing) {
+            (Look::Nowhere, _) => Ok(()),
+            (_, Thing::Secret(source)) => self.secret(&source),
+            (Look::Secrets, _) => Ok(()),
+            (_, Thing::Roots(file)) => self.roots.entry(file).or_insert_with_key(|file| roots(file)).clone(),
+            (_, Thing::Output(file)) => output(&file),
+            (_, Thing::State(dir)) => state(&dir),
+        };
+        found.err().map(|(severity, message)| Issue { severity, origin, path, message })
+    }
+
+    /// Whether the source of a secret gives one, to us alone.
+    fn secret(&mut self, source: &SecretSource) -> Found {
+        let severity = if self.look == Look::Everywhere { Severity::Error } else { Severity::Warning };
+        let look = || match source.look() {
+            Ok(None) => Ok(()),
+            Ok(Some(exposure)) => Err((Severity::Warning, exposure.to_string())),
+            Err(error) => Err((severity, error.to_string())),
+        };
+        match source {
+            SecretSource::Command(argv) => {
+                let program = argv.first().cloned().unwrap_or_default();
+                self.programs.entry(program).or_insert_with(look).clone()
+            }
+            _ => look(),
+        }
+    }
+}
+
+fn missing(message: String) -> Found {
+    Err((Severity::Error, message))
+}
+
+/// The monitor may run as another user than we do.
+fn writable(path: &Path, wanted: Access) -> Found {
+    access(path, wanted).map_err(|_| {
+        (Severity::Warning, format!("{}: the user who runs this check may not write there", path.display()))
+    })
+}
+
+fn roots(file: &Path) -> Found {
+    let failed = |reason: String| missing(format!("{}: {reason}", file.display()));
+    let certificates = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    match certificates {
+        Ok(certificates) if certificates.is_empty() => failed("there is no certificate in it".to_owned()),
+        Ok(_) => Ok(()),
+        Err(error) => failed(error.to_string()),
+    }
+}
+
+fn output(file: &Path) -> Found {
+    if file.exists() {
+        return writable(file, Access::WRITE_OK);
+    }
+    let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match fs::metadata(dir) {
+        Ok(metadata) if metadata.is_dir() => writable(dir, Access::WRITE_OK | Access::EXEC_OK),
+        Ok(_) => missing(format!("{}: not a directory", dir.display())),
+        Err(error) => missing(format!("{}: {error}", dir.display())),
+    }
+}
+
+/// One that is not there yet is made at the first start.
+fn state(dir: &Path) -> Found {
+    let wanted = Access::WRITE_OK | Access::EXEC_OK;
+    match fs::metadata(dir) {
+        Ok(metadata) if !metadata.is_dir() => missing(format!("{}: not a directory", dir.display())),
+        Ok(metadata) if metadata.mode() & 0o077 != 0 => {
+            let mode = metadata.mode() & 0o777;
+            missing(format!("{}: others may enter it (mode {mode:o}): chmod 700 it", dir.display()))
+        }
+        Ok(_) => writable(dir, wanted),
+        Err(_) => {
+            dir.ancestors().find(|above| above.is_dir()).map_or(Ok(()), |above| writable(above, wanted))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn told(thing: Thing) -> Option<(Severity, String)> {
+        let outside = Outside { thing, origin: "t.toml:1:1".to_owned(), path: "x".to_owned() };
+        Observer::new(Look::Everywhere).look(outside).map(|issue| (issue.severity, issue.message))
+    }
+
+    fn message(thing: Thing) -> String {
+        told(thing).map(|(_, message)| message).unwrap_or_default()
+    }
+
+    #[test]
+    fn what_is_missing_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        fs::write(path("ca.pem"), "no certificate\n").unwrap();
+        assert!(message(Thing::Roots(path("ca.pem"))).ends_with("ca.pem: there is no certificate in it"));
+        assert!(message(Thing::Roots(path("none.pem"))).contains("none.pem"));
+        let certificate = rcgen::generate_simple_self_signed(["x.example".to_owned()]).unwrap().cert.pem();
+        fs::write(path("ca.pem"), certificate).unwrap();
+        assert_eq!(told(Thing::Roots(path("ca.pem"))), None);
+        assert_eq!(told(Thing::Output(path("events.jsonl"))), None);
+        assert!(message(Thing::Output(path("none/events.jsonl"))).contains("none: No such file"));
+        assert!(message(Thing::Output(path("ca.pem/events.jsonl"))).ends_with("ca.pem: not a directory"));
+        assert_eq!(told(Thing::State(path("made/later"))), None);
+        assert!(message(Thing::State(path("ca.pem"))).contains("not a directory"));
+        fs::create_dir(path("state")).unwrap();
+        for (mode, sound) in [(0o755, false), (0o700, true)] {
+            fs::set_permissions(path("state"), fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(told(Thing::State(path("state"))).is_none(), sound, "{mode:o}");
+        }
+        for (program, there) in
+            [("sh", true), ("/bin/sh", true), ("no-such-program", false), ("/etc/passwd", false)]
+        {
+            let source = SecretSource::Command(vec![program.to_owned()]);
+            assert_eq!(told(Thing::Secret(source)).is_none(), there, "{program}");
+        }
+    }
+}
