@@ -35,9 +35,13 @@ struct Args {
     /// Connections that are set up at the same time.
     #[arg(long, default_value_t = 200)]
     connecting: usize,
+    /// Waiting messages are told too.
+    #[arg(long)]
+    all: bool,
 }
 
 struct Shared {
+    all: bool,
     port: u16,
     tls: Option<TlsConnector>,
     gate: Semaphore,
@@ -48,7 +52,8 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let args = Args::parse();
     rlimit::increase_nofile_limit(u64::MAX)?;
     let tls = args.ca.as_deref().map(tls::client).transpose()?.map(TlsConnector::from);
-    let shared = Arc::new(Shared { port: args.port, tls, gate: Semaphore::new(args.connecting) });
+    let shared =
+        Arc::new(Shared { all: args.all, port: args.port, tls, gate: Semaphore::new(args.connecting) });
     for (user, host) in (1..=args.users).zip(args.hosts.iter().copied().cycle()) {
         tokio::spawn(watch(user, host, shared.clone()));
     }
@@ -57,37 +62,42 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
 
 /// One account, for ever.
 async fn watch(user: u32, host: IpAddr, shared: Arc<Shared>) {
-    let mut known = 0;
+    let mut known = shared.all.then_some(0);
     loop {
         let _ = match &shared.tls {
-            Some(_) => watch_tls(user, host, &shared, &mut known).await,
+            Some(tls) => watch_tls(user, host, tls, &shared, &mut known).await,
             None => watch_plain(user, host, &shared, &mut known).await,
         };
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
-async fn watch_plain(user: u32, host: IpAddr, shared: &Shared, known: &mut u32) -> io::Result<()> {
-    let stream = {
+async fn watch_plain(user: u32, host: IpAddr, shared: &Shared, known: &mut Option<u32>) -> io::Result<()> {
+    let (stream, told) = {
         let _place = shared.gate.acquire().await;
         let mut stream = connect(host, shared.port).await?;
-        begin(&mut stream, user, known).await?;
-        stream
+        let told = Box::pin(begin(&mut stream, user)).await?;
+        (stream, told)
     };
-    tell_news(stream, known).await
+    tell_news(stream, told, known.get_or_insert(told)).await
 }
 
-async fn watch_tls(user: u32, host: IpAddr, shared: &Shared, known: &mut u32) -> io::Result<()> {
-    let Some(tls) = &shared.tls else { return Ok(()) };
-    let stream = {
+async fn watch_tls(
+    user: u32,
+    host: IpAddr,
+    tls: &TlsConnector,
+    shared: &Shared,
+    known: &mut Option<u32>,
+) -> io::Result<()> {
+    let (stream, told) = {
         let _place = shared.gate.acquire().await;
         let stream = connect(host, shared.port).await?;
         // Boxed: the state of the set-up must not stay with the connection.
         let mut stream = Box::pin(tls.connect(host.into(), stream)).await?;
-        Box::pin(begin(&mut stream, user, known)).await?;
-        stream
+        let told = Box::pin(begin(&mut stream, user)).await?;
+        (stream, told)
     };
-    tell_news(stream, known).await
+    tell_news(stream, told, known.get_or_insert(told)).await
 }
 
 async fn connect(host: IpAddr, port: u16) -> io::Result<TcpStream> {
@@ -96,22 +106,16 @@ async fn connect(host: IpAddr, port: u16) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Logs in and idles.
-async fn begin<S: AsyncRead + AsyncWrite + Unpin>(
-    stream: &mut S,
-    user: u32,
-    known: &mut u32,
-) -> io::Result<()> {
+/// Logs in and idles; answers with EXISTS as it was told.
+async fn begin<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, user: u32) -> io::Result<u32> {
     until(stream, "* OK").await?;
     say(stream, format!("a LOGIN user{user} pw\r\n").as_bytes()).await?;
     until(stream, "a OK").await?;
     say(stream, b"b EXAMINE INBOX\r\n").await?;
     let opened = until(stream, "b OK").await?;
-    let told = opened.lines().find_map(exists).unwrap_or(0);
     say(stream, b"c IDLE\r\n").await?;
-    until(stream, "+").await?;
-    *known = told;
-    Ok(())
+    let idling = until(stream, "+").await?;
+    Ok(opened.lines().chain(idling.lines()).filter_map(exists).max().unwrap_or(0))
 }
 
 /// Reads until a line begins with `start`.
@@ -124,23 +128,29 @@ async fn until<S: AsyncRead + Unpin>(stream: &mut S, start: &str) -> io::Result<
 }
 
 /// Answers EXISTS with DONE, FETCH and IDLE in one write, and prints what comes.
-async fn tell_news<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, known: &mut u32) -> io::Result<()> {
-    let mut text = String::new();
+async fn tell_news<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    told: u32,
+    known: &mut u32,
+) -> io::Result<()> {
+    let (mut text, mut count) = (String::new(), told);
     loop {
+        if count > *known {
+            say(&mut stream, fetch(*known + 1).as_bytes()).await?;
+            *known = count;
+        }
         read(&mut stream, &mut text).await?;
         let whole = text.rfind('\n').map_or(0, |at| at + 1);
         let rest = text.split_off(whole);
         let lines = std::mem::replace(&mut text, rest);
         print_ids(&lines)?;
-        if let Some(count) = lines.lines().filter_map(exists).max().filter(|count| count > known) {
-            let fetch = format!(
-                "DONE\r\nd UID FETCH {}:* (UID BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)])\r\nc IDLE\r\n",
-                *known + 1
-            );
-            *known = count;
-            say(&mut stream, fetch.as_bytes()).await?;
-        }
+        count = lines.lines().filter_map(exists).max().unwrap_or(0);
     }
+}
+
+fn fetch(from: u32) -> String {
+    let items = "(UID BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)])";
+    format!("DONE\r\nd UID FETCH {from}:* {items}\r\nc IDLE\r\n")
 }
 
 /// All of one read in one write.

@@ -153,6 +153,11 @@ impl Candidate {
 }
 
 impl Run {
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.child.pid()
+    }
+
     /// Waits until all of these are in IDLE.
     ///
     /// # Errors

@@ -1,7 +1,12 @@
 //! The measures, one file each.
 
+mod burst;
+mod catch_up;
+mod idle;
 mod latency;
 mod memory;
+mod recovery;
+mod start;
 
 use super::Result;
 use super::candidate::{Candidate, Places};
@@ -34,14 +39,26 @@ impl Plan {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Measure {
     /// Memory and set-up CPU per account, with and without TLS.
+    #[value(alias = "setup")]
     Memory,
     /// From EXISTS to the line, with the state in memory and on disk, near and far.
     Latency,
+    /// CPU per message in bursts, and the memory after them.
+    Burst,
+    /// CPU of a minute in which nothing happens.
+    Idle,
+    /// All connections are cut at once.
+    Recovery,
+    /// A million messages that wait.
+    CatchUp,
+    /// The binary, a large configuration, the way to the first login.
+    Start,
 }
 
 impl Measure {
     /// In the order in which they run.
-    pub const ALL: &[Self] = &[Self::Memory, Self::Latency];
+    pub const ALL: &[Self] =
+        &[Self::Memory, Self::Latency, Self::Burst, Self::Idle, Self::Recovery, Self::CatchUp, Self::Start];
 
     /// Measures.
     ///
@@ -52,6 +69,11 @@ impl Measure {
         match self {
             Self::Memory => memory::measure(plan),
             Self::Latency => latency::measure(plan),
+            Self::Burst => burst::measure(plan),
+            Self::Idle => idle::measure(plan),
+            Self::Recovery => recovery::measure(plan),
+            Self::CatchUp => catch_up::measure(plan),
+            Self::Start => start::measure(plan),
         }
     }
 }
