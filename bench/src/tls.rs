@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
@@ -19,6 +19,8 @@ type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 pub fn server(hosts: &[IpAddr], ca_file: &Path) -> Result<Arc<ServerConfig>> {
     let mut ca = CertificateParams::new(Vec::new())?;
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    // A name of its own: OpenSSL takes a certificate whose issuer has its name for self-signed.
+    ca.distinguished_name.push(DnType::CommonName, "idlewatch-bench CA");
     let ca_key = KeyPair::generate()?;
     std::fs::write(ca_file, ca.self_signed(&ca_key)?.pem())?;
     let mut leaf = CertificateParams::new(Vec::new())?;

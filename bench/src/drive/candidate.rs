@@ -163,8 +163,18 @@ impl Run {
     /// # Errors
     /// Where they do not come to rest.
     pub fn wait_for_rest(&mut self, users: u32) -> Result<()> {
-        self.child.lives()?;
-        self.server.wait_for_rest(users.into(), users.into())
+        self.wait_for_rest_after(users.into(), users)
+    }
+
+    /// The same, after so many logins in all.
+    ///
+    /// # Errors
+    /// Where they do not come to rest.
+    pub fn wait_for_rest_after(&mut self, logins: u64, users: u32) -> Result<()> {
+        wait_for(&format!("{users} accounts in IDLE"), 120, || {
+            self.child.lives()?;
+            self.server.is_at_rest(logins, users.into())
+        })
     }
 
     /// Waits until so many messages were told in all.

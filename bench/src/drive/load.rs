@@ -6,8 +6,8 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::ChildStdin;
 
+use super::Result;
 use super::child::Kept;
-use super::{Result, wait_for};
 
 /// Addresses that the server listens on.
 const HOSTS: u8 = 4;
@@ -110,13 +110,12 @@ impl Server {
         Ok(self.stats()?.get(name).copied().unwrap_or_default())
     }
 
-    /// Waits until so many accounts logged in since the start, and so many rest.
+    /// Whether so many accounts logged in since the start, and so many rest.
     ///
     /// # Errors
-    /// Where they do not come to rest.
-    pub fn wait_for_rest(&mut self, logins: u64, resting: u64) -> Result<()> {
-        let what = format!("{resting} accounts in IDLE");
-        wait_for(&what, 240, || Ok(self.stat("logins")? >= logins && self.stat("resting")? == resting))
+    /// Where it does not answer.
+    pub fn is_at_rest(&mut self, logins: u64, resting: u64) -> Result<bool> {
+        Ok(self.stat("logins")? >= logins && self.stat("resting")? == resting)
     }
 
     /// When EXISTS of each `(user, uid)` was written, since this was asked last.

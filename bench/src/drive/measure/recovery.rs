@@ -33,7 +33,7 @@ fn storms(plan: &Plan, candidate: Candidate, users: u32) -> Result<(f64, f64)> {
     for _ in 0..=FURTHER {
         let logins = run.server.stat("logins")?;
         let cut_at = run.server.act("reset")?;
-        run.server.wait_for_rest(logins + u64::from(users), users.into())?;
+        run.wait_for_rest_after(logins + u64::from(users), users)?;
         let seconds = clock::millis(cut_at, run.server.stat("rested_at")?) / 1000.0;
         first.get_or_insert(seconds);
         settle(2.0);
