@@ -26,12 +26,17 @@ class Watcher(imap4.IMAP4Client):
     def serverGreeting(self, capabilities):
         self.factory.greeted.callback(self)
 
-    def newMessages(self, exists, recent):
-        if exists is not None and exists >= self.next:
-            self.news = True
-            if self.idling:
-                self.idling = False
-                self.sendLine(b"DONE")
+    def dispatchCommand(self, tag, rest):
+        # While a command runs, Twisted keeps what comes unasked until its end.
+        if tag == b"*" and rest.endswith(b" EXISTS"):
+            self.told(int(rest.split()[0]))
+        return super().dispatchCommand(tag, rest)
+
+    def told(self, exists):
+        self.news = self.news or exists >= self.next
+        if self.news and self.idling:
+            self.idling = False
+            self.sendLine(b"DONE")
 
     @defer.inlineCallbacks
     def watch(self):
@@ -47,8 +52,7 @@ class Watcher(imap4.IMAP4Client):
 
     def begun(self, _):
         self.idling = True
-        if self.news:
-            self.newMessages(self.next, None)
+        self.told(0)
 
     @defer.inlineCallbacks
     def tell(self):
@@ -58,7 +62,7 @@ class Watcher(imap4.IMAP4Client):
         )
         for number, parts in sorted(told.items(), key=lambda message: int(message[0])):
             if int(number) >= self.next:
-                sys.stdout.write("new " + parts[0][2].partition(":")[2].strip() + "\n")
+                sys.stdout.write("new " + parts[-1][-1].partition(":")[2].strip() + "\n")
                 self.next = int(number) + 1
         sys.stdout.flush()
 
