@@ -102,7 +102,11 @@ pub fn document(rows: &[Row], scale: f64) -> String {
     let mut text =
         "# Results\n\nWritten by `bench/run`; [README.md](README.md) says how each figure is measured.\n"
             .to_owned();
-    let _ = writeln!(text, "Scale {scale}. {}\n", machine());
+    let _ = writeln!(text, "Scale {scale}. {}", machine());
+    if scale < 1.0 {
+        text.push_str("What is to be reached is meant for the full load: this is a rehearsal.\n");
+    }
+    text.push('\n');
     text + &table(rows)
 }
 
