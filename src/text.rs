@@ -83,6 +83,11 @@ pub fn excerpt(bytes: &[u8], most: usize) -> String {
 /// Writes `text` as a JSON string. Deceptive characters are escaped, so that a raw line cannot spoof a terminal.
 pub fn json_string(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
+    if text.bytes().all(is_bare) {
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'"');
+        return;
+    }
     let mut plain_from = 0;
     for (at, c) in text.char_indices() {
         if !(c.is_control() || c == '"' || c == '\\' || is_deceptive(c)) {
@@ -102,6 +107,11 @@ pub fn json_string(text: &str, out: &mut Vec<u8>) {
     }
     out.extend_from_slice(text.get(plain_from..).unwrap_or_default().as_bytes());
     out.push(b'"');
+}
+
+/// Printable ASCII that JSON takes as it is: most of what there is to write.
+fn is_bare(byte: u8) -> bool {
+    matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\'
 }
 
 #[cfg(test)]

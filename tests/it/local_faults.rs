@@ -807,7 +807,8 @@ async fn a_secret_is_read_when_it_is_needed_and_stands_in_no_command_line() {
     server.drop_connections();
     let last = deliver(server.store());
     all_told(&monitor, last.into());
-    monitor.wait("online again", |events| states(events, "work").last().is_some_and(|state| state == "online"));
+    monitor
+        .wait("online again", |events| states(events, "work").last().is_some_and(|state| state == "online"));
     for place in ["cmdline", "environ"] {
         let text = fs::read(format!("/proc/{}/{place}", monitor.pid())).unwrap();
         assert!(!String::from_utf8_lossy(&text).contains("CANARY"), "{place}");
