@@ -117,6 +117,7 @@ async fn context(settings: &Settings, arbiters: &[Arbiter], sink: &SinkHandle) -
         sink: sink.addr.clone().recipient(),
         journal: sink.journal.clone(),
         include: included(settings),
+        filters: settings.filters.clone(),
     }
 }
 
@@ -149,7 +150,7 @@ async fn tell(settings: &Settings, sink: &Addr<Sink>, state: MonitorState) {
         return;
     }
     let body = EventBody::MonitorState(state);
-    let event = Event { at: Timestamp::now(), id: event_id::fresh(), account: None, body };
+    let event = Event { at: Timestamp::now(), id: event_id::fresh(), account: None, body, filtered: None };
     if !matches!(sink.send(Deliver { batch: event.into() }).await, Ok(Ok(_))) {
         warn!("monitor.state {} could not be journalled", state.as_str());
     }
@@ -175,6 +176,9 @@ async fn shut_down(
         let report = sink.addr.send(Drain { deadline: left() }).await.unwrap_or_default();
         if report.undelivered > 0 {
             info!("{} events wait for the next start", report.undelivered);
+        }
+        if settings.filters.dropped() > 0 {
+            info!("{} messages were dropped by filters", settings.filters.dropped());
         }
         info!("stopped");
         exit

@@ -141,6 +141,33 @@ pub struct Event {
     pub account: Option<Arc<AccountIdentity>>,
     /// What happened.
     pub body: EventBody,
+    /// What filters say of it; `None` where none applied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filtered: Option<Box<Filtered>>,
+}
+
+impl Event {
+    /// Whether it is meant for the output `name`. A route whose outputs are all gone from the configuration leads to
+    /// every one of `outputs`: a route never loses an event.
+    pub fn is_for(&self, name: &str, outputs: &[String]) -> bool {
+        let Some(filtered) = &self.filtered else { return true };
+        let routes = &filtered.outputs;
+        routes.iter().any(|route| route == name) || !routes.iter().any(|route| outputs.contains(route))
+    }
+}
+
+/// What filters say of an event: see [`crate::filter`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Filtered {
+    /// The names of those that applied, in their order.
+    pub by: Vec<String>,
+    /// The outputs that alone take it; all of them where empty.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub outputs: Vec<String>,
+    /// It is not to be told. No journal ever holds such an event.
+    #[serde(skip)]
+    pub dropped: bool,
 }
 
 /// What happened. One variant per `event.action`.
@@ -395,6 +422,9 @@ pub struct MessageSummary {
     /// List-Id, what stands in `<>`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub list_id: Option<String>,
+    /// Headers that filters ask for, told or not: lower-case name to decoded values. Not kept.
+    #[serde(skip)]
+    pub asked_headers: BTreeMap<String, Vec<String>>,
     /// Headers asked for by `events.headers`: lower-case name to decoded values.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, Vec<String>>,
@@ -643,5 +673,48 @@ impl MonitorState {
             Self::StateNew => "state_new",
             Self::StateRestored => "state_restored",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn routed(outputs: &[&str]) -> Event {
+        let outputs = outputs.iter().map(|output| (*output).to_owned()).collect();
+        Event {
+            at: Timestamp::UNIX_EPOCH,
+            id: "x".to_owned(),
+            account: None,
+            body: EventBody::MonitorState(MonitorState::Started),
+            filtered: Some(Box::new(Filtered { by: vec!["f".to_owned()], outputs, dropped: false })),
+        }
+    }
+
+    #[test]
+    fn a_route_leads_to_its_outputs_only_and_to_all_once_they_are_gone() {
+        let configured = ["file", "hook"].map(str::to_owned);
+        let takers = |routes: &[&str]| -> Vec<&str> {
+            let event = routed(routes);
+            let names = configured.iter().map(String::as_str);
+            names.filter(|name| event.is_for(name, &configured)).collect()
+        };
+        assert_eq!(takers(&["hook"]), ["hook"]);
+        assert_eq!(takers(&["hook", "gone"]), ["hook"]);
+        assert_eq!(takers(&["gone"]), ["file", "hook"]);
+        assert_eq!(takers(&[]), ["file", "hook"]);
+    }
+
+    #[test]
+    fn what_filters_say_is_kept_and_what_they_asked_for_is_not() {
+        let event = routed(&["hook"]);
+        let text = serde_json::to_string(&event).unwrap();
+        assert_eq!(serde_json::from_str::<Event>(&text).unwrap(), event);
+        let asked_headers = BTreeMap::from([("x-secret".to_owned(), vec!["y".to_owned()])]);
+        let summary = MessageSummary { asked_headers, ..MessageSummary::default() };
+        assert!(!serde_json::to_string(&summary).unwrap().contains("secret"));
+        let old =
+            r#"{"at":"1970-01-01T00:00:00Z","id":"x","body":{"action":"monitor.state","state":"started"}}"#;
+        assert_eq!(serde_json::from_str::<Event>(old).unwrap().filtered, None, "as older versions wrote it");
     }
 }

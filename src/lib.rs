@@ -14,6 +14,7 @@ pub mod diagnostics;
 pub mod event;
 pub mod event_id;
 pub mod exit;
+pub mod filter;
 pub mod imap;
 pub mod journal;
 pub mod memory;

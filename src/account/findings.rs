@@ -8,6 +8,7 @@ use crate::event::{
     AccountIdentity, Action, Event, EventBody, GapReason, MailboxGap, MailboxKey, MailboxName, MailboxReset,
 };
 use crate::event_id;
+use crate::filter::Filters;
 use crate::imap::conversation::{Delivery, Finding};
 use crate::memory::Told;
 use crate::messages::{Batch, Checkpoint, Note};
@@ -19,6 +20,8 @@ pub struct Reporter {
     pub identity: Arc<AccountIdentity>,
     /// The actions that some output takes.
     pub include: Arc<[Action]>,
+    /// Which messages are told, and to whom.
+    pub filters: Arc<Filters>,
 }
 
 /// A blindness that is no longer than it takes to notice a dead link is not worth an event.
@@ -50,7 +53,8 @@ impl Reporter {
             .filter(|finding| !is_short_blindness(finding, at))
             .map(|finding| self.body(mailbox, finding, uid_validity, uid_next, at))
             .filter(|(_, body)| self.include.contains(&body.action()))
-            .map(|(id, body)| Event { at, id, account: Some(self.identity.clone()), body })
+            .map(|(id, body)| self.event(id, body, at))
+            .filter_map(|event| self.filters.pass(event))
             .collect();
         let checkpoint = Checkpoint { key: self.key(mailbox), cursor: delivery.cursor };
         Batch { events, checkpoint: Some(checkpoint), notes }
@@ -64,7 +68,11 @@ impl Reporter {
     /// An event of the account itself; `None` where its action is off.
     pub fn account_event(&self, body: EventBody, at: Timestamp) -> Option<Event> {
         let included = self.include.contains(&body.action());
-        included.then(|| Event { at, id: event_id::fresh(), account: Some(self.identity.clone()), body })
+        included.then(|| self.event(event_id::fresh(), body, at))
+    }
+
+    fn event(&self, id: String, body: EventBody, at: Timestamp) -> Event {
+        Event { at, id, account: Some(self.identity.clone()), body, filtered: None }
     }
 
     fn body(

@@ -73,6 +73,7 @@ impl Wires {
         let wanted = Wanted {
             attachments: settings.events.attachments,
             headers: settings.events.headers.clone(),
+            asked_headers: settings.filters.headers(),
             max_addresses: settings.events.max_addresses,
         };
         let wires = Self {

@@ -45,7 +45,13 @@ pub(super) fn execute(args: &TitlesArgs, globals: &Globals) -> Exit {
         if args.json {
             let id = event_id::message_new(account.id(), &message.mailbox, message.uid_validity, message.uid);
             let body = EventBody::MessageNew(Box::new(message));
-            let event = Event { at: Timestamp::now(), id, account: Some(account.identity.clone()), body };
+            let event = Event {
+                at: Timestamp::now(),
+                id,
+                account: Some(account.identity.clone()),
+                body,
+                filtered: None,
+            };
             encoder.line(index as u64 + 1, &event, &mut out);
         } else {
             let summary = &message.summary;

@@ -34,6 +34,8 @@ pub enum Kind {
     TextTable,
     /// A table with these keys.
     Table(&'static [Key]),
+    /// An array of tables with these keys.
+    Tables(&'static [Key]),
     /// Where a password comes from.
     Secret,
 }
@@ -48,7 +50,6 @@ pub const LATER: &[&str] = &[
     "oauth",
     "oauth2",
     "proxy",
-    "filters",
     "privacy",
     "http",
     "webhook",
@@ -60,7 +61,6 @@ pub const LATER: &[&str] = &[
     "pin_sha256",
     "url",
     "secret",
-    "subject",
     "schema",
     "secrets",
 ];
@@ -215,6 +215,52 @@ pub const BATCH: &[Key] = &[key("max_events", Kind::Number, "100", "Events in on
 /// `[outputs.X.queue]`
 pub const QUEUE: &[Key] = &[key("max_events", Kind::Number, "10000", "The oldest beyond are dropped.")];
 
+/// `[filters.X]`
+pub const FILTER: &[Key] = &[
+    key(
+        "action",
+        Kind::Choice(&["drop", "keep", "tag", "route"]),
+        "",
+        "drop: not told; keep: no later filter drops it; tag: with `labels`; route: to `outputs` only.",
+    ),
+    key(
+        "any",
+        Kind::Tables(CONDITION),
+        "",
+        "Applies where one of these holds, like [{ from = \"*@example.net\" }].",
+    ),
+    key("all", Kind::Tables(CONDITION), "", "Applies where all of these hold."),
+    key("none", Kind::Tables(CONDITION), "", "Applies where none of these holds."),
+    key("accounts", Kind::Texts, "", "Only messages of these accounts: globs of ids."),
+    key(
+        "mailboxes",
+        Kind::Texts,
+        "",
+        "Only messages in these mailboxes: globs, `*` within a level, `**` across levels.",
+    ),
+    key("labels", Kind::TextTable, "", "For action = \"tag\": `labels.*` of the event."),
+    key("outputs", Kind::Texts, "", "For action = \"route\": names of outputs."),
+];
+
+/// Conditions of filters: all of one table have to hold.
+pub const CONDITION: &[Key] = &[
+    key("from", Kind::Text, "", "An address of From: a glob, or \"re:\" and a regular expression."),
+    key("to", Kind::Text, "", "An address of To, Cc or Bcc."),
+    key("subject", Kind::Text, "", "The subject."),
+    key("header", Kind::Table(HEADER), "", "A header, by name."),
+    key("header_exists", Kind::Text, "", "The name of a header that is there."),
+    key("size_over", Kind::Text, "", "Larger than this: \"10MiB\"."),
+    key("size_under", Kind::Text, "", "Smaller than this."),
+    key("account", Kind::Text, "", "The account's id."),
+    key("mailbox", Kind::Text, "", "The mailbox; `*` within a level, `**` across levels."),
+    key("attachment_type", Kind::Text, "", "The media type of an attachment."),
+    key("attachment_name", Kind::Text, "", "The name of an attachment."),
+];
+
+/// `header`
+pub const HEADER: &[Key] =
+    &[key("name", Kind::Text, "", "Its name."), key("matches", Kind::Text, "", "A pattern of its value.")];
+
 /// `[log]`
 pub const LOG: &[Key] = &[
     key(
@@ -255,6 +301,7 @@ pub const TOP: &[Key] = &[
     key("journal", Kind::Table(JOURNAL), "", "Where events wait until every output has them."),
     key("events", Kind::Table(EVENTS), "", "What is told."),
     key("outputs", Kind::Table(OUTPUT), "", "Where it goes; one stdout where none is configured."),
+    key("filters", Kind::Table(FILTER), "", "Which messages are told, in this order: docs/filters.md."),
     key("log", Kind::Table(LOG), "", "Diagnostics."),
 ];
 
@@ -316,6 +363,7 @@ pub fn reference() -> String {
             ("accounts", _) => ("[[accounts]]", "accounts", account()),
             ("account_lists", _) => ("[[account_lists]]", "account_lists", ACCOUNT_LIST.to_vec()),
             ("outputs", _) => ("[outputs.NAME]", "outputs.NAME", OUTPUT.to_vec()),
+            ("filters", _) => ("[filters.NAME]", "filters.NAME", FILTER.to_vec()),
             ("templates", _) => {
                 let doc = "The keys of [defaults].";
                 text.push_str(&format!("\n# {}\n# {doc}\n#[templates.NAME]\n", section.doc));
@@ -337,7 +385,7 @@ fn table(keys: &[Key], path: &str, text: &mut String) {
         let value = match (key.default, key.kind) {
             ("", Kind::Secret) => "{ file = \"/etc/idlewatch/password\" }",
             ("", Kind::TextTable) => "{}",
-            ("", Kind::Texts) => "[]",
+            ("", Kind::Texts | Kind::Tables(_)) => "[]",
             ("", Kind::Number) => "1000",
             ("", _) => "\"\"",
             (default, _) => default,
@@ -365,6 +413,8 @@ pub fn schema() -> Value {
                 "type": "object", "additionalProperties": false, "properties": tables(DEFAULTS) }}),
             "outputs" => json!({"type": "object", "description": section.doc, "additionalProperties": {
                 "type": "object", "additionalProperties": false, "required": ["type"], "properties": tables(OUTPUT) }}),
+            "filters" => json!({"type": "object", "description": section.doc, "additionalProperties": {
+                "type": "object", "additionalProperties": false, "required": ["action"], "properties": tables(FILTER) }}),
             _ => schema_of(section),
         };
         properties.insert(section.name.to_owned(), value);
@@ -393,6 +443,8 @@ fn schema_of(key: &Key) -> Value {
         Kind::Table(keys) => {
             json!({"type": "object", "additionalProperties": false, "properties": tables(keys)})
         }
+        Kind::Tables(keys) => json!({"type": "array", "items": {
+            "type": "object", "additionalProperties": false, "properties": tables(keys) }}),
         Kind::Secret => {
             json!({"type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": false, "properties": tables(SECRET)})
         }

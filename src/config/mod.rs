@@ -1,6 +1,7 @@
 //! The configuration: from files and environment to valid settings, or to everything that is wrong, with its place.
 
 mod accounts;
+mod filters;
 pub mod issue;
 pub mod keys;
 mod lists;
@@ -128,7 +129,7 @@ mod tests {
                 "t.toml:11:1: accounts[1].idle_refresh: expected 1s to 1740s, found \"30m\"",
                 "t.toml:13:1: accounts[1].tls_options.min_verson: unknown key; did you mean \"min_version\"?",
                 "t.toml:15:1: events.include: unknown action \"message.newer\" (known: message.new, account.state, mailbox.reset, mailbox.gap, monitor.state)",
-                "t.toml:17:1: htpp: unknown key (known keys: monitor, defaults, templates, accounts, account_lists, connections, journal, events, outputs, log)",
+                "t.toml:17:1: htpp: unknown key (known keys: monitor, defaults, templates, accounts, account_lists, connections, journal, events, outputs, filters, log)",
                 "t.toml:19:1: http: not supported in this version",
             ]
         );

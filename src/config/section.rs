@@ -366,6 +366,18 @@ impl<'a> Section<'a> {
             .collect()
     }
 
+    /// The tables of the array at `key`.
+    pub(super) fn array(&self, key: &str, issues: &mut Issues) -> Vec<Section<'a>> {
+        let Some(value) = self.get(key) else { return Vec::new() };
+        let ValueKind::Array(items) = &value.kind else {
+            self.mismatch(key, "an array of tables", value, issues);
+            return Vec::new();
+        };
+        let path = self.key_path(key);
+        let items = items.iter().enumerate();
+        items.map(|(at, item)| Section::from_value(format!("{path}[{at}]"), item, issues)).collect()
+    }
+
     /// A path, relative to the file that names it.
     pub(super) fn path(&self, key: &str, issues: &mut Issues) -> Option<PathBuf> {
         let text = self.text(key, issues)?;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::event::{AccountId, AccountIdentity, Action, MailboxName};
+use crate::filter::Filters;
 use crate::secrets::SecretSource;
 
 /// All of it.
@@ -26,6 +27,8 @@ pub struct Settings {
     pub events: EventSettings,
     /// `[outputs.X]`; never empty (one stdout where none is configured).
     pub outputs: Vec<OutputSettings>,
+    /// `[filters.X]`, in the order of the files.
+    pub filters: Arc<Filters>,
     /// `[log]`
     pub log: LogSettings,
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::accounts::AccountReader;
+use super::filters;
 use super::issue::Severity;
 use super::keys;
 use super::lists::{self, Files};
@@ -27,14 +28,18 @@ pub(super) fn settings(tree: &Value, files: Files<'_>) -> (Option<Settings>, Iss
         _ => &empty,
     };
     Section::from_value(String::new(), tree, &mut Issues::default()).known(keys::TOP, &mut issues);
+    let (accounts, events) = (accounts(root, files, &mut issues), events(root, &mut issues));
+    let outputs = outputs(root, &mut issues);
+    let around = filters::Around { accounts: &accounts, events: &events, outputs: &outputs };
     let settings = Settings {
+        filters: Arc::new(filters::filters(root, &around, &mut issues)),
         monitor: monitor(root, &mut issues),
-        accounts: accounts(root, files, &mut issues),
         connections: connections(root, &mut issues),
         journal: journal(root, &mut issues),
-        events: events(root, &mut issues),
-        outputs: outputs(root, &mut issues),
         log: log(root, &mut issues),
+        accounts,
+        events,
+        outputs,
     };
     let sound = issues.found.iter().all(|issue| issue.severity == Severity::Warning);
     (sound.then_some(settings), issues)
@@ -124,10 +129,7 @@ fn events(root: &Map<String, Value>, issues: &mut Issues) -> EventSettings {
     let section = section(root, "events", keys::EVENTS, issues);
     let headers = section.texts("headers", issues).unwrap_or_default();
     for name in &headers {
-        if name.is_empty()
-            || name.len() > 76
-            || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-        {
+        if !is_header_name(name) {
             section.error("headers", format!("\"{name}\" is no header name"), issues);
         }
     }
@@ -138,6 +140,12 @@ fn events(root: &Map<String, Value>, issues: &mut Issues) -> EventSettings {
         attachments: section.boolean("attachments", true, issues),
         headers: headers.into_iter().map(|name| name.to_ascii_lowercase()).collect(),
     }
+}
+
+/// As RFC 5322 has them, and no longer than a line.
+pub(super) fn is_header_name(name: &str) -> bool {
+    let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+    !name.is_empty() && name.len() <= 76 && name.bytes().all(is_allowed)
 }
 
 fn log(root: &Map<String, Value>, issues: &mut Issues) -> LogSettings {

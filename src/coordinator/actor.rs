@@ -15,6 +15,7 @@ use crate::account::findings::Reporter;
 use crate::account::session::Wires;
 use crate::config::settings::Account;
 use crate::event::Action;
+use crate::filter::Filters;
 use crate::journal::JournalHandle;
 use crate::messages::{Deliver, StatusChanged, StopAccount, StopAccounts};
 use crate::status::StatusBoard;
@@ -45,6 +46,8 @@ pub struct CoordinatorContext {
     pub journal: JournalHandle,
     /// The actions that some output takes.
     pub include: Arc<[Action]>,
+    /// Which messages are told, and to whom.
+    pub filters: Arc<Filters>,
 }
 
 /// The coordinator.
@@ -73,7 +76,11 @@ impl Coordinator {
             wires: self.context.wires.clone(),
             sink: self.context.sink.clone(),
             journal: self.context.journal.clone(),
-            reporter: Reporter { identity: account.identity.clone(), include: self.context.include.clone() },
+            reporter: Reporter {
+                identity: account.identity.clone(),
+                include: self.context.include.clone(),
+                filters: self.context.filters.clone(),
+            },
             coordinator,
         };
         let account = account.clone();

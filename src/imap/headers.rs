@@ -38,7 +38,9 @@ pub(super) fn tell(header: &[u8], wanted: &Wanted, summary: &mut MessageSummary)
 
 fn has_known_header(message: &Message<'_>, wanted: &Wanted) -> bool {
     message.headers().iter().any(|header| match &header.name {
-        HeaderName::Other(name) => wanted.headers.iter().any(|known| known.eq_ignore_ascii_case(name)),
+        HeaderName::Other(name) => {
+            wanted.headers.iter().chain(&wanted.asked_headers).any(|known| known.eq_ignore_ascii_case(name))
+        }
         _ => true,
     })
 }
@@ -56,6 +58,7 @@ impl<'m, 'x> Headers<'m, 'x> {
         self.ids();
         self.date();
         self.further();
+        self.asked();
     }
 
     /// The first of several; more than one is worth telling (RFC 5322 section 3.6).
@@ -196,12 +199,7 @@ impl<'m, 'x> Headers<'m, 'x> {
         let field = "idlewatch.message.headers";
         let (message, wanted) = (self.message, self.wanted);
         for name in &wanted.headers {
-            let raw: Vec<&str> = message
-                .headers_raw()
-                .filter(|(known, _)| known.eq_ignore_ascii_case(name))
-                .map(|(_, value)| value)
-                .take(MOST_VALUES + 1)
-                .collect();
+            let raw: Vec<&str> = raw_values(message, name).take(MOST_VALUES + 1).collect();
             if raw.len() > MOST_VALUES {
                 cut(self.summary, field);
             }
@@ -215,6 +213,27 @@ impl<'m, 'x> Headers<'m, 'x> {
             }
         }
     }
+
+    /// What filters ask for. Nothing of it is told, and so nothing of what had to be cut.
+    fn asked(&mut self) {
+        let message = self.message;
+        for name in &self.wanted.asked_headers {
+            let readable = |raw: &str| {
+                let text = decoded(cap(raw, 4 * VALUE).as_bytes());
+                harmless(cap(text.trim(), VALUE)).into_owned()
+            };
+            let values: Vec<String> = raw_values(message, name).take(MOST_VALUES).map(readable).collect();
+            if !values.is_empty() {
+                self.summary.asked_headers.insert(name.to_ascii_lowercase(), values);
+            }
+        }
+    }
+}
+
+/// All values of a header, as they stand there.
+fn raw_values<'m>(message: &'m Message<'_>, name: &str) -> impl Iterator<Item = &'m str> {
+    let of_name = move |(known, value): (&str, &'m str)| known.eq_ignore_ascii_case(name).then_some(value);
+    message.headers_raw().filter_map(of_name)
 }
 
 /// Without `<>`.

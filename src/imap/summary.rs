@@ -15,15 +15,17 @@ use crate::text::{cap, harmless};
 pub struct Wanted {
     /// BODYSTRUCTURE.
     pub attachments: bool,
-    /// Further headers, lower case.
+    /// Further headers that are told, lower case.
     pub headers: Vec<String>,
+    /// Headers that filters ask for, lower case.
+    pub asked_headers: Vec<String>,
     /// The longest address list.
     pub max_addresses: usize,
 }
 
 impl Default for Wanted {
     fn default() -> Self {
-        Self { attachments: true, headers: Vec::new(), max_addresses: 20 }
+        Self { attachments: true, headers: Vec::new(), asked_headers: Vec::new(), max_addresses: 20 }
     }
 }
 
@@ -46,10 +48,13 @@ pub fn fetch_header_fields(wanted: &Wanted) -> Vec<&str> {
         "REFERENCES",
         "LIST-ID",
     ];
-    let further = wanted.headers.iter().map(String::as_str);
-    own.into_iter()
-        .chain(further.filter(|name| !own.iter().any(|own| own.eq_ignore_ascii_case(name))))
-        .collect()
+    let mut fields = own.to_vec();
+    for name in wanted.headers.iter().chain(&wanted.asked_headers) {
+        if !fields.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+            fields.push(name);
+        }
+    }
+    fields
 }
 
 /// A message of which nothing but its UID could be had.
@@ -248,6 +253,26 @@ mod tests {
         let header = b"X-Spam: =?utf-8?q?n=C3=B6?=\r\nX-Spam: two\r\n\r\n".to_vec();
         let told = summarize(&FetchItems { header: Some(header), ..FetchItems::default() }, &wanted);
         assert_eq!(told.headers.get("x-spam"), Some(&vec!["nö".to_owned(), "two".to_owned()]));
+    }
+
+    #[test]
+    fn what_only_filters_ask_for_is_known_and_not_told() {
+        let asked = ["x-spam", "list-unsubscribe", "from"].map(str::to_owned);
+        let wanted = Wanted { asked_headers: asked.to_vec(), ..Wanted::default() };
+        assert_eq!(
+            fetch_header_fields(&wanted).iter().filter(|name| name.eq_ignore_ascii_case("from")).count(),
+            1
+        );
+        let header =
+            format!("List-Unsubscribe:\r\nX-Spam: {}\r\nFrom: Al <al@x>\r\n\r\n", "y\u{fffd}".repeat(2000));
+        let items = FetchItems { header: Some(header.into_bytes()), ..FetchItems::default() };
+        let told = summarize(&items, &wanted);
+        assert_eq!(told.asked_headers["list-unsubscribe"], [""]);
+        assert_eq!(told.asked_headers["from"], ["Al <al@x>"]);
+        assert!(told.asked_headers["x-spam"][0].len() <= 1000);
+        assert!(told.headers.is_empty() && told.truncated.is_empty() && told.decode_errors.is_empty());
+        let alone = FetchItems { header: Some(b"X-Spam: yes\r\n\r\n".to_vec()), ..FetchItems::default() };
+        assert!(summarize(&alone, &wanted).decode_errors.is_empty(), "a header that was asked for is one");
     }
 
     proptest! {

@@ -359,7 +359,8 @@ impl<J: Journal> Writer<J> {
             round.full = Some(full);
             let state = if full { MonitorState::JournalFull } else { MonitorState::JournalOk };
             let body = EventBody::MonitorState(state);
-            let event = Event { at: Timestamp::now(), id: event_id::fresh(), account: None, body };
+            let event =
+                Event { at: Timestamp::now(), id: event_id::fresh(), account: None, body, filtered: None };
             round.entries.push(Entry::new(event.into()));
         }
     }
@@ -453,7 +454,8 @@ mod tests {
 
     fn entry(id: &str) -> Entry {
         let body = EventBody::MonitorState(MonitorState::Started);
-        let event = Event { at: Timestamp::UNIX_EPOCH, id: id.to_owned(), account: None, body };
+        let event =
+            Event { at: Timestamp::UNIX_EPOCH, id: id.to_owned(), account: None, body, filtered: None };
         Entry::new(event.into())
     }
 
@@ -530,6 +532,7 @@ mod tests {
             id: "two".to_owned(),
             account: None,
             body: EventBody::MonitorState(MonitorState::Started),
+            filtered: None,
         };
         let handle = journal.clone();
         let batch = Batch { events: vec![event], checkpoint, ..Batch::default() };

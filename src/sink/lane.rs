@@ -20,6 +20,8 @@ pub(super) struct Lane {
     pub(super) index: usize,
     pub(super) name: String,
     pub(super) include: Vec<Action>,
+    /// The names of all outputs, this one's too.
+    pub(super) outputs: Arc<[String]>,
     pub(super) batch_max_events: usize,
     pub(super) encoder: Encoder,
     pub(super) output: Output,
@@ -82,7 +84,7 @@ impl Lane {
         let Some(last) = events.last() else { return Ok(()) };
         let mut lines = Vec::with_capacity(events.len() * 1024);
         for JournalledEvent { sequence, event } in events {
-            if self.include.contains(&event.body.action()) {
+            if self.include.contains(&event.body.action()) && event.is_for(&self.name, &self.outputs) {
                 self.encoder.line(*sequence, event, &mut lines);
             }
         }

@@ -135,6 +135,7 @@ impl Sink {
         let last = *journal.news().borrow();
         let (stop, stopped) = watch::channel(false);
         let (reopen, reopened) = watch::channel(0);
+        let names: Arc<[String]> = options.outputs.iter().map(|output| output.name.clone()).collect();
         let mut lanes = Vec::new();
         let mut restored = false;
         for (index, (settings, position)) in options.outputs.iter().zip(positions).enumerate() {
@@ -144,6 +145,7 @@ impl Sink {
                 index,
                 name: settings.name.clone(),
                 include: taken(settings, &options.events),
+                outputs: names.clone(),
                 batch_max_events: settings.batch_max_events,
                 encoder: Encoder::new(EncoderSettings::new(&options, settings)),
                 output,

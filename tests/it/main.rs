@@ -10,6 +10,7 @@
 
 mod docs;
 mod faults;
+mod filters;
 mod fuzz;
 mod headers;
 mod limits;

@@ -67,7 +67,7 @@ fn plan() -> Plan {
         greeting_timeout: Duration::from_secs(10),
         command_timeout: Duration::from_secs(30),
         tag_prefix: "t".to_owned(),
-        wanted: Arc::new(Wanted { attachments: false, headers: vec![], max_addresses: 20 }),
+        wanted: Arc::new(Wanted { attachments: false, ..Wanted::default() }),
     }
 }
 

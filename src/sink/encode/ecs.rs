@@ -6,7 +6,8 @@ use jiff::Timestamp;
 
 use super::{EncoderSettings, words};
 use crate::event::{
-    AccountState, Address, Event, EventBody, MailboxGap, MailboxReset, NewMessage, Role, StateChange, Trouble,
+    AccountState, Address, Event, EventBody, Filtered, MailboxGap, MailboxReset, NewMessage, Role,
+    StateChange, Trouble,
 };
 use crate::event_id;
 use crate::text::{json_string, shortened};
@@ -54,6 +55,7 @@ const SHORTENING: [fn(&mut Event, &mut Vec<&'static str>); 7] = [
         let labels =
             event.account.as_mut().map(|account| take(&mut std::sync::Arc::make_mut(account).labels));
         cut.extend(named(labels.is_some_and(|labels| !labels.is_empty()), "labels"));
+        cut.extend(named(event.filtered.take().is_some(), "idlewatch.filter"));
     },
 ];
 
@@ -244,6 +246,7 @@ impl Writer<'_> {
             };
             message.mailbox = shortened(message.mailbox.as_str(), 256).as_str().into();
         }
+        event.filtered = None;
         if let Some(account) = event.account.as_mut() {
             let account = std::sync::Arc::make_mut(account);
             account.labels = Default::default();
@@ -299,6 +302,9 @@ impl Writer<'_> {
             EventBody::MailboxReset(reset) => self::reset(reset, o),
             EventBody::MailboxGap(gap) => self::gap(gap, o),
             EventBody::MonitorState(state) => o.object("monitor", |o| o.text("state", state.as_str())),
+        }
+        if let Some(filtered) = &event.filtered {
+            o.object("filter", |o| self::filter(filtered, o));
         }
     }
 
@@ -373,6 +379,15 @@ fn state(change: &StateChange, o: &mut Object<'_>) {
     o.maybe_number("attempt", Some(u64::from(change.attempt)).filter(|&n| n > 0));
     o.maybe_number("retry_in_ms", change.retry_in_ms);
     o.time("last_proven_alive", change.last_proven_alive);
+}
+
+fn filter(filtered: &Filtered, o: &mut Object<'_>) {
+    o.some_texts("names", &filtered.by);
+    o.some_texts("outputs", &filtered.outputs);
+    if filtered.dropped {
+        o.key("dropped");
+        o.out.extend_from_slice(b"true");
+    }
 }
 
 fn mailbox(name: &str, role: Option<Role>, messages: Option<u32>, o: &mut Object<'_>) {
@@ -499,6 +514,7 @@ mod tests {
             id: "ge7pxnd5fixdtlfn5xhh6uvixu.new".to_owned(),
             account: Some(identity()),
             body: EventBody::MessageNew(Box::new(message)),
+            filtered: None,
         }
     }
 
@@ -523,6 +539,7 @@ mod tests {
             id: "0192f3c1-5b7e-7d2a-9c7e-3f1d2a4b5c6d".to_owned(),
             account: Some(identity()),
             body: EventBody::AccountState(Box::new(change)),
+            filtered: None,
         };
         assert_eq!(
             encoded(1044, &event),
@@ -539,6 +556,15 @@ mod tests {
         }
         let flags = MessageSummary { flags: Some(Vec::new()), ..Default::default() };
         assert!(encoded(7, &new_message(flags)).contains("\"flags\":[]"), "no flags is information");
+    }
+
+    #[test]
+    fn what_filters_say_is_told() {
+        let by = vec!["vip".to_owned(), "to-hook".to_owned()];
+        let filtered = Filtered { by, outputs: vec!["hook".to_owned()], dropped: false };
+        let event = Event { filtered: Some(Box::new(filtered)), ..new_message(MessageSummary::default()) };
+        let filter = r#""filter":{"names":["vip","to-hook"],"outputs":["hook"]}"#;
+        assert!(encoded(1, &event).contains(filter), "{}", encoded(1, &event));
     }
 
     #[test]
@@ -573,6 +599,7 @@ mod tests {
             if let Some(account) = &mut event.account {
                 Arc::make_mut(account).labels = std::sync::Arc::new((0..labels).map(|n| (format!("label{n}"), "v".repeat(200))).collect());
             }
+            event.filtered = Some(Box::new(Filtered { by: words.clone(), outputs: words, dropped: false }));
             let line = encoded(1, &event);
             prop_assert!(line.len() <= 8000 && !line.contains('\n'), "{}", line.len());
             let value: serde_json::Value = serde_json::from_str(&line).unwrap();

@@ -331,6 +331,7 @@ fn new_message(uid: u32, summary: idlewatch::event::MessageSummary) -> Event {
         id: format!("id{uid}"),
         account: Some(Arc::new(account)),
         body: EventBody::MessageNew(Box::new(message)),
+        filtered: None,
     }
 }
 
