@@ -208,18 +208,21 @@ impl AccountActor {
                     self.stands(index, MailboxStanding::Watching, ctx);
                 }
             }
-            Milestone::Alert(text) => self.alerted(text),
+            Milestone::Alert(text) => self.alerted("the server says", text),
+            Milestone::SearchRefused(why) => {
+                self.alerted("the search was refused, and everything is fetched", why);
+            }
             Milestone::Alive | Milestone::Mailboxes(_) | Milestone::Titles(_) => {}
         }
     }
 
     /// What the server wants people to read is passed on once a day.
-    fn alerted(&mut self, text: &str) {
-        let text = text::line(text, MOST_ALERT);
+    fn alerted(&mut self, what: &str, text: &str) {
+        let text = format!("{what}: {}", text::line(text, MOST_ALERT));
         let now = Instant::now();
         self.alerts.retain(|(_, at)| now.saturating_duration_since(*at) < DAY);
         if self.alerts.len() < MOST_ALERTS && self.alerts.iter().all(|(known, _)| *known != text) {
-            warn!(account:% = self.account.id(), host:% = self.account.identity.host; "the server says: {text}");
+            warn!(account:% = self.account.id(), host:% = self.account.identity.host; "{text}");
             self.alerts.push((text, now));
         }
     }

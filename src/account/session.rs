@@ -31,7 +31,9 @@ use crate::config::settings::{Account, Settings, TlsMode};
 use crate::coordinator::gate::Gate;
 use crate::event::{AccountIdentity, Cursor, MailboxName, NewMessage};
 use crate::imap::command::{Credentials, Line};
-use crate::imap::conversation::{Action, Conversation, Delivery, Goal, Input, Plan, Security, Watch};
+use crate::imap::conversation::{
+    Action, Conversation, Delivery, Goal, Input, Plan, Security, ToldFrom, Until, Watch,
+};
 use crate::imap::ending::Ending;
 use crate::imap::one_shot::MailboxListing;
 use crate::imap::summary::Wanted;
@@ -99,6 +101,8 @@ pub enum Milestone {
     Watching,
     /// The server has something to say to its users.
     Alert(String),
+    /// The server does not search as it should: everything is fetched.
+    SearchRefused(String),
     /// The answer to a one-shot question.
     Mailboxes(MailboxListing),
     /// The answer to a one-shot question, newest first.
@@ -173,8 +177,14 @@ pub fn run(
             checkpoint = sink.checkpoint() => checkpoint?,
             _ = &mut stop => return Err(SessionEnd::Conversation(Ending::LoggedOut)),
         };
-        let told_from = account.initial.told_from(Timestamp::now());
-        let goal = Goal::Watch(Watch { mailbox: mailbox.clone(), checkpoint, told_from, caution });
+        let goal = Goal::Watch(Watch {
+            mailbox: mailbox.clone(),
+            checkpoint,
+            told_from: account.initial.told_from(Timestamp::now()).map(ToldFrom::Time),
+            caution,
+            search: account.search.clone(),
+            until: Until::Stopped,
+        });
         let told = |milestone| match milestone {
             Milestone::Alive => pulse.beat(Timestamp::now()),
             milestone => drop(milestones.unbounded_send((mailbox.clone(), milestone))),
@@ -521,6 +531,7 @@ impl<D: Delivers, T: FnMut(Milestone)> Pump<'_, D, T> {
                 }
                 Action::Watching => (self.told)(Milestone::Watching),
                 Action::Alert(text) => (self.told)(Milestone::Alert(text)),
+                Action::SearchRefused(why) => (self.told)(Milestone::SearchRefused(why)),
                 Action::Mailboxes(listing) => (self.told)(Milestone::Mailboxes(listing)),
                 Action::Titles(messages) => (self.told)(Milestone::Titles(messages)),
                 Action::Deliver(found) => self.asked = Some(Asked::Delivery(self.delivers.deliver(found))),

@@ -44,7 +44,11 @@ pub(super) fn ask(
         match milestone {
             Milestone::Mailboxes(listing) => answer = Some(Answer::Mailboxes(listing)),
             Milestone::Titles(messages) => answer = Some(Answer::Titles(messages)),
-            Milestone::LoggedIn | Milestone::Alive | Milestone::Alert(_) | Milestone::Watching => {}
+            Milestone::LoggedIn
+            | Milestone::Alive
+            | Milestone::Alert(_)
+            | Milestone::SearchRefused(_)
+            | Milestone::Watching => {}
         }
     }
     match (end, answer) {

@@ -11,6 +11,7 @@ use secrecy::SecretString;
 
 use super::keys;
 use super::placeholders::{self, Piece, Slot};
+use super::search;
 use super::section::{Issues, Section, nearest, parse_duration};
 use super::settings::*;
 use super::surroundings::{Outside, Thing};
@@ -201,6 +202,7 @@ impl<'a> AccountReader<'a> {
             allow_preauth: section.boolean("allow_preauth", false, issues),
             mailboxes: self.mailboxes.one(mailboxes(section, issues)),
             initial: initial(section, issues),
+            search: search::criteria(section, issues).map(Arc::new),
             idle_refresh,
             poll_interval: section.duration("poll_interval", Duration::from_secs(60), SECOND..=DAY, issues),
             connect_timeout: section.duration(

@@ -139,6 +139,12 @@ pub const DEFAULTS: &[Key] = &[
         "\"baseline\"",
         "What a first contact tells: baseline (nothing), all, or since:<duration>.",
     ),
+    key(
+        "search",
+        Kind::Table(SEARCH),
+        "",
+        "Only messages that the server finds by these are fetched and told; all of it has to hold: docs/filters.md.",
+    ),
     key("idle_refresh", Kind::Text, "\"9m\"", "IDLE is issued anew after this; below 29m (RFC 2177)."),
     key(
         "poll_interval",
@@ -150,6 +156,24 @@ pub const DEFAULTS: &[Key] = &[
     key("command_timeout", Kind::Text, "\"30s\"", "A command without a byte of answer."),
     key("keepalive", Kind::Table(KEEPALIVE), "", "TCP keepalive: how fast a dead link is noticed."),
     key("labels", Kind::TextTable, "", "`labels.*` of every event."),
+];
+
+/// `search`: parts of texts, whatever their case.
+pub const SEARCH: &[Key] = &[
+    key("from", Kind::Text, "", "Part of From."),
+    key("to", Kind::Text, "", "Part of To."),
+    key("cc", Kind::Text, "", "Part of Cc."),
+    key("subject", Kind::Text, "", "Part of the subject."),
+    key("body", Kind::Text, "", "Part of the body: slow on some servers."),
+    key("header", Kind::Text, "", "\"Name: part of its value\"; \"Name:\" where it has only to be there."),
+    key("not_from", Kind::Text, "", "Not a part of From."),
+    key("not_to", Kind::Text, "", "Not a part of To."),
+    key("not_subject", Kind::Text, "", "Not a part of the subject."),
+    key("not_header", Kind::Text, "", "As `header`, and not there."),
+    key("larger", Kind::Text, "", "Larger than this: \"1MiB\"."),
+    key("smaller", Kind::Text, "", "Smaller than this."),
+    key("unseen", Kind::Boolean, "false", "Not read yet when it is looked for."),
+    key("flagged", Kind::Boolean, "false", "Flagged when it is looked for."),
 ];
 
 /// `[connections]`

@@ -8,6 +8,7 @@ mod lists;
 pub mod load;
 mod placeholders;
 mod print;
+mod search;
 mod section;
 pub mod settings;
 mod surroundings;

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 
 use crate::event::{AccountId, AccountIdentity, Action, MailboxName};
 use crate::filter::Filters;
+use crate::imap::search::Criteria;
 use crate::secrets::SecretSource;
 
 /// All of it.
@@ -74,6 +75,8 @@ pub struct Policy {
     pub mailboxes: Arc<[MailboxName]>,
     /// What a first contact tells.
     pub initial: Initial,
+    /// Only messages that the server finds by these are told.
+    pub search: Option<Arc<Criteria>>,
     /// IDLE is issued anew after this.
     pub idle_refresh: Duration,
     /// NOOP interval where IDLE is missing.

@@ -19,11 +19,13 @@ pub struct Behaviour {
     pub idle: bool,
     /// Tells news during IDLE; GNU imap4d announces IDLE and does not.
     pub pushes: bool,
+    /// Searches; else it refuses to.
+    pub searches: bool,
 }
 
 impl Default for Behaviour {
     fn default() -> Self {
-        Self { idle: true, pushes: true }
+        Self { idle: true, pushes: true, searches: true }
     }
 }
 

@@ -9,6 +9,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
+use super::search;
 use super::server::Behaviour;
 use super::store::{Mailbox, Message, Store};
 use crate::text::escape;
@@ -151,6 +152,9 @@ impl Session {
             "UID" if argument(0).eq_ignore_ascii_case("FETCH") => {
                 self.fetch(tag, true, arguments.get(1..).unwrap_or_default())
             }
+            "UID" if argument(0).eq_ignore_ascii_case("SEARCH") => {
+                self.search(tag, arguments.get(1..).unwrap_or_default())
+            }
             _ => {
                 self.changing.fetch_add(1, Ordering::Relaxed);
                 format!("{tag} BAD {} is not for this server\r\n", escape(name))
@@ -255,6 +259,17 @@ impl Session {
         }
     }
 
+    fn search(&self, tag: &str, words: &[String]) -> String {
+        let Some(mailbox) = self.mailbox() else { return format!("{tag} BAD open a mailbox first\r\n") };
+        match search::search(words, &mailbox).filter(|_| self.behaviour.searches) {
+            Some(uids) => {
+                let uids: String = uids.iter().map(|uid| format!(" {uid}")).collect();
+                format!("* SEARCH{uids}\r\n{tag} OK done\r\n")
+            }
+            None => format!("{tag} NO there is no such search here\r\n"),
+        }
+    }
+
     fn fetch(&mut self, tag: &str, by_uid: bool, arguments: &[String]) -> String {
         let (Some(set), Some(items), Some(mailbox)) = (arguments.first(), arguments.get(1), self.mailbox())
         else {
@@ -281,7 +296,7 @@ impl Session {
 }
 
 /// `n:*` names the last message even where `n` is beyond it (RFC 9051 section 6.4.9).
-fn sequence_set(text: &str, last: u32) -> UidSet {
+pub(super) fn sequence_set(text: &str, last: u32) -> UidSet {
     let mut set = UidSet::new();
     for part in text.split(',') {
         let (first, end) = part.split_once(':').unwrap_or((part, part));

@@ -6,6 +6,7 @@ use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
 use super::capability::Capabilities;
+use super::search::{Criteria, Key, Scope};
 use crate::uid_set::UidSet;
 
 /// The most header bytes asked for of one message.
@@ -56,6 +57,13 @@ pub enum Command<'a> {
         /// What.
         items: &'a str,
     },
+    /// UID SEARCH (RFC 3501 section 6.4.4)
+    UidSearch {
+        /// Where.
+        scope: Scope,
+        /// For what.
+        criteria: &'a Criteria,
+    },
     /// NOOP
     Noop,
     /// IDLE (RFC 2177)
@@ -90,7 +98,7 @@ impl std::fmt::Debug for Credentials {
 
 /// A text that cannot be sent: it holds CR, LF or NUL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the user name or password holds CR, LF or NUL")]
+#[error("the user name, password or a text to search for holds CR, LF or NUL")]
 pub struct Unsendable;
 
 /// A command as bytes: what leaves now, and what follows after each `+` of the server.
@@ -143,6 +151,7 @@ impl Command<'_> {
             Self::Examine { .. } => "EXAMINE",
             Self::UidFetch { .. } => "UID FETCH",
             Self::Fetch { .. } => "FETCH",
+            Self::UidSearch { .. } => "UID SEARCH",
             Self::Noop => "NOOP",
             Self::Idle => "IDLE",
             Self::Logout => "LOGOUT",
@@ -152,7 +161,7 @@ impl Command<'_> {
     /// The bytes of the command.
     ///
     /// # Errors
-    /// Where credentials hold CR, LF or NUL: nothing of them is ever sent.
+    /// Where a text holds CR, LF or NUL: nothing of them is ever sent.
     pub fn encode(&self, tag: &str, capabilities: Capabilities) -> Result<Encoded, Unsendable> {
         let mut text = Pieces::new(capabilities);
         text.push(tag.as_bytes());
@@ -195,6 +204,18 @@ impl Command<'_> {
             }
             Self::Fetch { first, last, items } => {
                 text.push(format!("FETCH {first}:{last} {items}").as_bytes())
+            }
+            Self::UidSearch { scope, criteria } => {
+                text.push(b"UID SEARCH ");
+                text.push(if criteria.is_ascii() { b"" } else { b"CHARSET UTF-8 " });
+                text.push(
+                    match scope {
+                        Scope::Uids(first, last) => format!("UID {first}:{last}"),
+                        Scope::From(first) => format!("{first}:*"),
+                    }
+                    .as_bytes(),
+                );
+                criteria.keys().iter().try_for_each(|key| text.search_key(key))?;
             }
             Self::Capability | Self::StartTls | Self::Noop | Self::Idle | Self::Logout => {
                 text.push(self.name().as_bytes());
@@ -244,6 +265,23 @@ impl Pieces {
             self.quoted(text);
         } else {
             self.literal(text);
+        }
+        Ok(())
+    }
+
+    fn search_key(&mut self, key: &Key) -> Result<(), Unsendable> {
+        self.push(format!(" {}", key.name()).as_bytes());
+        match key {
+            Key::Not(key) => return self.search_key(key),
+            Key::Larger(octets) | Key::Smaller(octets) => self.push(format!(" {octets}").as_bytes()),
+            // The day's names are English, whatever the locale (RFC 3501 section 9, `date-month`).
+            Key::Since(day) => self.push(day.strftime(" %-d-%b-%Y").to_string().as_bytes()),
+            key => {
+                for text in key.texts() {
+                    self.push(b" ");
+                    self.astring(text.as_bytes())?;
+                }
+            }
         }
         Ok(())
     }
@@ -342,6 +380,35 @@ mod tests {
         assert_eq!(text(&examine, &[]).unwrap(), ["t1 EXAMINE \"INBOX\" (CONDSTORE)\r\n"]);
     }
 
+    fn search(keys: Vec<Key>, capabilities: &[&str]) -> Result<Vec<String>, Unsendable> {
+        let criteria = Criteria::new(keys).unwrap();
+        text(&Command::UidSearch { scope: Scope::Uids(4, 9), criteria: &criteria }, capabilities)
+    }
+
+    #[test]
+    fn search_keys_are_made_by_us_and_texts_are_strings() {
+        let keys = vec![
+            Key::Unseen,
+            Key::From("a\" OR ALL \\".to_owned()),
+            Key::Not(Box::new(Key::Header { name: "List-Id".to_owned(), contains: String::new() })),
+            Key::Larger(5),
+            Key::Since(jiff::civil::date(2026, 3, 7)),
+        ];
+        assert_eq!(
+            search(keys, &[]).unwrap(),
+            [
+                "t1 UID SEARCH UID 4:9 UNSEEN FROM \"a\\\" OR ALL \\\\\" NOT HEADER \"List-Id\" \"\" LARGER 5 SINCE 7-Mar-2026\r\n"
+            ]
+        );
+        let subject = || vec![Key::Subject("Größe".to_owned())];
+        assert_eq!(
+            search(subject(), &["LITERAL+"]).unwrap(),
+            ["t1 UID SEARCH CHARSET UTF-8 UID 4:9 SUBJECT {7+}\r\nGröße\r\n"]
+        );
+        assert_eq!(search(subject(), &[]).unwrap().len(), 2);
+        assert_eq!(search(vec![Key::Text("a\r\nb".to_owned())], &[]), Err(Unsendable));
+    }
+
     #[test]
     fn text_beyond_ascii_is_a_literal_and_waits_for_leave() {
         let c = credentials("jürgen", "pä");
@@ -404,6 +471,9 @@ mod tests {
         fn credentials_cannot_start_a_second_command(user in ".*", password in ".*", plus in any::<bool>()) {
             let c = credentials(&user, &password);
             let capabilities: &[&str] = if plus { &["LITERAL+"] } else { &[] };
+            if let Ok(lines) = search(vec![Key::From(c.user.clone())], capabilities) {
+                prop_assert_eq!(command_length(&lines.concat()), Some(lines.concat().len()));
+            }
             if let Ok(lines) = text(&Command::Login(&c), capabilities) {
                 prop_assert_eq!(command_length(&lines.concat()), Some(lines.concat().len()));
             }

@@ -19,6 +19,7 @@ use super::one_shot::{MailboxListing, OneShot, TitleFetch};
 use super::refusal::Refusal;
 use super::reply::{Code, Reply, Status, StatusText};
 use super::rules::{Kind, Rule, State, rule};
+use super::search::{Criteria, Searching};
 use super::select::{Dating, Examining, Locating, ProbingUidNext, Recalling};
 use super::summary::Wanted;
 use super::watch::Selected;
@@ -77,10 +78,33 @@ pub struct Watch {
     pub mailbox: MailboxName,
     /// Its stored cursor; `None` for a first contact.
     pub checkpoint: Option<Cursor>,
-    /// For a first contact: messages received from then on are told; `None` for none.
-    pub told_from: Option<Timestamp>,
+    /// For a first contact: messages from then on are told; `None` for none.
+    pub told_from: Option<ToldFrom>,
     /// How many conversations in a row ended in the middle of a FETCH: the more, the less is asked for at once.
     pub caution: u8,
+    /// Only messages that the server finds by these are told; `None` for all.
+    pub search: Option<Arc<Criteria>>,
+    /// How long.
+    pub until: Until,
+}
+
+/// From where a first contact tells what is there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ToldFrom {
+    /// Received (INTERNALDATE) then or later.
+    Time(Timestamp),
+    /// This UID and those above.
+    Uid(u32),
+}
+
+/// How long a mailbox is watched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Until {
+    /// For ever.
+    #[default]
+    Stopped,
+    /// Until all that is new is told.
+    CaughtUp,
 }
 
 /// How the connection is secured.
@@ -140,6 +164,8 @@ pub enum Action {
     Mailboxes(MailboxListing),
     /// The answer to [`Goal::Titles`]: newest first.
     Titles(Vec<NewMessage>),
+    /// The server does not search as it should, so everything is fetched: why, hostile until made harmless.
+    SearchRefused(String),
     /// The server wants its users to read this (RFC 9051 section 7.1); hostile until made harmless.
     Alert(String),
     /// It is over: close the connection.
@@ -233,6 +259,7 @@ pub(super) enum Phase {
     ProbingUidNext(ProbingUidNext),
     Recalling(Recalling),
     Dating(Dating),
+    Searching(Searching),
     Fetching(Fetching),
     AwaitReceipt(Box<Selected>),
     Idle(Idle),
@@ -302,7 +329,11 @@ impl Conversation {
 
     /// Whether a FETCH of messages runs: a connection that ends now may have died of a message.
     pub fn is_fetching(&self) -> bool {
-        matches!(&self.phase, Phase::Fetching(fetching) if fetching.is_full())
+        match &self.phase {
+            Phase::Fetching(fetching) => fetching.is_full(),
+            // It may be the search that the server dies of.
+            phase => matches!(phase, Phase::Searching(_)),
+        }
     }
 }
 
@@ -320,6 +351,7 @@ impl Phase {
             Self::ProbingUidNext(_)
             | Self::Recalling(_)
             | Self::Dating(_)
+            | Self::Searching(_)
             | Self::Fetching(_)
             | Self::AwaitReceipt(_)
             | Self::Polling(_) => State::Selected,
@@ -333,6 +365,7 @@ impl Phase {
             Self::ProbingUidNext(phase) => Some(phase.selected()),
             Self::Recalling(phase) => Some(phase.selected()),
             Self::Dating(phase) => Some(phase.selected()),
+            Self::Searching(phase) => Some(phase.selected()),
             Self::Fetching(phase) => Some(phase.selected()),
             Self::AwaitReceipt(selected) => Some(selected),
             Self::Idle(phase) => Some(phase.selected()),
@@ -523,6 +556,7 @@ impl Shared {
             Phase::Examining(phase) => phase.completed(self, status, text, now),
             Phase::ProbingUidNext(phase) => phase.completed(self, status, text, now),
             Phase::Dating(phase) => phase.completed(self, status, text, now),
+            Phase::Searching(phase) => phase.completed(self, status, text, now),
             Phase::Fetching(phase) => phase.completed(self, status, text, now),
             Phase::Idle(phase) => phase.completed(self, status, now),
             Phase::Polling(phase) => phase.completed(self, status, text, now),
@@ -559,6 +593,10 @@ impl Shared {
             (Phase::Dating(mut phase), Reply::Fetch(items)) => {
                 phase.told(&items);
                 Phase::Dating(phase)
+            }
+            (Phase::Searching(mut phase), reply) => {
+                phase.told(&reply);
+                Phase::Searching(phase)
             }
             (Phase::Fetching(mut phase), Reply::Fetch(items)) => {
                 phase.told(&items, &self.plan.wanted);

@@ -74,7 +74,7 @@ impl Fetching {
         let expected = selected.ask_for_top();
         let span = selected.told_next().saturating_sub(from);
         let little = expected.unwrap_or(if span == 0 { u32::MAX } else { span }) <= CHUNK;
-        let asked = if little && selected.caution() == 0 {
+        let asked = if little && selected.caution() == 0 && selected.search().is_none() {
             Asked::Top { from, expected }
         } else {
             Asked::TopUids { from }
@@ -244,7 +244,7 @@ impl Fetching {
             self.got.0.extend(self.present.iter().map(unreadable));
             self.selected.set_caution(0);
         } else {
-            self.selected.found(&self.present);
+            self.selected.wanted(&self.present);
             self.selected.set_caution(caution.saturating_add(1));
         }
         self.selected.tell(shared, self.got, now)
@@ -271,7 +271,7 @@ impl Fetching {
             }
             Asked::Chunk(uids) => {
                 self.selected.set_caution(caution.saturating_add(1));
-                self.selected.found(&uids);
+                self.selected.wanted(&uids);
                 self.selected.proceed(shared, now)
             }
             Asked::Top { .. } => {

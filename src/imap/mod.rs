@@ -14,6 +14,7 @@ pub mod parse;
 pub mod refusal;
 pub mod reply;
 pub mod rules;
+pub mod search;
 mod select;
 pub mod summary;
 pub mod tally;

@@ -43,6 +43,9 @@ pub fn reply(response: &Response<'_>) -> Reply {
             delimiter: list.delimiter.as_ref().and_then(|delimiter| delimiter.chars().next()),
             name: cap(&unescaped(&list.name), 1024).as_bytes().to_vec(),
         }),
+        Response::MailboxData(MailboxDatum::Search(numbers)) => {
+            Reply::Search { whole: !numbers.contains(&0), numbers: numbers.clone() }
+        }
         Response::MailboxData(_) => Reply::Other("mailbox data"),
         _ => Reply::Other("data"),
     }

@@ -49,7 +49,14 @@ pub enum Reply {
     Fetch(Box<FetchItems>),
     /// LIST or LSUB.
     List(ListEntry),
-    /// A response that matters to nobody here: FLAGS, RECENT, SEARCH, STATUS, ENABLED, ID ... The keyword.
+    /// SEARCH (RFC 3501 section 7.2.5): sequence numbers or UIDs, as asked for.
+    Search {
+        /// As sent; never 0.
+        numbers: Vec<u32>,
+        /// Whether all of it could be read.
+        whole: bool,
+    },
+    /// A response that matters to nobody here: FLAGS, RECENT, STATUS, ENABLED, ID ... The keyword.
     Other(&'static str),
     /// A complete frame that could not be read. Counted; never fatal by itself.
     Unreadable {

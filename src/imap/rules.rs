@@ -42,6 +42,8 @@ pub enum Kind {
     Mailbox,
     /// LIST
     List,
+    /// SEARCH
+    Search,
     /// Anything known that nobody needs.
     Other,
     /// What cannot be read.
@@ -74,6 +76,7 @@ impl Kind {
             Reply::Capability(_) => Self::Capability,
             Reply::Exists(_) | Reply::Expunge(_) | Reply::Vanished { .. } | Reply::Fetch(_) => Self::Mailbox,
             Reply::List(_) => Self::List,
+            Reply::Search { .. } => Self::Search,
             Reply::Other(_) => Self::Other,
             Reply::Unreadable { .. } => Self::Unreadable,
         }
@@ -91,6 +94,7 @@ impl Kind {
             Self::Capability => "CAPABILITY",
             Self::Mailbox => "mailbox data",
             Self::List => "LIST",
+            Self::Search => "SEARCH",
             Self::Other => "other data",
             Self::Unreadable => "something unreadable",
         }
@@ -119,6 +123,8 @@ pub const fn rule(state: State, kind: Kind) -> Rule {
         // Mailbox data counts only while a mailbox is open, or is being opened.
         (State::Authenticated | State::Selected | State::Idling, Kind::Mailbox) => Take,
         (State::NotAuthenticated | State::LoggingOut, Kind::Mailbox | Kind::List) => Ignore,
+        (State::Authenticated | State::Selected, Kind::Search) => Take,
+        (_, Kind::Search) => Ignore,
         (State::Authenticated, Kind::List) => Take,
         (State::Selected | State::Idling, Kind::List) => Ignore,
     }

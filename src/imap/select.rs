@@ -5,7 +5,7 @@ use std::time::Instant;
 use jiff::Timestamp;
 
 use super::command::{Command, UidRange};
-use super::conversation::{Action, Finding, Phase, Shared, Watch};
+use super::conversation::{Action, Finding, Phase, Shared, ToldFrom, Watch};
 use super::ending::Ending;
 use super::fetch::MOST_RANGES;
 use super::refusal::{Refusal, Why};
@@ -377,16 +377,20 @@ fn first_contact(
 ) -> Phase {
     let uid_next = baseline.uid_next;
     match watch.told_from {
-        Some(from) if uid_next > 1 => {
+        Some(ToldFrom::Time(from)) if uid_next > 1 => {
             let mut selected = Selected::new(position, baseline.clone(), &watch);
             selected.resume(uid_next, baseline.modseq);
             Dating::begin(shared, selected, None, baseline, from, now)
         }
-        Some(_) => {
-            let everything = Cursor { uid_next: 1, seen: UidSet::new(), ..baseline };
-            let mut selected = Selected::new(position, everything.clone(), &watch);
-            selected.backfill(1, uid_next);
-            selected.deliver(shared, Vec::new(), everything, now)
+        Some(from) => {
+            let first = match from {
+                ToldFrom::Uid(uid) => uid.clamp(1, uid_next),
+                ToldFrom::Time(_) => 1,
+            };
+            let rest = Cursor { uid_next: first, seen: UidSet::range(1, first - 1), ..baseline };
+            let mut selected = Selected::new(position, rest.clone(), &watch);
+            selected.backfill(first, uid_next);
+            selected.deliver(shared, Vec::new(), rest, now)
         }
         None => {
             let mut selected = Selected::new(position, baseline.clone(), &watch);

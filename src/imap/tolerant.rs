@@ -62,13 +62,22 @@ fn untagged(line: &[u8]) -> Option<Reply> {
             _ => None,
         },
         b"LIST" | b"LSUB" | b"XLIST" => list(rest).map(Reply::List),
-        b"FLAGS" | b"SEARCH" | b"ESEARCH" | b"SORT" | b"THREAD" | b"STATUS" | b"NAMESPACE" | b"ENABLED"
-        | b"ID" | b"QUOTA" | b"QUOTAROOT" | b"ACL" | b"MYRIGHTS" | b"METADATA" | b"ANNOTATION"
-        | b"LANGUAGE" | b"JMAPACCESS" | b"COMPARATOR" | b"CONVERSION" | b"URLFETCH" | b"GENURLAUTH" => {
+        b"SEARCH" => Some(search(rest)),
+        b"FLAGS" | b"ESEARCH" | b"SORT" | b"THREAD" | b"STATUS" | b"NAMESPACE" | b"ENABLED" | b"ID"
+        | b"QUOTA" | b"QUOTAROOT" | b"ACL" | b"MYRIGHTS" | b"METADATA" | b"ANNOTATION" | b"LANGUAGE"
+        | b"JMAPACCESS" | b"COMPARATOR" | b"CONVERSION" | b"URLFETCH" | b"GENURLAUTH" => {
             Some(Reply::Other("data"))
         }
         _ => None,
     }
+}
+
+/// Numbers, and with CONDSTORE a MODSEQ behind them (RFC 7162 section 3.1.5).
+fn search(line: &[u8]) -> Reply {
+    let words = line.split(|&byte| byte == b' ').filter(|word| !word.is_empty());
+    let words: Vec<&[u8]> = words.take_while(|word| !word.eq_ignore_ascii_case(b"(MODSEQ")).collect();
+    let numbers: Vec<u32> = words.iter().filter_map(|word| number(word).filter(|&n| n > 0)).collect();
+    Reply::Search { whole: numbers.len() == words.len(), numbers }
 }
 
 fn number(word: &[u8]) -> Option<u32> {

@@ -1,14 +1,16 @@
 //! What is known of the open mailbox, and the one decision that is taken again and again: what next?
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use super::conversation::{Action, Delivery, Finding, Phase, Shared, Watch};
+use super::conversation::{Action, Delivery, Finding, Phase, Shared, Until, Watch};
 use super::fetch::Fetching;
 use super::idle::{Idle, Polling};
 use super::reply::{Code, MAX_MODSEQ, Reply, Status};
+use super::search::{Criteria, Searching};
 use super::select::{Located, Locating};
 use super::tally::Tally;
 use crate::event::{Cursor, GapReason, MessageSummary, NewMessage, Role, Source};
@@ -27,6 +29,9 @@ const PATIENCE_WITH_JOURNAL: Duration = Duration::from_secs(20);
 
 /// Check rounds in a row that find what IDLE did not tell, after which IDLE is not believed any more.
 const DEAF_AFTER: u8 = 2;
+
+/// Conversations in a row that ended in a search or a FETCH, after which nothing is searched for: it may be the cause.
+const NO_SEARCH_AFTER: u8 = 3;
 
 /// Times that a server may end IDLE by itself before it is polled instead.
 const MOST_EARLY_ENDS: u8 = 3;
@@ -49,6 +54,13 @@ pub(super) struct Selected {
     outstanding: bool,
     /// Known to be there, and not told yet.
     pending: UidSet,
+    /// What is searched for; `None` where everything is fetched.
+    search: Option<Arc<Criteria>>,
+    /// Known to be there; whether it is wanted is not.
+    unsearched: UidSet,
+    /// The search left it out: it counts as seen once that is durable.
+    unwanted: UidSet,
+    until: Until,
     /// Every UID below it is seen, pending, or not there.
     asked_to: u32,
     /// UIDNEXT as told; 0 where it was not.
@@ -93,6 +105,10 @@ impl Selected {
             cursor,
             outstanding: false,
             pending: UidSet::new(),
+            search: watch.search.clone().filter(|_| watch.caution < NO_SEARCH_AFTER),
+            unsearched: UidSet::new(),
+            unwanted: UidSet::new(),
+            until: watch.until,
             told_next: 0,
             ask_top: false,
             sweep_due: false,
@@ -113,6 +129,8 @@ impl Selected {
     pub(super) fn resume(&mut self, uid_next: u32, modseq: Option<u64>) {
         self.told_next = uid_next;
         self.ask_top = uid_next > self.cursor.uid_next;
+        // There will be no check round later.
+        self.sweep_due = self.until == Until::CaughtUp;
         self.gap_floor = self.cursor.look_back.unwrap_or(0);
         // A HIGHESTMODSEQ that went backwards, or away, says nothing any more (RFC 7162 section 3.1.2.2).
         self.modseq = match (self.modseq, modseq) {
@@ -158,6 +176,8 @@ impl Selected {
         self.announce(shared);
         if !self.pending.is_empty() {
             Fetching::chunk(self, shared, now)
+        } else if !self.unsearched.is_empty() {
+            Searching::begin(self, shared, now)
         } else if self.ask_top || self.tally.news() > 0 {
             Fetching::top(self, shared, now)
         } else if std::mem::take(&mut self.sweep_due) {
@@ -166,6 +186,8 @@ impl Selected {
             self.tell_looked_back(shared, now)
         } else if let Some(since) = self.cursor.blind_since {
             self.tell_blindness(shared, since, now)
+        } else if self.until == Until::CaughtUp {
+            shared.log_out(now)
         } else {
             self.rest(shared, now)
         }
@@ -182,6 +204,11 @@ impl Selected {
 
     /// All that came while nobody watched is told: says so, and what may be missing.
     fn tell_blindness(self: Box<Self>, shared: &mut Shared, since: Timestamp, now: Instant) -> Phase {
+        let cursor = Cursor { blind_since: None, ..self.cursor.clone() };
+        if self.until == Until::CaughtUp {
+            // Whoever looks in now and then is away in between: that is no news.
+            return self.deliver(shared, Vec::new(), cursor, now);
+        }
         let gap = Finding::Gap {
             role: self.located.role,
             uid_first: None,
@@ -191,14 +218,18 @@ impl Selected {
             lost: (!self.passed_over).then_some(0),
             reason: GapReason::Offline,
         };
-        let cursor = Cursor { blind_since: None, ..self.cursor.clone() };
         self.deliver(shared, vec![gap], cursor, now)
     }
 
     /// Whether there is something to do that IDLE must be left for.
     pub(super) fn has_work(&self) -> bool {
-        let work = self.epoch_ended || self.ask_top || self.tally.news() > 0 || !self.pending.is_empty();
-        work && !self.outstanding
+        let work = self.epoch_ended || self.ask_top || self.tally.news() > 0 || self.waiting().is_some();
+        (work || self.until == Until::CaughtUp) && !self.outstanding
+    }
+
+    /// The lowest UID that is there and not told.
+    fn waiting(&self) -> Option<u32> {
+        [&self.pending, &self.unsearched].into_iter().filter_map(UidSet::first).min()
     }
 
     /// IDLE, or a pause between two NOOPs.
@@ -224,8 +255,14 @@ impl Selected {
     }
 
     fn examine_again(self, shared: &mut Shared, now: Instant) -> Phase {
-        let mailbox = self.located.mailbox.clone();
-        let watch = Watch { mailbox, checkpoint: Some(self.cursor), told_from: None, caution: self.caution };
+        let watch = Watch {
+            mailbox: self.located.mailbox,
+            checkpoint: Some(self.cursor),
+            told_from: None,
+            caution: self.caution,
+            search: self.search,
+            until: self.until,
+        };
         Locating::begin(shared, watch, now)
     }
 
@@ -251,6 +288,7 @@ impl Selected {
     pub(super) fn delivered(&mut self, receipt: &Receipt, shared: &mut Shared) {
         if let Some(cursor) = receipt.cursor() {
             self.cursor = cursor.clone();
+            self.unwanted = UidSet::new();
         }
         self.outstanding = false;
         self.announce(shared);
@@ -288,7 +326,8 @@ impl Selected {
     fn advance(&self, got: &UidSet) -> (Cursor, UidSet) {
         let mut cursor = Cursor { modseq: self.modseq, ..self.cursor.clone() };
         cursor.seen.extend(got);
-        let accounted = self.pending.first().unwrap_or(self.asked_to).min(self.asked_to);
+        cursor.seen.extend(&self.unwanted);
+        let accounted = self.waiting().unwrap_or(self.asked_to).min(self.asked_to);
         let mut holes = UidSet::new();
         if accounted > cursor.uid_next {
             holes.insert_range(cursor.uid_next.max(self.gap_floor), accounted - 1);
@@ -403,12 +442,43 @@ impl Selected {
         self.pending.take_lowest(most)
     }
 
-    /// `present` is there; what of it is unseen has to be told. Returns whether there is any.
+    /// `present` is there; what of it is unseen has to be told, if it is wanted. Returns whether there is any.
     pub(super) fn found(&mut self, present: &UidSet) -> bool {
         let mut unseen = present.clone();
         unseen.subtract(&self.cursor.seen);
-        self.pending.extend(&unseen);
+        match self.search {
+            Some(_) => self.unsearched.extend(&unseen),
+            None => self.pending.extend(&unseen),
+        }
         !unseen.is_empty()
+    }
+
+    /// What is searched for.
+    pub(super) fn search(&self) -> Option<Arc<Criteria>> {
+        self.search.clone()
+    }
+
+    /// Those of the messages that were not searched yet whose UIDs lie within `span` of the lowest one.
+    pub(super) fn take_unsearched(&mut self, span: u32) -> UidSet {
+        let first = self.unsearched.first().unwrap_or(1);
+        let mut taken = self.unsearched.clone();
+        self.unsearched.subtract(&UidSet::range(first, first.saturating_add(span - 1)));
+        taken.subtract(&self.unsearched);
+        taken
+    }
+
+    /// These are to be told.
+    pub(super) fn wanted(&mut self, uids: &UidSet) {
+        self.pending.extend(uids);
+    }
+
+    /// These are not.
+    pub(super) fn unwanted(&mut self, uids: &UidSet) {
+        self.unwanted.extend(uids);
+    }
+
+    pub(super) fn search_no_more(&mut self) {
+        self.search = None;
     }
 
     /// Every UID below `uid` is accounted for.

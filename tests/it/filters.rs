@@ -6,6 +6,9 @@ use idlewatch::demo::server::{Behaviour, Server};
 use idlewatch::demo::store::Store;
 use serde_json::Value;
 
+use crate::real_servers::{accounts, online as online_all, users};
+use crate::support::cyrus::Cyrus;
+use crate::support::dovecot::{Dovecot, GOOD};
 use crate::support::monitor::{Monitor, events, states, told};
 
 async fn server() -> Server {
@@ -89,4 +92,80 @@ async fn tags_are_labels_and_a_route_leads_to_its_output_alone() {
 
 fn vip_uids(path: &Path) -> Vec<u64> {
     told(&events(path), "work")
+}
+
+/// The headers that a real server is asked for are those that a filter names.
+#[test]
+fn a_real_server_is_asked_for_what_filters_look_at() {
+    let server = Dovecot::start(1);
+    let filters = "[filters.f]\naction = \"tag\"\nany = [{ header = { name = \"Return-Path\", matches = \"<sender@*>\" }, to = \"all@example.org\" }]\nlabels = { seen = \"yes\" }";
+    let mut monitor = Monitor::new(&format!("{}{filters}\n", accounts(&server, &users(1), "")));
+    monitor.start();
+    monitor.wait("online", |events| online_all(events, &users(1)));
+    server.deliver(&users(1), "tagged");
+    let events = monitor.wait("told", |events| told(events, "user1") == [1]);
+    assert_eq!(of_uid(&events, 1)["labels"]["seen"], "yes");
+}
+
+/// What the search does not name is neither fetched (else it would be told) nor asked for again.
+#[test]
+fn dovecot_is_asked_for_what_is_wanted_and_the_rest_is_not_fetched() {
+    let server = Dovecot::start(1);
+    let users = users(1);
+    let search = |search: &str| accounts(&server, &users, &format!("search = {{ {search} }}"));
+    let mut monitor = Monitor::new(&search("subject = \"größe\", not_from = \"nobody\", unseen = true"));
+    monitor.start();
+    monitor.wait("online", |events| online_all(events, &users));
+    let large = "=?utf-8?q?Gr=C3=B6=C3=9Fe?= 1";
+    for subject in ["small", large, "tiny"] {
+        server.deliver(&users, subject);
+    }
+    monitor.wait("told", |events| told(events, "user1") == [2]);
+    monitor.stop();
+    server.deliver(&users, "small");
+    server.deliver(&users, large);
+    monitor.start();
+    monitor.wait("told after a restart", |events| told(events, "user1") == [2, 5]);
+    monitor.stop();
+    assert!(!monitor.log().contains("the search was refused"), "{}", monitor.log());
+    // What was not wanted counts as seen, whatever is searched for later.
+    monitor.configure(&search("unseen = true"));
+    monitor.start();
+    server.deliver(&users, "anything");
+    monitor.wait("told without a subject", |events| told(events, "user1") == [2, 5, 6]);
+}
+
+#[test]
+fn cyrus_is_asked_for_what_is_wanted_and_the_rest_is_not_fetched() {
+    let server = Cyrus::start();
+    let text = format!(
+        "[[accounts]]\nid = \"user1\"\nhost = \"{GOOD}\"\nport = {}\nuser = \"user1\"\npassword = {{ inline = \"secret\" }}\n\
+         search = {{ subject = \"wanted\", not_header = \"X-Nothing:\", smaller = \"1MiB\" }}\n[accounts.tls_options]\nca_file = {:?}\n",
+        server.imaps,
+        server.dir.path().join("ca.pem")
+    );
+    let mut monitor = Monitor::new(&text);
+    monitor.start();
+    monitor.wait("online", |events| online_all(events, &["user1".to_owned()]));
+    for subject in ["one", "Wanted two", "three", "un\"wanted\\", "wanted five"] {
+        server.deliver(subject);
+    }
+    let is_told = |events: &[Value]| of_uid(events, 5) != Value::Null;
+    let events = monitor.wait("told", is_told);
+    assert_eq!(told(&events, "user1"), [2, 4, 5]);
+    assert!(!monitor.log().contains("the search was refused"), "{}", monitor.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_does_not_search_is_asked_for_everything_and_that_is_said() {
+    let store = Store::new([("bob".to_owned(), "pw".to_owned())]);
+    let behaviour = Behaviour { searches: false, ..Behaviour::default() };
+    let server = Server::start(store, behaviour).await.unwrap();
+    let text = configuration(&server, "").replace("user =", "search = { from = \"boss\" }\nuser =");
+    let mut monitor = Monitor::new(&text);
+    monitor.start();
+    online(&monitor);
+    deliver(&server, "From: alice@example.org\r\nSubject: one");
+    monitor.wait("told", |events| told(events, "work") == [1]);
+    monitor.wait_log("the search was refused, and everything is fetched: there is no such search here");
 }

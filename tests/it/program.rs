@@ -47,7 +47,7 @@ async fn hostile_mail_is_one_harmless_line_and_the_mailbox_is_never_changed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_without_idle_is_polled() {
-    let server = server(Behaviour { idle: false, pushes: false }).await;
+    let server = server(Behaviour { idle: false, pushes: false, searches: true }).await;
     let text = accounts(&server).replace("user =", "poll_interval = \"1s\"\nuser =");
     let mut monitor = Monitor::new(&text);
     monitor.start();

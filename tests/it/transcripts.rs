@@ -12,9 +12,10 @@ use idlewatch::account::lifecycle::SessionEnd;
 use idlewatch::account::session::{Delivers, Milestone, pump};
 use idlewatch::event::{Cursor, MailboxKey, MailboxName};
 use idlewatch::imap::command::Credentials;
-use idlewatch::imap::conversation::{Delivery, Finding, Goal, Plan, Security, Watch};
+use idlewatch::imap::conversation::{Delivery, Finding, Goal, Plan, Security, ToldFrom, Until, Watch};
 use idlewatch::imap::ending::Ending;
 use idlewatch::imap::refusal::Refusal;
+use idlewatch::imap::search::{Criteria, Key};
 use idlewatch::imap::summary::Wanted;
 use idlewatch::journal::sqlite::SqliteJournal;
 use idlewatch::journal::{Entry, Journal, Receipt};
@@ -133,6 +134,16 @@ fn unescape(text: &str) -> Vec<u8> {
     bytes
 }
 
+/// `unseen,from:boss,not-subject:sale`
+fn criteria(text: &str) -> Arc<Criteria> {
+    let key = |word: &str| match word.split_once(':') {
+        None => Key::Unseen,
+        Some(("from", text)) => Key::From(text.to_owned()),
+        Some((_, text)) => Key::Not(Box::new(Key::Subject(text.to_owned()))),
+    };
+    Arc::new(Criteria::new(text.split(',').map(key).collect()).unwrap())
+}
+
 fn full_fetch(rest: &str) -> String {
     let mut words = rest.splitn(3, ' ');
     let (seq, uid, subject) = (words.next().unwrap(), words.next().unwrap(), words.next().unwrap());
@@ -167,8 +178,10 @@ impl Transcript {
         let watch = Watch {
             mailbox: self.mailbox(),
             checkpoint: self.checkpoint.clone(),
-            told_from,
+            told_from: told_from.map(ToldFrom::Time),
             caution: self.get("caution").map_or(0, |caution| caution.parse().unwrap()),
+            search: self.get("search").map(criteria),
+            until: if self.get("once") == Some("yes") { Until::CaughtUp } else { Until::Stopped },
         };
         Plan {
             goal: Goal::Watch(watch),
@@ -360,6 +373,7 @@ async fn play(transcript: &Transcript, cut: Cut) -> Result<Vec<String>, String> 
     let milestone = move |milestone: Milestone| match milestone {
         Milestone::LoggedIn => words.lock().unwrap().push("logged in".to_owned()),
         Milestone::Watching => words.lock().unwrap().push("watching".to_owned()),
+        Milestone::SearchRefused(why) => words.lock().unwrap().push(format!("search refused {why}")),
         Milestone::Alert(text) => words.lock().unwrap().push(format!("alert {text}")),
         _ => {}
     };

@@ -10,7 +10,7 @@ use futures::future::LocalBoxFuture;
 use idlewatch::account::session::{Delivers, Milestone, Outcome, pump};
 use idlewatch::event::MailboxKey;
 use idlewatch::imap::command::Credentials;
-use idlewatch::imap::conversation::{Delivery, Finding, Goal, Plan, Security, Watch};
+use idlewatch::imap::conversation::{Delivery, Finding, Goal, Plan, Security, Until, Watch};
 use idlewatch::imap::summary::Wanted;
 use idlewatch::journal::sqlite::SqliteJournal;
 use idlewatch::journal::{Entry, Journal, Receipt};
@@ -58,7 +58,14 @@ impl Delivers for InMemory {
 
 fn plan() -> Plan {
     Plan {
-        goal: Goal::Watch(Watch { mailbox: "INBOX".into(), checkpoint: None, told_from: None, caution: 0 }),
+        goal: Goal::Watch(Watch {
+            mailbox: "INBOX".into(),
+            checkpoint: None,
+            told_from: None,
+            caution: 0,
+            search: None,
+            until: Until::Stopped,
+        }),
         security: Security::Plain,
         allow_preauth: false,
         credentials: Credentials { user: "bob".to_owned(), password: "pw".into() },

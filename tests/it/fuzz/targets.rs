@@ -14,8 +14,9 @@ use idlewatch::event::{
     AccountIdentity, Cursor, Event, EventBody, MailboxKey, MailboxName, NewMessage, Source,
 };
 use idlewatch::imap::command::Credentials;
-use idlewatch::imap::conversation::{Delivery, Finding, Goal, Plan, Security, Watch};
+use idlewatch::imap::conversation::{Delivery, Finding, Goal, Plan, Security, ToldFrom, Until, Watch};
 use idlewatch::imap::reply::{AttachmentPart, FetchItems, MAX_TEXT, Reply, StatusText, Structure};
+use idlewatch::imap::search::{Criteria, Key};
 use idlewatch::imap::summary::{Wanted, summarize};
 use idlewatch::imap::utf7;
 use idlewatch::journal::sqlite::SqliteJournal;
@@ -95,6 +96,13 @@ pub mod choice {
     pub const EIGHT_BIT: u16 = 1 << 7;
     pub const LIST: u16 = 1 << 8;
     pub const TITLES: u16 = 1 << 9;
+    pub const SEARCH: u16 = 1 << 10;
+    pub const ONCE: u16 = 1 << 11;
+}
+
+fn search() -> Arc<Criteria> {
+    let not = Key::Not(Box::new(Key::Subject("Größe".to_owned())));
+    Arc::new(Criteria::new(vec![Key::Unseen, Key::From("a".to_owned()), not]).unwrap())
 }
 
 fn plan(choices: u16) -> Plan {
@@ -104,8 +112,10 @@ fn plan(choices: u16) -> Plan {
     let watch = Watch {
         mailbox: mailbox.clone(),
         checkpoint: has(choice::CHECKPOINT).then(|| Cursor::baseline(7, 11, Some(10))),
-        told_from: told_from.filter(|_| has(choice::ALL | choice::SINCE)),
+        told_from: told_from.filter(|_| has(choice::ALL | choice::SINCE)).map(ToldFrom::Time),
         caution: if has(choice::CAUTION) { 5 } else { 0 },
+        search: has(choice::SEARCH).then(search),
+        until: if has(choice::ONCE) { Until::CaughtUp } else { Until::Stopped },
     };
     Plan {
         goal: match () {
@@ -215,6 +225,7 @@ fn assert_changes_nothing(command: &[u8]) {
         "LIST \"\" ",
         "EXAMINE ",
         "UID FETCH ",
+        "UID SEARCH ",
         "FETCH ",
         "NOOP\r\n",
         "IDLE\r\n",
