@@ -14,17 +14,21 @@ use crate::account::idle_period::IdlePeriods;
 use crate::account::session::Wires;
 use crate::config::settings::Settings;
 use crate::coordinator::actor::{Coordinator, CoordinatorContext};
+use crate::coordinator::reload::Loader;
 use crate::event::{Action, Event, EventBody, MonitorState};
 use crate::event_id;
 use crate::exit::Exit;
+use crate::filter::in_force::FiltersInForce;
 use crate::journal::StateOrigin;
-use crate::messages::{Deliver, Drain, ReopenFiles, StopAccounts};
+use crate::messages::{Deliver, Drain, Reload, ReopenFiles, StopAccounts};
 use crate::process;
 use crate::sink::{Fatal, Sink, SinkHandle, SinkOptions};
 
 /// What `run` may be told besides the configuration.
 #[derive(Debug, Default)]
 pub struct RunOptions {
+    /// Reads the configuration again at SIGHUP.
+    pub loader: Option<Loader>,
     /// Move a damaged journal aside and start anew.
     pub new_state: bool,
 }
@@ -66,20 +70,23 @@ async fn monitor(settings: &Settings, options: &RunOptions, stop: BoxFuture<'sta
     };
     let arbiters = arbiters();
     let mut stop = stop;
+    let filters = FiltersInForce::new(settings.filters.clone());
     // A journal that is full lets nothing in, and a signal must be heard all the same.
     let announced = announce(settings, sink.addr.clone(), sink.origin, sink.restored);
     let announced = tokio::select! {
         () = announced => Ok(()),
-        exit = signals.wait(&mut sink, &mut stop) => Err(exit),
+        exit = signals.wait(&mut sink, None, &mut stop) => Err(exit),
     };
     let (coordinator, exit) = match announced {
         Ok(()) => {
-            let coordinator = Coordinator::new(context(settings, &arbiters, &sink).await).start();
-            (Some(coordinator), signals.wait(&mut sink, &mut stop).await)
+            let context = context(settings, options, &filters, &arbiters, &sink).await;
+            let coordinator = Coordinator::new(context).start();
+            let exit = signals.wait(&mut sink, Some(&coordinator), &mut stop).await;
+            (Some(coordinator), exit)
         }
         Err(exit) => (None, exit),
     };
-    let exit = shut_down(settings, coordinator.as_ref(), &sink, &mut signals, exit).await;
+    let exit = shut_down(settings, coordinator.as_ref(), &sink, &filters, &mut signals, exit).await;
     for arbiter in arbiters {
         arbiter.stop();
     }
@@ -103,21 +110,26 @@ fn arbiters() -> Vec<Arbiter> {
     (0..cores).map(|_| Arbiter::new()).collect()
 }
 
-async fn context(settings: &Settings, arbiters: &[Arbiter], sink: &SinkHandle) -> CoordinatorContext {
-    let accounts: Vec<_> = settings.accounts.iter().filter(|account| account.enabled).cloned().collect();
-    info!("watching {} accounts", accounts.len());
+async fn context(
+    settings: &Settings,
+    options: &RunOptions,
+    filters: &FiltersInForce,
+    arbiters: &[Arbiter],
+    sink: &SinkHandle,
+) -> CoordinatorContext {
     let (mut wires, prober) = Wires::new(settings);
     // Whoever cannot read them learns them again.
     wires.idle_periods = IdlePeriods::learned(sink.journal.idle_periods().await.unwrap_or_default());
     CoordinatorContext {
-        accounts,
+        settings: settings.clone(),
+        loader: options.loader.clone(),
         arbiters: arbiters.iter().map(Arbiter::handle).collect(),
         wires,
         prober,
         sink: sink.addr.clone().recipient(),
         journal: sink.journal.clone(),
         include: included(settings),
-        filters: settings.filters.clone(),
+        filters: filters.clone(),
     }
 }
 
@@ -161,6 +173,7 @@ async fn shut_down(
     settings: &Settings,
     coordinator: Option<&Addr<Coordinator>>,
     sink: &SinkHandle,
+    filters: &FiltersInForce,
     signals: &mut Signals,
     exit: Exit,
 ) -> Exit {
@@ -177,8 +190,8 @@ async fn shut_down(
         if report.undelivered > 0 {
             info!("{} events wait for the next start", report.undelivered);
         }
-        if settings.filters.dropped() > 0 {
-            info!("{} messages were dropped by filters", settings.filters.dropped());
+        if filters.dropped() > 0 {
+            info!("{} messages were dropped by filters", filters.dropped());
         }
         info!("stopped");
         exit
@@ -257,15 +270,22 @@ impl Signals {
         }
     }
 
-    /// Waits until something ends the monitor.
-    async fn wait(&mut self, sink: &mut SinkHandle, stop: &mut BoxFuture<'static, ()>) -> Exit {
+    /// Waits until something ends the monitor. Until then files are opened anew, and the configuration is read again.
+    async fn wait(
+        &mut self,
+        sink: &mut SinkHandle,
+        coordinator: Option<&Addr<Coordinator>>,
+        stop: &mut BoxFuture<'static, ()>,
+    ) -> Exit {
         loop {
             tokio::select! {
                 _ = self.interrupt.recv() => return Exit::Ok,
                 _ = self.terminate.recv() => return Exit::Ok,
                 () = stop.as_mut() => return Exit::Ok,
                 fatal = sink.fatal.recv() => return fatally(&fatal),
-                _ = self.hangup.recv() => {}
+                _ = self.hangup.recv() => if let Some(coordinator) = coordinator {
+                    coordinator.do_send(Reload);
+                },
                 _ = self.user1.recv() => {}
             }
             let _ = sink.addr.send(ReopenFiles).await;

@@ -2,6 +2,7 @@
 //!
 //! Awaits point down only: app -> coordinator -> account -> sink. Facts travel up by `try_send`.
 
+use std::fmt;
 use std::time::Duration;
 
 use actix::Message;
@@ -116,6 +117,80 @@ pub struct StatusChanged {
 pub struct StopAccount {
     /// Then they are dropped.
     pub deadline: Duration,
+    /// Why, and so what is told of it.
+    pub farewell: Farewell,
+}
+
+/// Why an account is no longer watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Farewell {
+    /// The process ends.
+    Shutdown,
+    /// The configuration has it otherwise now: it starts again as that.
+    Changed,
+    /// It says `enabled = false` now.
+    Disabled,
+    /// It is gone from the configuration.
+    Removed,
+}
+
+impl Farewell {
+    /// The state that the account is in afterwards, where that is news.
+    pub fn state(self) -> Option<AccountState> {
+        match self {
+            Self::Shutdown | Self::Changed => None,
+            Self::Disabled => Some(AccountState::Disabled),
+            Self::Removed => Some(AccountState::Removed),
+        }
+    }
+}
+
+/// App, admin -> coordinator: read the configuration again.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<ReloadReport, ReloadError>")]
+pub struct Reload;
+
+/// What a reload changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReloadReport {
+    /// Accounts that are watched since.
+    pub added: usize,
+    /// Accounts that are no longer watched.
+    pub removed: usize,
+    /// Accounts that are watched in another way.
+    pub changed: usize,
+    /// Accounts that did not notice.
+    pub kept: usize,
+    /// Sections that changed and wait for the next start.
+    pub waiting: Vec<&'static str>,
+}
+
+impl fmt::Display for ReloadReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { added, removed, changed, kept, waiting } = self;
+        write!(f, "{added} accounts added, {removed} removed, {changed} changed, {kept} as before")?;
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        write!(f, "; these changed and wait for the next start: [{}]", waiting.join("], ["))
+    }
+}
+
+/// Why a reload changed nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReloadError {
+    /// The configuration is not valid: its problems, with their places.
+    #[error("the configuration has {} problems; the old one stays in force", .0.len())]
+    Invalid(Vec<String>),
+    /// Another one is under way; a further one follows it.
+    #[error("the configuration is being read; it will be read again after that")]
+    Busy,
+    /// There is no file to read.
+    #[error("this configuration was not read from a file")]
+    NoFile,
+    /// The process ends.
+    #[error("the monitor is stopping")]
+    Stopping,
 }
 
 /// App -> coordinator: stop all accounts.

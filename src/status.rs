@@ -21,10 +21,14 @@ pub struct AccountStatus {
 }
 
 impl StatusBoard {
-    /// All of `accounts` connecting.
-    pub fn new(accounts: impl IntoIterator<Item = AccountId>) -> Self {
-        let connecting = AccountStatus { state: AccountState::Connecting, trouble: None };
-        Self { accounts: accounts.into_iter().map(|account| (account, connecting.clone())).collect() }
+    /// Watched from now on: connecting.
+    pub fn enter(&mut self, account: AccountId) {
+        self.accounts.insert(account, AccountStatus { state: AccountState::Connecting, trouble: None });
+    }
+
+    /// No longer watched.
+    pub fn leave(&mut self, account: &AccountId) {
+        self.accounts.remove(account);
     }
 
     /// Takes a change in. Trouble of one mailbox leaves the account's as it is.
@@ -73,7 +77,9 @@ mod tests {
 
     #[test]
     fn states_are_counted() {
-        let mut board = StatusBoard::new(["a", "b"].map(AccountId::from));
+        let mut board = StatusBoard::default();
+        ["a", "b", "c"].into_iter().for_each(|id| board.enter(id.into()));
+        board.leave(&"c".into());
         let state = AccountState::Online;
         board.apply(StatusChanged { account: "a".into(), state, trouble: None, mailbox: None });
         board.apply(StatusChanged { account: "unknown".into(), state, trouble: None, mailbox: None });

@@ -22,7 +22,7 @@ use super::standing::{MailboxStanding, Setback, Standing};
 use crate::config::settings::Account;
 use crate::event::{AccountState, Event, EventBody, MailboxKey, MailboxName, StateChange, Trouble};
 use crate::journal::JournalHandle;
-use crate::messages::{Deliver, Note, StatusChanged, StopAccount};
+use crate::messages::{Deliver, Farewell, Note, StatusChanged, StopAccount};
 use crate::refusals::{LoginDigest, NextLogin, QuickDigest, Refusals};
 use crate::text;
 
@@ -436,11 +436,24 @@ impl AccountActor {
         ctx.spawn(sent.map(|_, actor, ctx| {
             actor.telling = false;
             actor.tell_next(ctx);
+            actor.tell_stopped();
         }));
     }
 
+    /// The process goes on without the account: what it misses from now on is blindness, and that it is gone is news.
+    fn take_leave(&mut self, farewell: Farewell, ctx: &mut Context<Self>) {
+        if farewell != Farewell::Shutdown {
+            (0..self.watches.len()).for_each(|index| self.note_blindness(index));
+        }
+        if let Some(state) = farewell.state() {
+            let last_proven_alive = self.last_proven_alive();
+            let change = StateChange { last_proven_alive, ..self.standing.leave(state) };
+            self.changed(change, ctx);
+        }
+    }
+
     fn tell_stopped(&mut self) {
-        if !self.schedule.any_running() {
+        if self.schedule.is_stopped() && !self.schedule.any_running() && !self.telling {
             for waiter in self.stopping.drain(..) {
                 let _ = waiter.send(());
             }
@@ -489,8 +502,13 @@ impl StreamHandler<(MailboxName, Milestone)> for AccountActor {
 impl Handler<StopAccount> for AccountActor {
     type Result = ResponseFuture<()>;
 
-    fn handle(&mut self, StopAccount { deadline }: StopAccount, ctx: &mut Self::Context) -> Self::Result {
+    fn handle(
+        &mut self,
+        StopAccount { deadline, farewell }: StopAccount,
+        ctx: &mut Self::Context,
+    ) -> Self::Result {
         self.schedule.stop();
+        self.take_leave(farewell, ctx);
         self.cancel_login_timer(ctx);
         for watched in &mut self.watches {
             if let Some(stop) = watched.stop.take() {

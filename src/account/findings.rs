@@ -8,7 +8,7 @@ use crate::event::{
     AccountIdentity, Action, Event, EventBody, GapReason, MailboxGap, MailboxKey, MailboxName, MailboxReset,
 };
 use crate::event_id;
-use crate::filter::Filters;
+use crate::filter::in_force::FiltersInForce;
 use crate::imap::conversation::{Delivery, Finding};
 use crate::memory::Told;
 use crate::messages::{Batch, Checkpoint, Note};
@@ -21,7 +21,7 @@ pub struct Reporter {
     /// The actions that some output takes.
     pub include: Arc<[Action]>,
     /// Which messages are told, and to whom.
-    pub filters: Arc<Filters>,
+    pub filters: FiltersInForce,
 }
 
 /// A blindness that is no longer than it takes to notice a dead link is not worth an event.
@@ -47,6 +47,7 @@ impl Reporter {
         });
         let (key, messages) = (self.key(mailbox), told.collect::<Vec<_>>());
         let notes = if messages.is_empty() { Vec::new() } else { vec![Note::Told { key, messages }] };
+        let filters = self.filters.get();
         let events = delivery
             .findings
             .into_iter()
@@ -54,7 +55,7 @@ impl Reporter {
             .map(|finding| self.body(mailbox, finding, uid_validity, uid_next, at))
             .filter(|(_, body)| self.include.contains(&body.action()))
             .map(|(id, body)| self.event(id, body, at))
-            .filter_map(|event| self.filters.pass(event))
+            .filter_map(|event| filters.pass(event))
             .collect();
         let checkpoint = Checkpoint { key: self.key(mailbox), cursor: delivery.cursor };
         Batch { events, checkpoint: Some(checkpoint), notes }

@@ -79,17 +79,15 @@ impl Standing {
         changes
     }
 
+    /// The account is no longer watched, and so stands nowhere.
+    pub fn leave(&mut self, state: AccountState) -> StateChange {
+        let previous = std::mem::replace(&mut self.told, state);
+        StateChange { previous, ..bare(state) }
+    }
+
     /// The state is the mailbox's alone: `state` = `previous`.
     fn of_mailbox(&self, mailbox: MailboxName, trouble: Option<Trouble>) -> StateChange {
-        StateChange {
-            state: self.told,
-            previous: self.told,
-            attempt: 0,
-            retry_in_ms: None,
-            last_proven_alive: None,
-            mailbox: Some(mailbox),
-            trouble,
-        }
+        StateChange { mailbox: Some(mailbox), trouble, ..bare(self.told) }
     }
 
     /// One event per fault: the same trouble again is no news, and neither is a new try.
@@ -136,6 +134,19 @@ impl Standing {
             AccountState::Online
         };
         (state, None)
+    }
+}
+
+/// Of no mailbox, without trouble.
+fn bare(state: AccountState) -> StateChange {
+    StateChange {
+        state,
+        previous: state,
+        attempt: 0,
+        retry_in_ms: None,
+        last_proven_alive: None,
+        mailbox: None,
+        trouble: None,
     }
 }
 
@@ -203,6 +214,14 @@ mod tests {
             states(standing.change(1, MailboxStanding::Watching)),
             Some((AccountState::Connecting, AccountState::Online))
         );
+    }
+
+    #[test]
+    fn whoever_leaves_says_so_once() {
+        let mut standing = Standing::new(&[MailboxName::inbox()]);
+        standing.change(0, MailboxStanding::Watching);
+        let left = standing.leave(AccountState::Removed);
+        assert_eq!((left.previous, left.state), (AccountState::Online, AccountState::Removed));
     }
 
     #[test]

@@ -75,7 +75,7 @@ pub fn main() -> i32 {
     crate::process::keep_secrets();
     let globals = &cli.globals;
     let exit = match cli.command {
-        Command::Run(args) => run::execute(&args, globals),
+        Command::Run(args) => run::execute(args, globals),
         Command::Check(args) => check::execute(&args, globals),
         Command::Config(command) => config::execute(&command, globals),
         Command::Demo(args) => demo::execute(&args, globals),

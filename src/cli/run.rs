@@ -1,11 +1,15 @@
 //! `idlewatch run`
 
+use std::path::PathBuf;
+
 use clap::{Args, ValueEnum};
 use globset::Glob;
 
 use super::{Exit, Globals, tell};
 use crate::app::{self, RunOptions};
-use crate::config::settings::{OutputFormat, OutputKind};
+use crate::config::settings::{OutputFormat, OutputKind, Settings};
+use crate::config::{self, Issue, Severity};
+use crate::coordinator::reload::Loader;
 
 /// Flags of `run`.
 #[derive(Debug, Args)]
@@ -28,34 +32,63 @@ enum FormatArg {
     Pretty,
 }
 
-pub(super) fn execute(args: &RunArgs, globals: &Globals) -> Exit {
-    let mut settings = match globals.load() {
+pub(super) fn execute(args: RunArgs, globals: &Globals) -> Exit {
+    let settings = match globals.load() {
         Ok(settings) => settings,
         Err(exit) => return exit,
     };
-    for pattern in &args.accounts {
-        if let Err(error) = Glob::new(pattern) {
-            tell(&format!("error: --account: {error}"));
+    let settings = match args.narrow(settings) {
+        Ok(settings) => settings,
+        Err(problem) => {
+            tell(&format!("error: {problem}"));
             return Exit::Config;
         }
-    }
-    let matchers: Vec<_> =
-        args.accounts.iter().filter_map(|p| Some(Glob::new(p).ok()?.compile_matcher())).collect();
-    if !matchers.is_empty() {
-        settings.accounts.retain(|account| matchers.iter().any(|glob| glob.is_match(account.id().as_str())));
-        if settings.accounts.is_empty() {
-            tell("error: no account matches --account");
-            return Exit::Config;
-        }
-    }
-    if let Some(format) = args.format {
-        let format = match format {
-            FormatArg::Auto => OutputFormat::Auto,
-            FormatArg::Ecs => OutputFormat::Ecs,
-            FormatArg::Pretty => OutputFormat::Pretty,
+    };
+    let new_state = args.new_state;
+    let options = RunOptions { new_state, loader: Some(loader(globals.files.clone(), args)) };
+    app::run(&settings, &options, Box::pin(std::future::pending()))
+}
+
+/// Stricter than a start: whatever is named and not there is an error, since there is something better to go on with.
+fn loader(files: Vec<PathBuf>, args: RunArgs) -> Loader {
+    Loader::new(move || {
+        let (settings, warnings) = config::check(&files)?;
+        Ok((args.narrow(settings).map_err(|problem| vec![problem])?, warnings))
+    })
+}
+
+impl RunArgs {
+    /// The settings as the flags have them.
+    fn narrow(&self, mut settings: Settings) -> Result<Settings, Issue> {
+        let problem = |message: String| Issue {
+            severity: Severity::Error,
+            origin: String::new(),
+            path: "--account".to_owned(),
+            message,
         };
-        let stdout = settings.outputs.iter_mut().filter(|output| output.kind == OutputKind::Stdout);
-        stdout.for_each(|output| output.format = format);
+        let globs = self.accounts.iter().map(|pattern| Ok(Glob::new(pattern)?.compile_matcher()));
+        let globs: Vec<_> =
+            globs.collect::<Result<_, globset::Error>>().map_err(|e| problem(e.to_string()))?;
+        if !globs.is_empty() {
+            settings.accounts.retain(|account| globs.iter().any(|glob| glob.is_match(account.id().as_str())));
+            if settings.accounts.is_empty() {
+                return Err(problem("no account matches".to_owned()));
+            }
+        }
+        if let Some(format) = self.format {
+            let stdout = settings.outputs.iter_mut().filter(|output| output.kind == OutputKind::Stdout);
+            stdout.for_each(|output| output.format = format.into());
+        }
+        Ok(settings)
     }
-    app::run(&settings, &RunOptions { new_state: args.new_state }, Box::pin(std::future::pending()))
+}
+
+impl From<FormatArg> for OutputFormat {
+    fn from(format: FormatArg) -> Self {
+        match format {
+            FormatArg::Auto => Self::Auto,
+            FormatArg::Ecs => Self::Ecs,
+            FormatArg::Pretty => Self::Pretty,
+        }
+    }
 }

@@ -35,7 +35,7 @@ pub struct Settings {
 }
 
 /// `[monitor]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MonitorSettings {
     /// `idlewatch.instance` of every event.
     pub instance: Arc<str>,
@@ -48,7 +48,7 @@ pub struct MonitorSettings {
 }
 
 /// One account. What it has in common with others is shared.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Account {
     /// Id, user, host, port and labels.
     pub identity: Arc<AccountIdentity>,
@@ -183,7 +183,7 @@ pub struct Keepalive {
 }
 
 /// `[connections]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionSettings {
     /// Connections at all; `None` for as many as there are mailboxes.
     pub max_total: Option<u32>,
@@ -198,14 +198,14 @@ pub struct ConnectionSettings {
 }
 
 /// `[journal]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JournalSettings {
     /// Bytes of waiting events at which FETCH pauses.
     pub max_bytes: u64,
 }
 
 /// `[events]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventSettings {
     /// The actions that are on.
     pub include: Vec<Action>,
@@ -220,7 +220,7 @@ pub struct EventSettings {
 }
 
 /// `[outputs.X]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutputSettings {
     /// X: the name of its lane.
     pub name: String,
@@ -262,7 +262,7 @@ pub enum OutputFormat {
 }
 
 /// `[log]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogSettings {
     /// A filter as env_logger reads it.
     pub level: String,

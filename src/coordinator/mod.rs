@@ -3,3 +3,5 @@
 pub mod actor;
 pub mod clock;
 pub mod gate;
+pub mod reconcile;
+pub mod reload;

@@ -13,11 +13,11 @@ pub struct Candidate<'a> {
 }
 
 /// One table of conditions: all of its tests have to hold.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Condition(pub Vec<Test>);
 
 /// One test.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Test {
     /// Any address of From.
     From(Pattern),

@@ -5,6 +5,7 @@
 //! has to be certain, a `keep` applies on suspicion.
 
 pub mod condition;
+pub mod in_force;
 pub mod pattern;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,8 +25,15 @@ pub struct Filters {
     dropped: AtomicU64,
 }
 
+/// The same rules in the same order, whatever they have dropped so far.
+impl PartialEq for Filters {
+    fn eq(&self, other: &Self) -> bool {
+        self.rules == other.rules
+    }
+}
+
 /// One filter.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Filter {
     /// X of `[filters.X]`.
     pub name: String,
@@ -40,7 +48,7 @@ pub struct Filter {
 }
 
 /// The conditions of a filter; each of the three has to hold.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct When {
     /// All of these hold.
     pub all: Vec<Condition>,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 use tokio::sync::Semaphore;
@@ -33,6 +33,19 @@ pub enum SecretSource {
     Credential(String),
     /// `{ inline = "..." }`
     Inline(SecretString),
+}
+
+/// The same source, whatever it gives at the moment.
+impl PartialEq for SecretSource {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Env(a), Self::Env(b)) | (Self::Credential(a), Self::Credential(b)) => a == b,
+            (Self::File(a), Self::File(b)) => a == b,
+            (Self::Command(a), Self::Command(b)) => a == b,
+            (Self::Inline(a), Self::Inline(b)) => a.expose_secret() == b.expose_secret(),
+            _ => false,
+        }
+    }
 }
 
 /// Why there is no secret. Names its source, never its value.

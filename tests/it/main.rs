@@ -20,6 +20,7 @@ mod network;
 mod program;
 mod proofs;
 mod real_servers;
+mod reload;
 mod support;
 mod tls_floods;
 mod transcripts;

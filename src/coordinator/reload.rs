@@ -1,0 +1,87 @@
+//! Reading the configuration again: what takes effect at once, and what has to wait for the next start.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::config::settings::Settings;
+use crate::config::{Issue, Loaded};
+
+/// Reads the configuration as the start did: the same files, environment and flags.
+#[derive(Clone)]
+pub struct Loader(Arc<Load>);
+
+type Load = dyn Fn() -> Result<Loaded, Vec<Issue>> + Send + Sync;
+
+impl Loader {
+    /// By this.
+    pub fn new(load: impl Fn() -> Result<Loaded, Vec<Issue>> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(load))
+    }
+
+    /// Reads files: it blocks.
+    ///
+    /// # Errors
+    /// Every problem at once.
+    pub fn load(&self) -> Result<Loaded, Vec<Issue>> {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Loader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Loader")
+    }
+}
+
+/// The sections that differ and are read at a start only. Pure.
+pub fn waits_for_start(running: &Settings, desired: &Settings) -> Vec<&'static str> {
+    let outputs = running.outputs != desired.outputs;
+    // Routes name outputs, and conditions may be about headers that are not fetched.
+    let filters = outputs || !is_part(&desired.filters.headers(), &running.filters.headers());
+    [
+        ("monitor", running.monitor != desired.monitor),
+        ("connections", running.connections != desired.connections),
+        ("journal", running.journal != desired.journal),
+        ("events", running.events != desired.events),
+        ("outputs", outputs),
+        ("filters", filters && running.filters != desired.filters),
+        ("log", running.log != desired.log),
+    ]
+    .into_iter()
+    .filter_map(|(section, differs)| differs.then_some(section))
+    .collect()
+}
+
+fn is_part(few: &[String], many: &[String]) -> bool {
+    few.iter().all(|name| many.contains(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    fn settings(text: &str) -> Settings {
+        config::from_text("t.toml", text).unwrap_or_else(|issues| panic!("{issues:?}")).0
+    }
+
+    #[test]
+    fn only_accounts_and_filters_take_effect_at_once() {
+        let text =
+            "[[accounts]]\nid = \"a\"\nhost = \"h.example\"\nuser = \"u\"\npassword = { file = \"pw\" }\n";
+        let running = settings(text);
+        let waits = |more: &str| waits_for_start(&running, &settings(&format!("{more}\n{text}")));
+        assert_eq!(waits(""), [""; 0]);
+        let drop = |when: &str| format!("[filters.x]\naction = \"drop\"\nany = [{{ {when} }}]");
+        assert_eq!(waits(&drop("from = \"*@news.example\"")), [""; 0]);
+        assert_eq!(waits(&drop("header_exists = \"X-Spam\"")), ["filters"], "it is not fetched");
+        let route = "[outputs.a]\ntype = \"stdout\"\n[filters.x]\naction = \"route\"\noutputs = [\"a\"]\nany = [{ from = \"x\" }]";
+        assert_eq!(waits(route), ["outputs", "filters"], "there is no such output yet");
+        assert_eq!(waits("[events]\nattachments = false"), ["events"]);
+        assert_eq!(waits("[log]\nlevel = \"debug\"\n[journal]\nmax_bytes = \"2MiB\""), ["journal", "log"]);
+        assert_eq!(
+            waits("[connections]\nmax_total = 5\n[monitor]\ninstance = \"x\""),
+            ["monitor", "connections"]
+        );
+    }
+}
