@@ -12,6 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::account::idle_period::IdlePeriods;
 use crate::account::session::Wires;
+use crate::admin::server::{Admin, Listeners};
 use crate::config::settings::Settings;
 use crate::coordinator::actor::{Coordinator, CoordinatorContext};
 use crate::coordinator::reload::Loader;
@@ -20,7 +21,7 @@ use crate::event_id;
 use crate::exit::Exit;
 use crate::filter::in_force::FiltersInForce;
 use crate::journal::StateOrigin;
-use crate::messages::{Deliver, Drain, Reload, ReopenFiles, StopAccounts};
+use crate::messages::{Deliver, Drain, Reload, ReopenFiles, StartAccounts, StopAccounts, Summarize};
 use crate::process;
 use crate::sink::{Fatal, Sink, SinkHandle, SinkOptions};
 
@@ -68,25 +69,38 @@ async fn monitor(settings: &Settings, options: &RunOptions, stop: BoxFuture<'sta
             return error.exit();
         }
     };
+    let listeners = match Listeners::open(&settings.http) {
+        Ok(listeners) => listeners,
+        Err(error) => {
+            error!("{error}");
+            return Exit::CannotStart;
+        }
+    };
     let arbiters = arbiters();
     let mut stop = stop;
     let filters = FiltersInForce::new(settings.filters.clone());
+    let coordinator = Coordinator::new(context(settings, options, &filters, &arbiters, &sink).await).start();
+    let admin = match listeners.serve(&coordinator) {
+        Ok(admin) => admin,
+        Err(error) => {
+            error!("http: {error}");
+            return Exit::CannotStart;
+        }
+    };
     // A journal that is full lets nothing in, and a signal must be heard all the same.
     let announced = announce(settings, sink.addr.clone(), sink.origin, sink.restored);
     let announced = tokio::select! {
         () = announced => Ok(()),
         exit = signals.wait(&mut sink, None, &mut stop) => Err(exit),
     };
-    let (coordinator, exit) = match announced {
+    let exit = match announced {
         Ok(()) => {
-            let context = context(settings, options, &filters, &arbiters, &sink).await;
-            let coordinator = Coordinator::new(context).start();
-            let exit = signals.wait(&mut sink, Some(&coordinator), &mut stop).await;
-            (Some(coordinator), exit)
+            coordinator.do_send(StartAccounts);
+            signals.wait(&mut sink, Some(&coordinator), &mut stop).await
         }
-        Err(exit) => (None, exit),
+        Err(exit) => exit,
     };
-    let exit = shut_down(settings, coordinator.as_ref(), &sink, &filters, &mut signals, exit).await;
+    let exit = shut_down(settings, &coordinator, admin, &sink, &filters, &mut signals, exit).await;
     for arbiter in arbiters {
         arbiter.stop();
     }
@@ -171,7 +185,8 @@ async fn tell(settings: &Settings, sink: &Addr<Sink>, state: MonitorState) {
 /// Accounts first (DONE, LOGOUT), then what they delivered last, then the outputs. A second signal ends at once.
 async fn shut_down(
     settings: &Settings,
-    coordinator: Option<&Addr<Coordinator>>,
+    coordinator: &Addr<Coordinator>,
+    admin: Admin,
     sink: &SinkHandle,
     filters: &FiltersInForce,
     signals: &mut Signals,
@@ -181,9 +196,7 @@ async fn shut_down(
     let left = || deadline.saturating_duration_since(Instant::now());
     let orderly = async {
         // Most of the time is for the outputs: connections that do not answer LOGOUT are merely cut.
-        if let Some(coordinator) = coordinator {
-            let _ = coordinator.send(StopAccounts { deadline: left() / 2 }).await;
-        }
+        let _ = coordinator.send(StopAccounts { deadline: left() / 2 }).await;
         let told = tell(settings, &sink.addr, MonitorState::Stopping);
         let _ = tokio::time::timeout(left() / 4, told).await;
         let report = sink.addr.send(Drain { deadline: left() }).await.unwrap_or_default();
@@ -193,6 +206,7 @@ async fn shut_down(
         if filters.dropped() > 0 {
             info!("{} messages were dropped by filters", filters.dropped());
         }
+        admin.stop().await;
         info!("stopped");
         exit
     };
@@ -215,6 +229,7 @@ struct Signals {
     terminate: tokio::signal::unix::Signal,
     hangup: tokio::signal::unix::Signal,
     user1: tokio::signal::unix::Signal,
+    user2: tokio::signal::unix::Signal,
     /// Caught so that a file that has grown to the process's limit is an error of a write, and not the end.
     _file_size: tokio::signal::unix::Signal,
 }
@@ -248,6 +263,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             hangup: signal(SignalKind::hangup())?,
             user1: signal(SignalKind::user_defined1())?,
+            user2: signal(SignalKind::user_defined2())?,
             _file_size: signal(SignalKind::from_raw(FILE_SIZE_EXCEEDED))?,
         })
     }
@@ -287,6 +303,12 @@ impl Signals {
                     coordinator.do_send(Reload);
                 },
                 _ = self.user1.recv() => {}
+                _ = self.user2.recv() => {
+                    if let Some(coordinator) = coordinator {
+                        coordinator.do_send(Summarize);
+                    }
+                    continue;
+                }
             }
             let _ = sink.addr.send(ReopenFiles).await;
         }

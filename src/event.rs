@@ -472,6 +472,19 @@ pub enum AccountState {
 }
 
 impl AccountState {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Connecting,
+        Self::Online,
+        Self::Backoff,
+        Self::AuthFailed,
+        Self::Throttled,
+        Self::TlsFailed,
+        Self::Suspended,
+        Self::Disabled,
+        Self::Removed,
+    ];
+
     /// As in `idlewatch.account.state`.
     pub const fn as_str(self) -> &'static str {
         match self {

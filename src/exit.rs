@@ -5,6 +5,12 @@
 pub enum Exit {
     /// All well.
     Ok,
+    /// `status`: events cannot be kept.
+    Degraded,
+    /// The command line.
+    Usage,
+    /// `status`: nobody answers.
+    NotRunning,
     /// Finished, with failures of some accounts.
     SomeFailed,
     /// No account could be reached.
@@ -30,7 +36,9 @@ impl Exit {
     pub const fn code(self) -> i32 {
         match self {
             Self::Ok => 0,
-            Self::SomeFailed => 1,
+            Self::SomeFailed | Self::Degraded => 1,
+            Self::Usage => 2,
+            Self::NotRunning => 3,
             Self::Unreachable => 69,
             Self::CannotStart => 71,
             Self::Io => 74,

@@ -4,6 +4,7 @@
 //! outputs`, a receipt flows back to the account, and imports only point down.
 
 pub mod account;
+pub mod admin;
 pub mod app;
 pub mod backoff;
 pub mod cli;

@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use actix::Message;
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::event::{AccountId, AccountState, Cursor, Event, MailboxKey, MailboxName, Trouble};
 pub use crate::journal::Receipt;
 use crate::memory::Told;
 use crate::refusals::Refusals;
+use crate::status::{AccountQuery, AccountReport, MailboxReport, MonitorStatus, PastState};
 
 /// What one account hands over in one piece: all of it becomes durable, or none of it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -151,7 +153,7 @@ impl Farewell {
 pub struct Reload;
 
 /// What a reload changed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReloadReport {
     /// Accounts that are watched since.
     pub added: usize,
@@ -162,7 +164,7 @@ pub struct ReloadReport {
     /// Accounts that did not notice.
     pub kept: usize,
     /// Sections that changed and wait for the next start.
-    pub waiting: Vec<&'static str>,
+    pub waiting: Vec<String>,
 }
 
 impl fmt::Display for ReloadReport {
@@ -191,6 +193,69 @@ pub enum ReloadError {
     /// The process ends.
     #[error("the monitor is stopping")]
     Stopping,
+}
+
+/// App -> coordinator: the outputs are open, watch the accounts.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct StartAccounts;
+
+/// App -> coordinator: write to the log how they all are (SIGUSR2).
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Summarize;
+
+/// Admin -> coordinator: how are they all?
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "MonitorStatus")]
+pub struct GetStatus;
+
+/// Admin -> coordinator: these accounts, by their ids.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Vec<AccountReport>")]
+pub struct FindAccounts(pub AccountQuery);
+
+/// Admin -> coordinator: this account; `None` where there is no such account.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Option<AccountReport>")]
+pub struct GetAccount(pub AccountId);
+
+/// Admin -> coordinator: somebody wants this of an account; `false` where it is not watched.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "bool")]
+pub struct Urge {
+    /// Which.
+    pub account: AccountId,
+    /// What.
+    pub wish: Wish,
+}
+
+/// Coordinator -> account: what a person wants of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Message)]
+#[rtype(result = "()")]
+pub enum Wish {
+    /// Whatever it waits for, it is to be tried now; refused logins are forgiven.
+    Resume,
+    /// Its connections are to be made anew.
+    Reconnect,
+}
+
+/// Coordinator -> account: what only the account itself knows.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "AccountDetails")]
+pub struct Describe;
+
+/// What only the account itself knows.
+#[derive(Clone, Debug, Default)]
+pub struct AccountDetails {
+    /// Of the mailboxes that were ever watched, the one that is silent for the longest said something at this moment.
+    pub last_proven_alive: Option<Timestamp>,
+    /// When the next login may be tried, where that waits for a clock.
+    pub next_login_at: Option<Timestamp>,
+    /// Its mailboxes.
+    pub mailboxes: Vec<MailboxReport>,
+    /// Its latest states, the newest last.
+    pub history: Vec<PastState>,
 }
 
 /// App -> coordinator: stop all accounts.

@@ -1,14 +1,18 @@
-//! What is known of all accounts, as a value.
+//! What is known of all accounts, as a value, and how it is shown to those who ask.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 
-use crate::event::{AccountId, AccountState, Trouble};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::event::{AccountId, AccountIdentity, AccountState, ErrorType, MailboxName, Trouble};
 use crate::messages::StatusChanged;
 
 /// The state of every account.
 #[derive(Clone, Debug, Default)]
 pub struct StatusBoard {
-    accounts: HashMap<AccountId, AccountStatus>,
+    accounts: BTreeMap<AccountId, AccountStatus>,
 }
 
 /// The state of one account.
@@ -16,17 +20,151 @@ pub struct StatusBoard {
 pub struct AccountStatus {
     /// Its state.
     pub state: AccountState,
+    /// Since when.
+    pub since: Timestamp,
     /// What is wrong.
-    pub trouble: Option<Trouble>,
+    pub trouble: Option<Box<Trouble>>,
+}
+
+impl AccountStatus {
+    fn new(state: AccountState) -> Self {
+        Self { state, since: Timestamp::now(), trouble: None }
+    }
+}
+
+/// Accounts with the same trouble.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TroubleGroup {
+    /// How many.
+    pub accounts: usize,
+    /// One of them.
+    pub example: AccountId,
+    /// Its state.
+    pub state: AccountState,
+    /// What it says.
+    pub error: ErrorReport,
+}
+
+/// `error.*` as events have it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorReport {
+    /// Of the closed list.
+    #[serde(rename = "type")]
+    pub error_type: ErrorType,
+    /// The server's response code, or a finer class.
+    pub code: Option<String>,
+    /// What happened.
+    pub message: String,
+}
+
+impl From<&Trouble> for ErrorReport {
+    fn from(trouble: &Trouble) -> Self {
+        let Trouble { error_type, code, message } = trouble.clone();
+        Self { error_type, code, message }
+    }
+}
+
+/// The state of the monitor: `/api/v1/status`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MonitorStatus {
+    /// Its name.
+    pub instance: String,
+    /// Its version.
+    pub version: String,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// Whether events can be kept: see `/readyz`.
+    pub ready: bool,
+    /// What of that is not so.
+    pub not_ready: Vec<String>,
+    /// How many accounts are in each state.
+    pub accounts: BTreeMap<String, usize>,
+    /// What is wrong, by how many accounts it is about.
+    pub troubles: Vec<TroubleGroup>,
+    /// When the configuration was last read, and whether that went well.
+    pub config: ConfigStatus,
+}
+
+/// When the configuration was read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigStatus {
+    /// The one that is in force.
+    pub loaded_at: Timestamp,
+    /// `false` where a newer one was refused.
+    pub last_reload_successful: bool,
+}
+
+/// One account: an item of `/api/v1/accounts`, and `/api/v1/accounts/{id}`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AccountReport {
+    /// Id, user, host, port and labels.
+    #[serde(flatten)]
+    pub identity: AccountIdentity,
+    /// Its state.
+    pub state: AccountState,
+    /// Since when.
+    pub since: Timestamp,
+    /// Of the mailboxes that were ever watched, the one that is silent for the longest said something at this moment.
+    pub last_proven_alive: Option<Timestamp>,
+    /// When the next login may be tried, where that waits for a clock.
+    pub next_login_at: Option<Timestamp>,
+    /// What is wrong.
+    pub error: Option<ErrorReport>,
+    /// Its mailboxes.
+    pub mailboxes: Vec<MailboxReport>,
+    /// Its latest states, the newest last.
+    pub history: Vec<PastState>,
+}
+
+/// A page of `/api/v1/accounts`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AccountPage {
+    /// By their ids.
+    pub accounts: Vec<AccountReport>,
+    /// The `after` of the page that follows, if there is one.
+    pub next: Option<AccountId>,
+}
+
+/// One mailbox of an account.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MailboxReport {
+    /// Its name.
+    pub name: MailboxName,
+    /// `connecting`, `watching`, `waiting`, `missing` or `suspended`.
+    pub state: String,
+    /// When its connection last proved to be alive.
+    pub last_proven_alive: Option<Timestamp>,
+    /// What is wrong with it.
+    pub error: Option<ErrorReport>,
+}
+
+/// A state that an account was in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PastState {
+    /// Since when.
+    pub at: Timestamp,
+    /// Which.
+    pub state: AccountState,
+}
+
+/// Which accounts are asked for.
+#[derive(Clone, Debug, Default)]
+pub struct AccountQuery {
+    /// Only in this state.
+    pub state: Option<AccountState>,
+    /// Only those whose id comes after this one.
+    pub after: Option<AccountId>,
+    /// At most so many.
+    pub limit: usize,
 }
 
 impl StatusBoard {
-    /// Watched from now on: connecting.
-    pub fn enter(&mut self, account: AccountId) {
-        self.accounts.insert(account, AccountStatus { state: AccountState::Connecting, trouble: None });
+    /// Watched from now on (connecting), or known only (disabled).
+    pub fn enter(&mut self, account: AccountId, state: AccountState) {
+        self.accounts.insert(account, AccountStatus::new(state));
     }
 
-    /// No longer watched.
+    /// No longer in the configuration.
     pub fn leave(&mut self, account: &AccountId) {
         self.accounts.remove(account);
     }
@@ -34,10 +172,28 @@ impl StatusBoard {
     /// Takes a change in. Trouble of one mailbox leaves the account's as it is.
     pub fn apply(&mut self, change: StatusChanged) {
         let Some(status) = self.accounts.get_mut(&change.account) else { return };
-        status.state = change.state;
-        if change.mailbox.is_none() {
-            status.trouble = change.trouble;
+        if status.state != change.state {
+            *status = AccountStatus::new(change.state);
         }
+        if change.mailbox.is_none() {
+            status.trouble = change.trouble.map(Box::new);
+        }
+    }
+
+    /// One account.
+    pub fn get(&self, account: &AccountId) -> Option<&AccountStatus> {
+        self.accounts.get(account)
+    }
+
+    /// Those that are asked for, by their ids.
+    pub fn find(&self, query: &AccountQuery) -> Vec<(AccountId, AccountStatus)> {
+        let after = query.after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        self.accounts
+            .range::<AccountId, _>((after, Bound::Unbounded))
+            .filter(|(_, status)| query.state.is_none_or(|state| state == status.state))
+            .take(query.limit)
+            .map(|(id, status)| (id.clone(), status.clone()))
+            .collect()
     }
 
     /// How many accounts are in each state.
@@ -49,17 +205,22 @@ impl StatusBoard {
         counts
     }
 
-    /// What troubles accounts: how many, and the words of one of them. Those that most have come first.
-    pub fn troubles(&self) -> Vec<(usize, String)> {
-        let mut groups: BTreeMap<String, (usize, String)> = BTreeMap::new();
+    /// What troubles accounts. Those that most have come first.
+    pub fn troubles(&self) -> Vec<TroubleGroup> {
+        let mut groups: HashMap<_, TroubleGroup> = HashMap::new();
         for (account, status) in &self.accounts {
             let Some(trouble) = &status.trouble else { continue };
-            let words = || format!("{}, for one: {}", account.as_str(), trouble.message);
-            let kind = format!("{} {:?}", trouble.error_type, trouble.code);
-            groups.entry(kind).or_insert_with(|| (0, words())).0 += 1;
+            let kind = (status.state, trouble.error_type, trouble.code.clone());
+            let first = || TroubleGroup {
+                accounts: 0,
+                example: account.clone(),
+                state: status.state,
+                error: (&**trouble).into(),
+            };
+            groups.entry(kind).or_insert_with(first).accounts += 1;
         }
         let mut groups: Vec<_> = groups.into_values().collect();
-        groups.sort_unstable_by_key(|(count, _)| std::cmp::Reverse(*count));
+        groups.sort_unstable_by(|a, b| (b.accounts, &a.example).cmp(&(a.accounts, &b.example)));
         groups
     }
 
@@ -73,22 +234,72 @@ impl StatusBoard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::ErrorType;
+
+    fn board(ids: &[&str]) -> StatusBoard {
+        let mut board = StatusBoard::default();
+        ids.iter().for_each(|id| board.enter((*id).into(), AccountState::Connecting));
+        board
+    }
+
+    fn changed(account: &str, state: AccountState, trouble: Option<Trouble>) -> StatusChanged {
+        StatusChanged { account: account.into(), state, trouble, mailbox: None }
+    }
+
+    fn trouble(message: &str) -> Trouble {
+        Trouble { error_type: ErrorType::Dns, code: None, message: message.to_owned() }
+    }
 
     #[test]
     fn states_are_counted() {
-        let mut board = StatusBoard::default();
-        ["a", "b", "c"].into_iter().for_each(|id| board.enter(id.into()));
+        let mut board = board(&["a", "b", "c"]);
         board.leave(&"c".into());
-        let state = AccountState::Online;
-        board.apply(StatusChanged { account: "a".into(), state, trouble: None, mailbox: None });
-        board.apply(StatusChanged { account: "unknown".into(), state, trouble: None, mailbox: None });
+        board.apply(changed("a", AccountState::Online, None));
+        board.apply(changed("unknown", AccountState::Online, None));
         assert_eq!(board.counts(), BTreeMap::from([("connecting", 1), ("online", 1)]));
         assert_eq!(board.progress(), (2, 1));
         assert_eq!(board.troubles(), []);
-        let trouble = Trouble { error_type: ErrorType::Dns, code: None, message: "no such name".to_owned() };
-        let state = AccountState::Backoff;
-        board.apply(StatusChanged { account: "b".into(), state, trouble: Some(trouble), mailbox: None });
-        assert_eq!(board.troubles(), [(1, "b, for one: no such name".to_owned())]);
+        board.apply(changed("b", AccountState::Backoff, Some(trouble("no such name"))));
+        let groups = board.troubles();
+        assert_eq!(
+            (groups[0].accounts, &groups[0].example, groups[0].error.message.as_str()),
+            (1, &"b".into(), "no such name")
+        );
+    }
+
+    #[test]
+    fn the_same_trouble_is_told_once_with_one_example() {
+        let mut board = board(&["a", "b", "c"]);
+        for id in ["c", "b"] {
+            board.apply(changed(id, AccountState::Backoff, Some(trouble(id))));
+        }
+        let groups = board.troubles();
+        assert_eq!((groups.len(), groups[0].accounts, &groups[0].example), (1, 2, &"b".into()));
+    }
+
+    #[test]
+    fn trouble_of_a_mailbox_and_the_same_state_again_leave_the_account_as_it_is() {
+        let mut board = board(&["a"]);
+        board.apply(changed("a", AccountState::Online, None));
+        let since = board.get(&"a".into()).unwrap().since;
+        let of_mailbox = StatusChanged {
+            mailbox: Some("Sent".into()),
+            ..changed("a", AccountState::Online, Some(trouble("missing")))
+        };
+        board.apply(of_mailbox);
+        let status = board.get(&"a".into()).unwrap();
+        assert_eq!((status.since, &status.trouble), (since, &None));
+    }
+
+    #[test]
+    fn accounts_are_found_page_by_page() {
+        let mut board = board(&["d", "a", "c", "b"]);
+        board.apply(changed("b", AccountState::Online, None));
+        let ids = |query: AccountQuery| -> Vec<String> {
+            board.find(&query).into_iter().map(|(id, _)| id.as_str().to_owned()).collect()
+        };
+        assert_eq!(ids(AccountQuery { limit: 2, ..AccountQuery::default() }), ["a", "b"]);
+        assert_eq!(ids(AccountQuery { limit: 9, after: Some("b".into()), state: None }), ["c", "d"]);
+        assert_eq!(ids(AccountQuery { limit: 9, after: None, state: Some(AccountState::Online) }), ["b"]);
+        assert!(ids(AccountQuery { limit: 9, after: Some("z".into()), state: None }).is_empty());
     }
 }

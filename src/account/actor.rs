@@ -22,8 +22,9 @@ use super::standing::{MailboxStanding, Setback, Standing};
 use crate::config::settings::Account;
 use crate::event::{AccountState, Event, EventBody, MailboxKey, MailboxName, StateChange, Trouble};
 use crate::journal::JournalHandle;
-use crate::messages::{Deliver, Farewell, Note, StatusChanged, StopAccount};
+use crate::messages::{AccountDetails, Deliver, Describe, Farewell, Note, StatusChanged, StopAccount, Wish};
 use crate::refusals::{LoginDigest, NextLogin, QuickDigest, Refusals};
+use crate::status::{MailboxReport, PastState};
 use crate::text;
 
 /// State changes that wait for the sink; a journal that takes nothing must not make memory grow.
@@ -31,6 +32,9 @@ const MOST_WAITING: usize = 64;
 
 /// While the secret cannot be had, and so not be told from the one that was refused.
 const RECALL: Duration = Duration::from_secs(60);
+
+/// States that are remembered for those who ask.
+const MOST_STATES: usize = 10;
 
 /// Bytes of an alert that are passed on, and alerts a day.
 const MOST_ALERT: usize = 512;
@@ -74,6 +78,10 @@ pub struct AccountActor {
     stopping: Vec<oneshot::Sender<()>>,
     /// Alerts of the last day.
     alerts: Vec<(String, Instant)>,
+    /// The latest states, for those who ask.
+    history: VecDeque<PastState>,
+    /// When `login_timer` fires.
+    next_login_at: Option<Timestamp>,
 }
 
 /// One mailbox of the account, and the handles of what goes on about it.
@@ -134,6 +142,8 @@ impl AccountActor {
             telling: false,
             stopping: Vec::new(),
             alerts: Vec::new(),
+            history: VecDeque::new(),
+            next_login_at: None,
             account,
             context,
         }
@@ -249,7 +259,8 @@ impl AccountActor {
             self.note_blindness(index);
         }
         match verdict {
-            Verdict::Stopped => return,
+            // It was asked to make its connections anew.
+            Verdict::Stopped => self.stands(index, MailboxStanding::Connecting, ctx),
             Verdict::Retry { state, after } => {
                 self.retry(index, after, ctx);
                 self.stands(index, MailboxStanding::Waiting(setback(state, Some(after))), ctx);
@@ -302,6 +313,7 @@ impl AccountActor {
                 let timer = ctx.run_later(after, Self::try_login);
                 self.cancel_login_timer(ctx);
                 self.login_timer = Some(timer);
+                self.next_login_at = Timestamp::now().checked_add(after).ok();
                 let (state, retry_in) = (AccountState::AuthFailed, Some(after));
                 MailboxStanding::Waiting(Setback { state, trouble, attempt, retry_in })
             }
@@ -323,6 +335,7 @@ impl AccountActor {
     }
 
     fn cancel_login_timer(&mut self, ctx: &mut Context<Self>) {
+        self.next_login_at = None;
         if let Some(timer) = self.login_timer.take() {
             ctx.cancel_future(timer);
         }
@@ -406,9 +419,50 @@ impl AccountActor {
         if self.context.coordinator.try_send(status).is_err() {
             debug!(account:% = self.account.id(); "the coordinator is busy: a status is told later");
         }
+        self.remember(change.state);
         let body = EventBody::AccountState(Box::new(change));
         if let Some(event) = self.context.reporter.account_event(body, Timestamp::now()) {
             self.tell(event, ctx);
+        }
+    }
+
+    fn remember(&mut self, state: AccountState) {
+        if self.history.back().is_none_or(|last| last.state != state) {
+            if self.history.len() >= MOST_STATES {
+                self.history.pop_front();
+            }
+            self.history.push_back(PastState { at: Timestamp::now(), state });
+        }
+    }
+
+    /// A person vouches for the login, or has mended what was wrong.
+    fn resume(&mut self, ctx: &mut Context<Self>) {
+        self.forget_refusals(ctx);
+        for watched in &mut self.watches {
+            if let Some(timer) = watched.timer.take() {
+                ctx.cancel_future(timer);
+            }
+        }
+        self.schedule.resume();
+        self.start_ready(ctx);
+    }
+
+    /// DONE and LOGOUT; whoever has left starts again.
+    fn reconnect(&mut self) {
+        for watched in &mut self.watches {
+            if let Some(stop) = watched.stop.take() {
+                let _ = stop.send(());
+            }
+        }
+    }
+
+    fn describe(&self, index: usize, watched: &MailboxWatch) -> MailboxReport {
+        let (state, trouble) = self.standing.of(index);
+        MailboxReport {
+            name: watched.mailbox.clone(),
+            state: state.to_owned(),
+            last_proven_alive: watched.pulse.last(),
+            error: trouble.map(Into::into),
         }
     }
 
@@ -497,6 +551,32 @@ impl StreamHandler<(MailboxName, Milestone)> for AccountActor {
 
     // The actor holds a sender itself: the stream ends with the actor, not the actor with the stream.
     fn finished(&mut self, _: &mut Self::Context) {}
+}
+
+impl Handler<Wish> for AccountActor {
+    type Result = ();
+
+    fn handle(&mut self, wish: Wish, ctx: &mut Self::Context) {
+        match wish {
+            _ if self.schedule.is_stopped() => {}
+            Wish::Resume => self.resume(ctx),
+            Wish::Reconnect => self.reconnect(),
+        }
+    }
+}
+
+impl Handler<Describe> for AccountActor {
+    type Result = MessageResult<Describe>;
+
+    fn handle(&mut self, _: Describe, _: &mut Self::Context) -> Self::Result {
+        let mailboxes = self.watches.iter().enumerate().map(|(index, watched)| self.describe(index, watched));
+        MessageResult(AccountDetails {
+            last_proven_alive: self.last_proven_alive(),
+            next_login_at: self.next_login_at,
+            mailboxes: mailboxes.collect(),
+            history: self.history.iter().copied().collect(),
+        })
+    }
 }
 
 impl Handler<StopAccount> for AccountActor {

@@ -173,6 +173,17 @@ impl Schedule {
         self.login == Login::Refused
     }
 
+    /// Whoever waits, for a clock or for a person, may start now; what failed before counts no more.
+    pub fn resume(&mut self) {
+        self.try_login();
+        for slot in &mut self.slots {
+            if matches!(slot.state, State::Waiting | State::Suspended) {
+                slot.state = State::Ready;
+                slot.failures = 0;
+            }
+        }
+    }
+
     /// Nothing starts any more.
     pub fn stop(&mut self) {
         self.stopped = true;
@@ -335,6 +346,19 @@ mod tests {
         };
         assert_eq!([(); 5].map(|()| live(Duration::from_secs(59))), [1, 2, 3, 4, 5]);
         assert_eq!(live(PROVEN), 1);
+    }
+
+    #[test]
+    fn a_person_wakes_those_that_wait_for_one() {
+        let mut schedule = Schedule::new(2);
+        for (index, blame) in [(0, Blame::Ourselves), (1, Blame::Credentials)] {
+            schedule.started(index);
+            schedule.ended(index, ended(blame), Instant::now());
+            schedule.suspend(index);
+        }
+        assert!(schedule.ready().is_empty());
+        schedule.resume();
+        assert_eq!(schedule.ready(), [0], "one tries the login for all");
     }
 
     #[test]

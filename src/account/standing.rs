@@ -53,6 +53,17 @@ impl Standing {
         }
     }
 
+    /// Where the mailbox at `index` stands, as a word and with what is wrong.
+    pub fn of(&self, index: usize) -> (&'static str, Option<&Trouble>) {
+        match self.mailboxes.get(index).map(|(_, standing)| standing) {
+            Some(MailboxStanding::Connecting) | None => ("connecting", None),
+            Some(MailboxStanding::Watching) => ("watching", None),
+            Some(MailboxStanding::Waiting(setback)) => ("waiting", setback.trouble.as_ref()),
+            Some(MailboxStanding::Missing(trouble)) => ("missing", Some(trouble)),
+            Some(MailboxStanding::Suspended(setback)) => ("suspended", setback.trouble.as_ref()),
+        }
+    }
+
     /// The state as last told.
     pub fn state(&self) -> AccountState {
         self.told

@@ -6,6 +6,7 @@ mod config;
 mod demo;
 mod mailboxes;
 mod run;
+mod running;
 mod titles;
 
 use std::io::{self, ErrorKind, Write};
@@ -65,6 +66,17 @@ enum Command {
     Demo(demo::DemoArgs),
     /// List the mailboxes of an account.
     Mailboxes(mailboxes::MailboxesArgs),
+    /// How the running monitor is: 0 ready, 1 degraded, 3 not running.
+    Status(running::StatusArgs),
+    /// The accounts of the running monitor.
+    #[command(subcommand)]
+    Accounts(running::AccountsCommand),
+    /// Have an account of the running monitor tried again now, whatever it waits for.
+    Resume(running::AccountArgs),
+    /// Have the connections of an account of the running monitor made anew.
+    Reconnect(running::AccountArgs),
+    /// Have the running monitor read its configuration again.
+    Reload,
     /// List the latest messages of a mailbox.
     Titles(titles::TitlesArgs),
 }
@@ -73,6 +85,7 @@ enum Command {
 pub fn main() -> i32 {
     let cli = Cli::parse();
     crate::process::keep_secrets();
+    crate::wire::tls::use_ring();
     let globals = &cli.globals;
     let exit = match cli.command {
         Command::Run(args) => run::execute(args, globals),
@@ -80,6 +93,11 @@ pub fn main() -> i32 {
         Command::Config(command) => config::execute(&command, globals),
         Command::Demo(args) => demo::execute(&args, globals),
         Command::Mailboxes(args) => mailboxes::execute(&args, globals),
+        Command::Status(args) => running::status(&args, globals),
+        Command::Accounts(running::AccountsCommand::List(args)) => running::list(&args, globals),
+        Command::Resume(args) => running::resume(&args, globals),
+        Command::Reconnect(args) => running::reconnect(&args, globals),
+        Command::Reload => running::reload(globals),
         Command::Titles(args) => titles::execute(&args, globals),
     };
     exit.code()

@@ -51,7 +51,6 @@ pub const LATER: &[&str] = &[
     "oauth2",
     "proxy",
     "privacy",
-    "http",
     "webhook",
     "nats",
     "metrics",
@@ -203,6 +202,22 @@ pub const JOURNAL: &[Key] =
 pub const ACTIONS: &[&str] =
     &["message.new", "account.state", "mailbox.reset", "mailbox.gap", "monitor.state"];
 
+/// `[http]`
+pub const HTTP: &[Key] = &[
+    key(
+        "listen",
+        Kind::Text,
+        "",
+        "Address and port of status, health and metrics, like \"127.0.0.1:9464\"; not served over TCP where not set.",
+    ),
+    key(
+        "socket",
+        Kind::Text,
+        "",
+        "Unix socket that `idlewatch status` and others ask. Default: $RUNTIME_DIRECTORY/idlewatch.sock, else idlewatch.sock in state_dir.",
+    ),
+];
+
 /// `[events]`
 pub const EVENTS: &[Key] = &[
     key(
@@ -326,6 +341,7 @@ pub const TOP: &[Key] = &[
     key("events", Kind::Table(EVENTS), "", "What is told."),
     key("outputs", Kind::Table(OUTPUT), "", "Where it goes; one stdout where none is configured."),
     key("filters", Kind::Table(FILTER), "", "Which messages are told, in this order: docs/filters.md."),
+    key("http", Kind::Table(HTTP), "", "For those who look after it: docs/operations.md."),
     key("log", Kind::Table(LOG), "", "Diagnostics."),
 ];
 

@@ -45,6 +45,17 @@ pub fn check(named: &[PathBuf]) -> Result<Loaded, Vec<Issue>> {
     judge(&load::merge(&load::files(named), environment())?, Files::OnDisk, Look::Everywhere)
 }
 
+/// Where a monitor with this configuration is to be asked, whatever else is wrong with it by now.
+///
+/// # Errors
+/// Where the files cannot be read, or do not say it.
+pub fn socket(named: &[PathBuf]) -> Result<PathBuf, Vec<Issue>> {
+    let mut issues = Issues::default();
+    let socket = validate::socket(&load::merge(&load::files(named), environment())?, &mut issues);
+    issues.found.retain(|issue| issue.severity == Severity::Error);
+    if issues.found.is_empty() { Ok(socket) } else { Err(issues.found) }
+}
+
 /// Our variables. Those of others may hold what they like, UTF-8 or not.
 fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().filter_map(|(name, value)| {
@@ -130,8 +141,8 @@ mod tests {
                 "t.toml:11:1: accounts[1].idle_refresh: expected 1s to 1740s, found \"30m\"",
                 "t.toml:13:1: accounts[1].tls_options.min_verson: unknown key; did you mean \"min_version\"?",
                 "t.toml:15:1: events.include: unknown action \"message.newer\" (known: message.new, account.state, mailbox.reset, mailbox.gap, monitor.state)",
-                "t.toml:17:1: htpp: unknown key (known keys: monitor, defaults, templates, accounts, account_lists, connections, journal, events, outputs, filters, log)",
-                "t.toml:19:1: http: not supported in this version",
+                "t.toml:17:1: htpp: unknown key; did you mean \"http\"?",
+                "t.toml:19:1: http.listen: expected an address and a port like \"127.0.0.1:9464\", found \"x\"",
             ]
         );
     }

@@ -1,6 +1,6 @@
 //! The valid configuration: what the rest of the program may rely on. Only `config::validate` makes it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -30,6 +30,8 @@ pub struct Settings {
     pub outputs: Vec<OutputSettings>,
     /// `[filters.X]`, in the order of the files.
     pub filters: Arc<Filters>,
+    /// `[http]`
+    pub http: HttpSettings,
     /// `[log]`
     pub log: LogSettings,
 }
@@ -259,6 +261,15 @@ pub enum OutputFormat {
     Ecs,
     /// One line for people.
     Pretty,
+}
+
+/// `[http]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpSettings {
+    /// Where to serve over TCP: loopback.
+    pub listen: Option<SocketAddr>,
+    /// Where to serve the user that runs the monitor.
+    pub socket: PathBuf,
 }
 
 /// `[log]`

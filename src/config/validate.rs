@@ -1,7 +1,8 @@
 //! The merged tree -> [`Settings`], or everything that is wrong with it. Pure but for the host's name and directories.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,9 +32,11 @@ pub(super) fn settings(tree: &Value, files: Files<'_>) -> (Option<Settings>, Iss
     let (accounts, events) = (accounts(root, files, &mut issues), events(root, &mut issues));
     let outputs = outputs(root, &mut issues);
     let around = filters::Around { accounts: &accounts, events: &events, outputs: &outputs };
+    let monitor = monitor(root, &mut issues);
     let settings = Settings {
+        http: http(root, &monitor.state_dir, &mut issues),
+        monitor,
         filters: Arc::new(filters::filters(root, &around, &mut issues)),
-        monitor: monitor(root, &mut issues),
         connections: connections(root, &mut issues),
         journal: journal(root, &mut issues),
         log: log(root, &mut issues),
@@ -68,6 +71,49 @@ fn monitor(root: &Map<String, Value>, issues: &mut Issues) -> MonitorSettings {
         shutdown_timeout: section.duration("shutdown_timeout", Duration::from_secs(10), SECOND..=DAY, issues),
         require_state: section.boolean("require_state", false, issues),
     }
+}
+
+/// Only where a running monitor is to be asked.
+pub(super) fn socket(tree: &Value, issues: &mut Issues) -> PathBuf {
+    let empty = Map::new();
+    let root = match &tree.kind {
+        ValueKind::Table(table) => table,
+        _ => &empty,
+    };
+    let monitor = monitor(root, issues);
+    http(root, &monitor.state_dir, issues).socket
+}
+
+fn http(root: &Map<String, Value>, state_dir: &Path, issues: &mut Issues) -> HttpSettings {
+    let section = section(root, "http", keys::HTTP, issues);
+    let listen = section.text("listen", issues).and_then(|text| match text.parse::<SocketAddr>() {
+        Ok(address) if address.ip().is_loopback() => Some(address),
+        Ok(_) => {
+            let message =
+                "only loopback is served: 127.0.0.1 or [::1]; put a proxy that asks who is there before it";
+            section.error("listen", message, issues);
+            None
+        }
+        Err(_) => {
+            section.error(
+                "listen",
+                format!("expected an address and a port like \"127.0.0.1:9464\", found \"{text}\""),
+                issues,
+            );
+            None
+        }
+    });
+    HttpSettings {
+        listen,
+        socket: section.path("socket", issues).unwrap_or_else(|| default_socket(state_dir)),
+    }
+}
+
+/// systemd may name more than one directory.
+fn default_socket(state_dir: &Path) -> PathBuf {
+    let runtime = std::env::var_os("RUNTIME_DIRECTORY");
+    let runtime = runtime.as_deref().and_then(|dirs| std::env::split_paths(dirs).next());
+    runtime.filter(|dir| !dir.as_os_str().is_empty()).as_deref().unwrap_or(state_dir).join("idlewatch.sock")
 }
 
 fn default_state_dir() -> PathBuf {

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
-use futures::future::join_all;
+use futures::future::{BoxFuture, join_all};
 use futures::stream::FuturesUnordered;
+use jiff::Timestamp;
 use log::{error, info, warn};
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
@@ -20,19 +21,23 @@ use crate::account::findings::Reporter;
 use crate::account::session::Wires;
 use crate::config::settings::{Account, Settings};
 use crate::config::{Loaded, shown};
-use crate::event::{AccountId, Action};
+use crate::event::{AccountId, AccountState, Action};
 use crate::filter::in_force::FiltersInForce;
-use crate::journal::JournalHandle;
+use crate::journal::{JournalHandle, JournalHealth};
 use crate::messages::{
-    Deliver, Farewell, Reload, ReloadError, ReloadReport, StatusChanged, StopAccount, StopAccounts,
+    AccountDetails, Deliver, Describe, Farewell, FindAccounts, GetAccount, GetStatus, Reload, ReloadError,
+    ReloadReport, StartAccounts, StatusChanged, StopAccount, StopAccounts, Summarize, Urge,
 };
-use crate::status::StatusBoard;
+use crate::status::{AccountReport, AccountStatus, ConfigStatus, MonitorStatus, StatusBoard};
 
 /// How often the progress of a start is told.
 const PROGRESS: Duration = Duration::from_secs(10);
 
 /// Kinds of trouble that are told with the progress.
 const MOST_TROUBLES: usize = 5;
+
+/// An account that is asked has this time to answer.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Facts of many accounts arrive at once in a storm.
 const MAILBOX: usize = 4096;
@@ -73,6 +78,8 @@ pub struct Coordinator {
     /// Something may have changed since the reload that is under way began.
     reload_again: bool,
     stopping: bool,
+    started_at: Timestamp,
+    config: ConfigStatus,
 }
 
 /// An account that is watched.
@@ -88,6 +95,7 @@ const LEAVE: Duration = Duration::from_secs(10);
 impl Coordinator {
     /// A coordinator that is not started yet.
     pub fn new(context: CoordinatorContext) -> Self {
+        let now = Timestamp::now();
         Self {
             context,
             accounts: HashMap::new(),
@@ -97,6 +105,8 @@ impl Coordinator {
             reloading: false,
             reload_again: false,
             stopping: false,
+            started_at: now,
+            config: ConfigStatus { loaded_at: now, last_reload_successful: true },
         }
     }
 
@@ -118,7 +128,7 @@ impl Coordinator {
             },
             coordinator: ctx.address().recipient(),
         };
-        self.board.enter(account.id().clone());
+        self.board.enter(account.id().clone(), AccountState::Connecting);
         let actor = AccountActor::start_in_arbiter(&arbiter, {
             let account = account.clone();
             move |_| AccountActor::new(account, context)
@@ -140,6 +150,7 @@ impl Coordinator {
             if std::mem::take(&mut actor.reload_again) {
                 ctx.notify(Reload);
             }
+            actor.config.last_reload_successful = report.is_ok();
             tell_reload(&report);
             report
         }))
@@ -169,14 +180,18 @@ impl Coordinator {
             removed: steps.stop.len(),
             changed: steps.replace.len(),
             kept: steps.kept,
-            waiting,
+            waiting: waiting.iter().map(|&section| section.to_owned()).collect(),
         };
-        if !report.waiting.contains(&"filters") {
+        if !waiting.contains(&"filters") {
             self.context.filters.replace(settings.filters.clone());
             self.context.settings.filters = settings.filters;
         }
         self.context.settings.accounts = settings.accounts;
-        Box::pin(self.take(steps, ctx).map(|(), _, _| Ok(report)))
+        self.config.loaded_at = Timestamp::now();
+        Box::pin(self.take(steps, ctx).map(|(), coordinator, _| {
+            coordinator.enter_disabled();
+            Ok(report)
+        }))
     }
 
     /// All that leave do so at once; each that changes starts again as soon as it has left.
@@ -203,6 +218,31 @@ impl Coordinator {
         left.finish()
     }
 
+    /// Accounts that are known and not watched are asked for, too.
+    fn enter_disabled(&mut self) {
+        for account in self.context.settings.accounts.iter().filter(|account| !account.enabled) {
+            if !self.accounts.contains_key(account.id()) {
+                self.board.enter(account.id().clone(), AccountState::Disabled);
+            }
+        }
+    }
+
+    /// What the board knows of an account, and what the account itself does.
+    fn report(&self, id: &AccountId, status: AccountStatus) -> Option<BoxFuture<'static, AccountReport>> {
+        let watched = self.accounts.get(id);
+        let known = || self.context.settings.accounts.iter().find(|account| account.id() == id);
+        let account = watched.map(|watched| &watched.account).or_else(known)?.clone();
+        let details = watched.map(|watched| watched.actor.send(Describe));
+        Some(Box::pin(async move {
+            let details = match details {
+                // One that is busy is told of as far as it is known here.
+                Some(asked) => tokio::time::timeout(PATIENCE, asked).await.ok().and_then(Result::ok),
+                None => None,
+            };
+            report(&account, status, details.unwrap_or_default())
+        }))
+    }
+
     /// After a sleep every connection may be dead without a word: all of them are asked.
     fn tick(&mut self) {
         let now = Moment::now();
@@ -213,17 +253,43 @@ impl Coordinator {
     }
 
     fn tell_progress(&self, ctx: &mut Context<Self>) {
-        let (total, connecting) = self.board.progress();
-        let counts: Vec<_> =
-            self.board.counts().into_iter().map(|(state, n)| format!("{state} {n}")).collect();
-        info!("{total} accounts: {}", counts.join(" · "));
-        for (count, words) in self.board.troubles().into_iter().take(MOST_TROUBLES) {
-            warn!("in trouble: {count} ({words})");
-        }
-        if connecting > 0 {
+        self.summarize();
+        if self.board.progress().1 > 0 {
             ctx.run_later(PROGRESS, |coordinator, ctx| coordinator.tell_progress(ctx));
         }
     }
+
+    fn summarize(&self) {
+        let (total, _) = self.board.progress();
+        let counts: Vec<_> =
+            self.board.counts().into_iter().map(|(state, n)| format!("{state} {n}")).collect();
+        info!("{total} accounts: {}", counts.join(" · "));
+        for group in self.board.troubles().into_iter().take(MOST_TROUBLES) {
+            let (count, example, message) = (group.accounts, group.example.as_str(), &group.error.message);
+            warn!("in trouble: {count} ({example}, for one: {message})");
+        }
+    }
+}
+
+fn report(account: &Account, status: AccountStatus, details: AccountDetails) -> AccountReport {
+    AccountReport {
+        identity: (*account.identity).clone(),
+        state: status.state,
+        since: status.since,
+        last_proven_alive: details.last_proven_alive,
+        next_login_at: details.next_login_at,
+        error: status.trouble.as_deref().map(Into::into),
+        mailboxes: details.mailboxes,
+        history: details.history,
+    }
+}
+
+/// What keeps events from being kept.
+fn not_ready(journal: JournalHealth) -> Vec<String> {
+    let JournalHealth { bytes, full, disk_full, .. } = journal;
+    let full = full.then(|| format!("the journal is full: {bytes} bytes of events wait for an output"));
+    let disk_full = disk_full.then(|| "the journal's disk is full".to_owned());
+    full.into_iter().chain(disk_full).collect()
 }
 
 fn tell_reload(report: &Result<ReloadReport, ReloadError>) {
@@ -243,12 +309,20 @@ impl Actor for Coordinator {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX);
+        ctx.run_interval(clock::TICK, |coordinator, _| coordinator.tick());
+    }
+}
+
+impl Handler<StartAccounts> for Coordinator {
+    type Result = ();
+
+    fn handle(&mut self, _: StartAccounts, ctx: &mut Self::Context) {
         let accounts: Vec<_> =
             self.context.settings.accounts.iter().filter(|account| account.enabled).cloned().collect();
         info!("watching {} accounts", accounts.len());
         accounts.into_iter().for_each(|account| self.start_account(account, ctx));
+        self.enter_disabled();
         ctx.run_later(PROGRESS, |coordinator, ctx| coordinator.tell_progress(ctx));
-        ctx.run_interval(clock::TICK, |coordinator, _| coordinator.tick());
     }
 }
 
@@ -271,6 +345,64 @@ impl Handler<Reload> for Coordinator {
                 Box::pin(fut::err(refused))
             }
         }
+    }
+}
+
+impl Handler<Summarize> for Coordinator {
+    type Result = ();
+
+    fn handle(&mut self, _: Summarize, _: &mut Self::Context) {
+        self.summarize();
+    }
+}
+
+impl Handler<GetStatus> for Coordinator {
+    type Result = MessageResult<GetStatus>;
+
+    fn handle(&mut self, _: GetStatus, _: &mut Self::Context) -> Self::Result {
+        let not_ready = not_ready(self.context.journal.health());
+        let accounts = self.board.counts().into_iter().map(|(state, count)| (state.to_owned(), count));
+        MessageResult(MonitorStatus {
+            instance: self.context.settings.monitor.instance.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_at: self.started_at,
+            ready: not_ready.is_empty(),
+            not_ready,
+            accounts: accounts.collect(),
+            troubles: self.board.troubles(),
+            config: self.config.clone(),
+        })
+    }
+}
+
+impl Handler<FindAccounts> for Coordinator {
+    type Result = ResponseFuture<Vec<AccountReport>>;
+
+    fn handle(&mut self, FindAccounts(query): FindAccounts, _: &mut Self::Context) -> Self::Result {
+        let found = self.board.find(&query);
+        Box::pin(join_all(found.into_iter().filter_map(|(id, status)| self.report(&id, status))))
+    }
+}
+
+impl Handler<GetAccount> for Coordinator {
+    type Result = ResponseFuture<Option<AccountReport>>;
+
+    fn handle(&mut self, GetAccount(id): GetAccount, _: &mut Self::Context) -> Self::Result {
+        let report = self.board.get(&id).cloned().and_then(|status| self.report(&id, status));
+        Box::pin(async move { Some(report?.await) })
+    }
+}
+
+impl Handler<Urge> for Coordinator {
+    type Result = bool;
+
+    fn handle(&mut self, Urge { account, wish }: Urge, _: &mut Self::Context) -> Self::Result {
+        let watched = self.accounts.get(&account);
+        if let Some(watched) = watched {
+            info!(account:% = account; "{wish:?} was asked for");
+            watched.actor.do_send(wish);
+        }
+        watched.is_some()
     }
 }
 

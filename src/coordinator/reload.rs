@@ -45,6 +45,7 @@ pub fn waits_for_start(running: &Settings, desired: &Settings) -> Vec<&'static s
         ("events", running.events != desired.events),
         ("outputs", outputs),
         ("filters", filters && running.filters != desired.filters),
+        ("http", running.http != desired.http),
         ("log", running.log != desired.log),
     ]
     .into_iter()

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-pub use self::writer::{JournalHandle, LaneSpec};
+pub use self::writer::{JournalHandle, JournalHealth, LaneSpec};
 use crate::event::{AccountId, Action, Cursor, Event, MailboxKey};
 use crate::memory::Memory;
 use crate::messages::{Batch, Checkpoint, Note};

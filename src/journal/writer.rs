@@ -28,6 +28,20 @@ pub struct JournalHandle {
     requests: Sender<Request>,
     /// The last sequence that is durable.
     news: watch::Receiver<u64>,
+    health: watch::Receiver<JournalHealth>,
+}
+
+/// How the journal is, for those who ask.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct JournalHealth {
+    /// Bytes of events that wait for an output.
+    pub bytes: u64,
+    /// How many may.
+    pub max_bytes: u64,
+    /// So many wait, and nothing is let in.
+    pub full: bool,
+    /// There is no room on the disk.
+    pub disk_full: bool,
 }
 
 /// What the writer has to know of a lane.
@@ -71,6 +85,8 @@ impl JournalHandle {
         let (bytes, last) = journal.extent()?;
         let (requests, inbox) = channel();
         let (told, news) = watch::channel(last);
+        let (tell_health, health) =
+            watch::channel(JournalHealth { bytes, max_bytes, ..JournalHealth::default() });
         let lanes = lanes.into_iter().zip(positions.clone()).collect();
         let mut writer = Writer {
             journal,
@@ -80,6 +96,7 @@ impl JournalHandle {
             bytes,
             last,
             told,
+            tell_health,
             waiting: VecDeque::new(),
             asked: Vec::new(),
             full: false,
@@ -97,7 +114,7 @@ impl JournalHandle {
                 }
             })
             .map_err(|error| JournalError::Failed(error.to_string()))?;
-        Ok((Self { requests, news }, positions))
+        Ok((Self { requests, news, health }, positions))
     }
 
     /// Makes an entry durable.
@@ -176,6 +193,11 @@ impl JournalHandle {
         self.news.clone()
     }
 
+    /// How it is.
+    pub fn health(&self) -> JournalHealth {
+        *self.health.borrow()
+    }
+
     async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, JournalError> {
         let (answer, answered) = oneshot::channel();
         self.requests.send(request(answer)).map_err(|_| JournalError::Closed)?;
@@ -192,6 +214,7 @@ struct Writer<J> {
     bytes: u64,
     last: u64,
     told: watch::Sender<u64>,
+    tell_health: watch::Sender<JournalHealth>,
     /// Entries that have to wait for room.
     waiting: VecDeque<(Entry, oneshot::Sender<Result<Receipt, Undelivered>>)>,
     /// Cursors that were asked for.
@@ -244,7 +267,14 @@ impl<J: Journal> Writer<J> {
                 blocked = self.finish(Round::default())?;
             }
             self.answer_cursors();
+            self.tell_health();
         }
+    }
+
+    fn tell_health(&self) {
+        let Self { bytes, max_bytes, full, disk_full, .. } = *self;
+        let now = JournalHealth { bytes, max_bytes, full, disk_full: disk_full || !self.begun };
+        self.tell_health.send_if_modified(|told| std::mem::replace(told, now) != now);
     }
 
     /// A full disk is no reason not to start: what waits can be sent, and the rest has to wait for room.

@@ -31,6 +31,12 @@ pub struct TlsContexts {
     native: native::Contexts,
 }
 
+/// What HTTP clients take for their cryptography: the same as ours.
+pub fn use_ring() {
+    // Somebody did so already, which is all that is wanted.
+    let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
+}
+
 /// Why there is no TLS. Certificates and settings need a person, the rest may pass.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages say it")]

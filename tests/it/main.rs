@@ -8,6 +8,7 @@
     unreachable_pub
 )]
 
+mod admin;
 mod docs;
 mod faults;
 mod filters;

@@ -1,0 +1,6 @@
+//! For those who look after the monitor: status, health and wishes over HTTP, on loopback and on a Unix socket.
+
+pub mod access;
+pub mod client;
+mod routes;
+pub mod server;

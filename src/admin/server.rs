@@ -1,0 +1,157 @@
+//! The listeners and their bounds. Requests are answered on a thread of their own.
+
+use std::io;
+use std::net::TcpListener;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use actix::Addr;
+use actix_web::dev::{Server, ServerHandle};
+use actix_web::middleware::from_fn;
+use actix_web::{App, HttpServer, web};
+use log::{info, warn};
+
+use super::access::Entrance;
+use super::routes::{self, Shared};
+use crate::config::settings::HttpSettings;
+use crate::coordinator::actor::Coordinator;
+
+/// Connections at the same time, by each way; more wait.
+const MOST_CONNECTIONS: usize = 64;
+
+/// The time in which a request has to be there, whatever its sender's pace.
+const REQUEST: Duration = Duration::from_secs(5);
+
+/// What nobody uses is closed after this.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+
+/// Bytes of a request's body: none is needed.
+const MOST_BODY: usize = 1024;
+
+/// Listeners that are open, and do not answer yet.
+#[derive(Debug)]
+pub struct Listeners {
+    tcp: Option<TcpListener>,
+    socket: Option<(UnixListener, PathBuf)>,
+}
+
+/// Why there is none.
+#[derive(Debug, thiserror::Error)]
+#[error("http.listen: {address}: {cause}; is another monitor running, or something else on this port?")]
+pub struct ListenError {
+    address: std::net::SocketAddr,
+    cause: io::Error,
+}
+
+impl Listeners {
+    /// Opens them. Whoever calls this holds the state's lock, so that a socket that is there is a dead one's.
+    /// Without the socket the monitor does its work all the same: that is a warning.
+    ///
+    /// # Errors
+    /// When the address of `http.listen` cannot be had.
+    pub fn open(settings: &HttpSettings) -> Result<Self, ListenError> {
+        let listen = |address| TcpListener::bind(address).map_err(|cause| ListenError { address, cause });
+        let tcp = settings.listen.map(listen).transpose()?;
+        let socket = match open_socket(&settings.socket) {
+            Ok(listener) => Some((listener, settings.socket.clone())),
+            Err(error) => {
+                warn!(
+                    "http.socket: {}: {error}; `idlewatch status` cannot ask this monitor",
+                    settings.socket.display()
+                );
+                None
+            }
+        };
+        Ok(Self { tcp, socket })
+    }
+
+    /// Answers from now on.
+    ///
+    /// # Errors
+    /// When the threads for it cannot be had.
+    pub fn serve(self, coordinator: &Addr<Coordinator>) -> io::Result<Admin> {
+        let mut admin = Admin::default();
+        if let Some(listener) = self.tcp {
+            let address = listener.local_addr()?;
+            info!("status and health at http://{address}/api/v1/status");
+            let server = server(coordinator, Entrance::Tcp(address), Listener::Tcp(listener))?;
+            admin.run(server);
+        }
+        if let Some((listener, path)) = self.socket {
+            admin.run(server(coordinator, Entrance::Socket, Listener::Socket(listener))?);
+            admin.socket = Some(path);
+        }
+        Ok(admin)
+    }
+}
+
+/// Answers until it is stopped.
+#[derive(Debug, Default)]
+pub struct Admin {
+    servers: Vec<ServerHandle>,
+    socket: Option<PathBuf>,
+}
+
+impl Admin {
+    fn run(&mut self, server: Server) {
+        self.servers.push(server.handle());
+        actix_rt::spawn(server);
+    }
+
+    /// Nobody is answered any more.
+    pub async fn stop(self) {
+        for server in self.servers {
+            server.stop(false).await;
+        }
+        if let Some(socket) = self.socket {
+            let _ = std::fs::remove_file(socket);
+        }
+    }
+}
+
+/// For its owner only, from the first moment: it is made under another name and moved into place.
+fn open_socket(path: &Path) -> io::Result<UnixListener> {
+    if let Ok(there) = std::fs::symlink_metadata(path) {
+        if !there.file_type().is_socket() {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is something else of this name"));
+        }
+        std::fs::remove_file(path)?;
+    }
+    let early = path.with_extension("new");
+    let _ = std::fs::remove_file(&early);
+    let listener = UnixListener::bind(&early)?;
+    std::fs::set_permissions(&early, std::fs::Permissions::from_mode(0o600))?;
+    std::fs::rename(&early, path)?;
+    Ok(listener)
+}
+
+enum Listener {
+    Tcp(TcpListener),
+    Socket(UnixListener),
+}
+
+fn server(coordinator: &Addr<Coordinator>, entrance: Entrance, listener: Listener) -> io::Result<Server> {
+    let shared = web::Data::new(Shared { coordinator: coordinator.clone(), entrance });
+    let app = move || {
+        App::new()
+            .app_data(shared.clone())
+            .app_data(web::PayloadConfig::new(MOST_BODY))
+            .wrap(from_fn(routes::guard))
+            .configure(routes::configure)
+            .default_service(web::to(routes::unknown))
+    };
+    let server = HttpServer::new(app)
+        .workers(1)
+        .max_connections(MOST_CONNECTIONS)
+        .client_request_timeout(REQUEST)
+        .client_disconnect_timeout(Duration::from_secs(1))
+        .keep_alive(KEEP_ALIVE)
+        .disable_signals();
+    let server = match listener {
+        Listener::Tcp(listener) => server.listen(listener)?,
+        Listener::Socket(listener) => server.listen_uds(listener)?,
+    };
+    Ok(server.run())
+}

@@ -1,0 +1,269 @@
+//! Commands that ask the monitor that runs: `status`, `accounts`, `resume`, `reconnect`, `reload`.
+
+use std::fmt::Write;
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::{Exit, Globals, say, tell, tell_issues};
+use crate::admin::client::{AskError, MonitorClient};
+use crate::config;
+use crate::event::AccountState;
+use crate::messages::ReloadReport;
+use crate::status::{AccountPage, AccountReport, MonitorStatus, TroubleGroup};
+use crate::text::line;
+
+/// Between two looks of `--watch`.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Bytes of an error that are shown.
+const MOST_ERROR: usize = 160;
+
+/// Kinds of trouble that `status` shows.
+const MOST_TROUBLES: usize = 10;
+
+/// Flags of `status`.
+#[derive(Debug, Args)]
+pub(super) struct StatusArgs {
+    /// Again every two seconds, until Ctrl-C.
+    #[arg(long)]
+    watch: bool,
+    /// The accounts in this state, too.
+    #[arg(long, value_name = "STATE")]
+    state: Option<String>,
+    /// As JSON.
+    #[arg(long, conflicts_with = "watch")]
+    json: bool,
+}
+
+/// `accounts`
+#[derive(Debug, Subcommand)]
+pub(super) enum AccountsCommand {
+    /// The accounts of the running monitor.
+    List(ListArgs),
+}
+
+/// Flags of `accounts list`.
+#[derive(Debug, Args)]
+pub(super) struct ListArgs {
+    /// Only those in this state: online, backoff, auth_failed, ...
+    #[arg(long, value_name = "STATE")]
+    state: Option<String>,
+    /// One JSON object a line.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Flags of `resume` and `reconnect`.
+#[derive(Debug, Args)]
+pub(super) struct AccountArgs {
+    /// The account.
+    #[arg(short, long)]
+    account: String,
+}
+
+/// 0 ready, 1 degraded, 3 not running.
+pub(super) fn status(args: &StatusArgs, globals: &Globals) -> Exit {
+    let state = match args.state.as_deref().map(state).transpose() {
+        Ok(state) => state,
+        Err(exit) => return exit,
+    };
+    let looked = globals.ask(|client| async move {
+        loop {
+            let status: MonitorStatus = client.get("/api/v1/status").await?;
+            let listed = match state {
+                Some(state) => accounts(&client, Some(state)).await?,
+                None => Vec::new(),
+            };
+            let exit = if status.ready { Exit::Ok } else { Exit::Degraded };
+            if globals.quiet {
+                return Ok(exit);
+            }
+            let text = match args.json {
+                true => serde_json::to_string_pretty(&status).unwrap_or_default() + "\n",
+                false => overview(&status, Timestamp::now()) + &table(&listed, Timestamp::now()),
+            };
+            let clear = if args.watch && std::io::stdout().is_terminal() { "\x1b[H\x1b[2J" } else { "" };
+            let said = say(&format!("{clear}{text}"));
+            if !args.watch || said != Exit::Ok {
+                return Ok(if said == Exit::Ok { exit } else { said });
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    });
+    looked.unwrap_or_else(|error| match error {
+        AskError::NotRunning(_) if globals.quiet => Exit::NotRunning,
+        AskError::NotRunning(_) => {
+            tell(&format!("error: {error}"));
+            Exit::NotRunning
+        }
+        error => failed(&error),
+    })
+}
+
+pub(super) fn list(args: &ListArgs, globals: &Globals) -> Exit {
+    let state = match args.state.as_deref().map(state).transpose() {
+        Ok(state) => state,
+        Err(exit) => return exit,
+    };
+    match globals.ask(|client| async move { accounts(&client, state).await }) {
+        Ok(accounts) if args.json => {
+            let lines = accounts.iter().filter_map(|account| serde_json::to_string(account).ok());
+            say(&lines.map(|line| line + "\n").collect::<String>())
+        }
+        Ok(accounts) => say(&table(&accounts, Timestamp::now())),
+        Err(error) => failed(&error),
+    }
+}
+
+pub(super) fn resume(args: &AccountArgs, globals: &Globals) -> Exit {
+    urge(args, "resume", "is tried again now", globals)
+}
+
+pub(super) fn reconnect(args: &AccountArgs, globals: &Globals) -> Exit {
+    urge(args, "reconnect", "makes its connections anew", globals)
+}
+
+fn urge(AccountArgs { account }: &AccountArgs, wish: &str, words: &str, globals: &Globals) -> Exit {
+    let path = format!("/api/v1/accounts/{account}/{wish}");
+    match globals.ask(|client| async move { client.post::<Value>(&path).await }) {
+        Ok(_) => say(&format!("{} {words}\n", line(account, MOST_ERROR))),
+        Err(error) => failed(&error),
+    }
+}
+
+pub(super) fn reload(globals: &Globals) -> Exit {
+    match globals.ask(|client| async move { client.post::<ReloadReport>("/-/reload").await }) {
+        Ok(report) => say(&format!("{report}\n")),
+        Err(error) => failed(&error),
+    }
+}
+
+fn state(name: &str) -> Result<AccountState, Exit> {
+    AccountState::ALL.into_iter().find(|state| state.as_str() == name).ok_or_else(|| {
+        let known: Vec<_> = AccountState::ALL.iter().map(|state| state.as_str()).collect();
+        tell(&format!("error: --state: \"{}\" is none of {}", line(name, MOST_ERROR), known.join(", ")));
+        Exit::Usage
+    })
+}
+
+fn failed(error: &AskError) -> Exit {
+    match error {
+        AskError::Refused { problems, .. } if !problems.is_empty() => {
+            problems.iter().for_each(|problem| tell(problem));
+            tell(&format!("error: {error}"));
+            return Exit::Config;
+        }
+        AskError::NotRunning(_) => {
+            tell(&format!("error: {error}"));
+            tell(
+                "hint: it is asked where the configuration says (http.socket, monitor.state_dir): is it the one of the monitor that runs?",
+            );
+            return Exit::Unreachable;
+        }
+        error => tell(&format!("error: {error}")),
+    }
+    Exit::SomeFailed
+}
+
+impl Globals {
+    fn ask<T, F>(&self, ask: impl FnOnce(MonitorClient) -> F) -> Result<T, AskError>
+    where
+        F: Future<Output = Result<T, AskError>>,
+    {
+        let socket = config::socket(&self.files).map_err(|issues| {
+            tell_issues(&issues);
+            AskError::Broken("the configuration does not say where to ask".to_owned())
+        })?;
+        let client = MonitorClient::new(&socket)?;
+        actix::System::new().block_on(ask(client))
+    }
+}
+
+/// All of them, page by page.
+async fn accounts(
+    client: &MonitorClient,
+    state: Option<AccountState>,
+) -> Result<Vec<AccountReport>, AskError> {
+    let mut all = Vec::new();
+    let mut after = String::new();
+    loop {
+        let state = state.map(|state| format!("&state={state}")).unwrap_or_default();
+        let page: AccountPage = client.get(&format!("/api/v1/accounts?limit=1000{state}{after}")).await?;
+        all.extend(page.accounts);
+        match page.next {
+            Some(next) => after = format!("&after={}", escaped(next.as_str())),
+            None => return Ok(all),
+        }
+    }
+}
+
+/// Of all that an id may hold, `+` means something else in a query.
+fn escaped(id: &str) -> String {
+    id.replace('+', "%2B")
+}
+
+fn overview(status: &MonitorStatus, now: Timestamp) -> String {
+    let MonitorStatus { instance, version, started_at, not_ready, config, .. } = status;
+    let mut text = format!("idlewatch {version} · {} · up {}\n", line(instance, 128), ago(*started_at, now));
+    let states: Vec<_> = status.accounts.iter().map(|(state, count)| format!("{state} {count}")).collect();
+    let _ = writeln!(
+        text,
+        "accounts  {}",
+        if states.is_empty() { "none".to_owned() } else { states.join(" · ") }
+    );
+    for why in not_ready {
+        let _ = writeln!(text, "not ready {}", line(why, MOST_ERROR));
+    }
+    for TroubleGroup { accounts, example, state, error } in status.troubles.iter().take(MOST_TROUBLES) {
+        let message = line(&error.message, MOST_ERROR);
+        let _ = writeln!(text, "trouble   {accounts} × {state}: {message} ({}, for one)", example.as_str());
+    }
+    if !config.last_reload_successful {
+        let since = ago(config.loaded_at, now);
+        let _ =
+            writeln!(text, "config    the last reload was refused; what is in force was read {since} ago");
+    }
+    text
+}
+
+fn table(accounts: &[AccountReport], now: Timestamp) -> String {
+    let width = accounts.iter().map(|account| account.identity.id.as_str().len()).max().unwrap_or(0);
+    let row = |account: &AccountReport| {
+        let error = account.error.as_ref().map(|error| line(&error.message, MOST_ERROR)).unwrap_or_default();
+        let (id, state, since) =
+            (account.identity.id.as_str(), account.state.as_str(), ago(account.since, now));
+        format!("{id:<width$}  {state:<11}  {since:>8}  {error}").trim_end().to_owned() + "\n"
+    };
+    accounts.iter().map(row).collect()
+}
+
+/// `3h 20m`: two units are enough.
+fn ago(then: Timestamp, now: Timestamp) -> String {
+    let seconds = now.duration_since(then).as_secs().max(0);
+    let units = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
+    let first = units.iter().position(|(unit, _)| seconds >= *unit).unwrap_or(units.len() - 1);
+    let mut rest = seconds;
+    let parts = units.iter().skip(first).take(2).filter_map(|(unit, name)| {
+        let count = rest / unit;
+        rest %= unit;
+        (count > 0 || *unit == 1 && seconds == 0).then(|| format!("{count}{name}"))
+    });
+    parts.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_told_in_two_units() {
+        let now = Timestamp::now();
+        let told = |seconds: i64| ago(now - jiff::SignedDuration::from_secs(seconds), now);
+        let all = [0, 59, 60, 3_599, 3_600, 90_000, 8_640_000].map(told);
+        assert_eq!(all, ["0s", "59s", "1m", "59m 59s", "1h", "1d 1h", "100d"]);
+    }
+}

@@ -1,0 +1,295 @@
+//! What those who look after the monitor ask it, and those who should not.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::process::Output;
+use std::time::Duration;
+
+use idlewatch::demo::server::{Behaviour, Server};
+use idlewatch::demo::store::Store;
+use serde_json::Value;
+
+use crate::support::monitor::{Monitor, states, told};
+
+const PASSWORD: &str = "CANARY-admin-31";
+
+async fn server(users: &[&str]) -> Server {
+    let store = Store::new(users.iter().map(|user| ((*user).to_owned(), PASSWORD.to_owned())));
+    Server::start(store, Behaviour::default()).await.unwrap()
+}
+
+fn accounts(server: &Server, ids: &[&str]) -> String {
+    let port = server.addr().port();
+    let account = |id: &&str| {
+        format!(
+            "[[accounts]]\nid = \"{id}\"\nhost = \"127.0.0.1\"\nport = {port}\ntls = \"none\"\nuser = \"{id}\"\npassword = {{ inline = \"{PASSWORD}\" }}\n"
+        )
+    };
+    ids.iter().map(account).collect()
+}
+
+fn online(monitor: &Monitor, ids: &[&str]) {
+    monitor.wait("online", |events| {
+        ids.iter().all(|id| states(events, id).last().is_some_and(|state| state == "online"))
+    });
+}
+
+fn ask(monitor: &Monitor, arguments: &[&str]) -> Output {
+    monitor.command().args(arguments).output().unwrap()
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_tells_how_all_accounts_are() {
+    let server = server(&["a", "b", "c"]).await;
+    let config = accounts(&server, &["a", "b", "c"]) + "enabled = false\n";
+    let mut monitor = Monitor::new(&config);
+    let not_running = ask(&monitor, &["status"]);
+    assert_eq!(not_running.status.code(), Some(3), "{not_running:?}");
+    assert_eq!(ask(&monitor, &["--quiet", "status"]).status.code(), Some(3));
+    server.store().set_password("b", "another");
+    monitor.start();
+    online(&monitor, &["a"]);
+    monitor.wait("refused", |events| !states(events, "b").is_empty());
+    let socket = monitor.dir.path().join("state/idlewatch.sock");
+    assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+
+    let status = ask(&monitor, &["status"]);
+    assert_eq!(status.status.code(), Some(0), "{status:?}");
+    let shown = text(&status);
+    assert!(shown.contains("accounts  auth_failed 1 · disabled 1 · online 1"), "{shown}");
+    assert!(shown.contains("trouble   1 × auth_failed:") && shown.contains("(b, for one)"), "{shown}");
+    assert!(ask(&monitor, &["--quiet", "status"]).stdout.is_empty());
+    let json: Value = serde_json::from_slice(&ask(&monitor, &["status", "--json"]).stdout).unwrap();
+    assert_eq!(
+        (&json["accounts"]["online"], &json["ready"], &json["instance"]),
+        (&1.into(), &true.into(), &"test".into())
+    );
+    assert_eq!(
+        (&json["troubles"][0]["error"]["type"], &json["troubles"][0]["example"]),
+        (&"auth".into(), &"b".into())
+    );
+
+    monitor.signal("USR2");
+    monitor.wait_log("3 accounts: auth_failed 1 · disabled 1 · online 1");
+    let list = text(&ask(&monitor, &["accounts", "list"]));
+    assert_eq!(list.lines().count(), 3, "{list}");
+    let failed = ask(&monitor, &["accounts", "list", "--state", "auth_failed", "--json"]);
+    let account: Value = serde_json::from_slice(&failed.stdout).unwrap();
+    assert_eq!((&account["id"], &account["mailboxes"][0]["state"]), (&"b".into(), &"waiting".into()));
+    assert!(account["next_login_at"].is_string() && account["last_proven_alive"].is_null(), "{account}");
+    let online = ask(&monitor, &["accounts", "list", "--state", "online", "--json"]);
+    let account: Value = serde_json::from_slice(&online.stdout).unwrap();
+    assert!(account["last_proven_alive"].is_string(), "{account}");
+    assert_eq!(account["history"].as_array().unwrap().len(), 1, "{account}");
+    assert_eq!(ask(&monitor, &["accounts", "list", "--state", "happy"]).status.code(), Some(2));
+    assert_eq!(monitor.stop().code(), Some(0));
+    assert!(!socket.exists());
+    assert!(!(shown + &list + &account.to_string() + &monitor.log()).contains(PASSWORD));
+}
+
+/// A refused login waits for minutes, and for ever after six; a person who knows better need not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_may_have_an_account_tried_again() {
+    let server = server(&["a"]).await;
+    server.store().set_password("a", "another");
+    let mut monitor = Monitor::new(&accounts(&server, &["a"]));
+    monitor.start();
+    monitor.wait("refused", |events| states(events, "a") == ["auth_failed"]);
+    server.store().set_password("a", PASSWORD);
+    let unknown = ask(&monitor, &["resume", "-a", "nobody"]);
+    assert!(unknown.status.code() == Some(1) && text(&unknown).contains("there is no account \"nobody\""));
+    assert_eq!(ask(&monitor, &["resume", "-a", "a"]).status.code(), Some(0));
+    monitor.wait("online", |events| states(events, "a") == ["auth_failed", "online"]);
+    // It is forgotten for good: a later refusal begins at its beginning, after a restart too.
+    monitor.kill();
+    monitor.start();
+    monitor.wait("online", |events| states(events, "a").len() == 3);
+    assert_eq!(states(&monitor.events(), "a"), ["auth_failed", "online", "online"]);
+}
+
+/// Six refusals, of an earlier process at that. To want new connections is not to want another login.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suspended_account_is_resumed() {
+    let server = server(&["a"]).await;
+    server.store().set_password("a", "another");
+    let mut monitor = Monitor::new(&accounts(&server, &["a"]));
+    monitor.start();
+    monitor.wait("refused", |events| states(events, "a") == ["auth_failed"]);
+    assert_eq!(ask(&monitor, &["reconnect", "-a", "a"]).status.code(), Some(0));
+    monitor.kill();
+    let journal = rusqlite::Connection::open(monitor.dir.path().join("state/journal.db")).unwrap();
+    assert_eq!(
+        journal.execute("UPDATE refusals SET logins = json_set(logins, '$.count', 6)", []).unwrap(),
+        1
+    );
+    drop(journal);
+    monitor.start();
+    let expected = ["auth_failed", "suspended"];
+    monitor.wait("suspended", |events| states(events, "a") == expected);
+    server.store().set_password("a", PASSWORD);
+    assert_eq!(ask(&monitor, &["resume", "-a", "a"]).status.code(), Some(0));
+    let expected = ["auth_failed", "suspended", "online"];
+    monitor.wait("online", |events| states(events, "a") == expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_may_have_connections_made_anew() {
+    let server = server(&["a"]).await;
+    let mut monitor = Monitor::new(&accounts(&server, &["a"]));
+    monitor.start();
+    online(&monitor, &["a"]);
+    let logins = || monitor.log().matches("session ended").count();
+    assert_eq!(ask(&monitor, &["reconnect", "-a", "a"]).status.code(), Some(0));
+    monitor.wait("left", |_| logins() == 1);
+    server.store().deliver("a", "INBOX", b"Subject: x\r\n\r\n");
+    let events = monitor.wait("told", |events| told(events, "a") == [1]);
+    assert_eq!(states(&events, "a"), ["online"], "it is no trouble");
+    assert_eq!(monitor.stop().code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_answers_what_it_did() {
+    let server = server(&["a", "b"]).await;
+    let mut monitor = Monitor::new(&accounts(&server, &["a"]));
+    monitor.start();
+    online(&monitor, &["a"]);
+    monitor.configure(&(accounts(&server, &["a", "b"]) + "prt = 1\n"));
+    let refused = ask(&monitor, &["reload"]);
+    assert_eq!(refused.status.code(), Some(78));
+    assert!(text(&refused).contains("did you mean \"port\"?"), "{refused:?}");
+    // A wrong configuration is no reason not to be told how things are.
+    let status = ask(&monitor, &["status"]);
+    assert!(text(&status).contains("the last reload was refused"), "{status:?}");
+    monitor.configure(&accounts(&server, &["a", "b"]));
+    let done = ask(&monitor, &["reload"]);
+    assert_eq!(text(&done), "1 accounts added, 0 removed, 0 changed, 1 as before\n");
+    online(&monitor, &["a", "b"]);
+    assert!(!text(&ask(&monitor, &["status"])).contains("refused"));
+    monitor.stop();
+    assert_eq!(ask(&monitor, &["reload"]).status.code(), Some(69));
+}
+
+/// The address of http.listen, as the log has it.
+fn address(monitor: &Monitor) -> SocketAddr {
+    let log = monitor.log();
+    let (_, rest) = log.split_once("status and health at http://").unwrap();
+    rest.split('/').next().unwrap().parse().unwrap()
+}
+
+/// The whole answer to a request.
+fn http(address: SocketAddr, request: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+fn request(method: &str, path: &str, host: &str) -> String {
+    format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")
+}
+
+/// L28
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_comes_over_tcp_may_read_and_nobody_hinders_the_others() {
+    let server = server(&["a"]).await;
+    let mut monitor =
+        Monitor::new(&format!("[http]\nlisten = \"127.0.0.1:0\"\n{}", accounts(&server, &["a"])));
+    monitor.start();
+    online(&monitor, &["a"]);
+    let address = address(&monitor);
+    let ask_http = |method, path, host| http(address, &request(method, path, host));
+    for path in
+        ["/livez", "/readyz", "/api/v1/status", "/api/v1/accounts?limit=1&state=online", "/api/v1/accounts/a"]
+    {
+        let answer = ask_http("GET", path, "localhost");
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("no-store"), "{path}: {answer}");
+    }
+    assert!(ask_http("GET", "/api/v1/accounts/a", "localhost").contains("\"last_proven_alive\":\"2"));
+    for (method, path, host, code) in [
+        ("GET", "/api/v1/status", "evil.example", 421),
+        ("POST", "/-/reload", "localhost", 403),
+        ("POST", "/api/v1/accounts/a/reconnect", "localhost", 403),
+        ("GET", "/../../../../etc/passwd", "localhost", 404),
+        ("GET", "/%2e%2e/%2e%2e/etc/passwd", "localhost", 404),
+        ("GET", "/api/v1/accounts/%2e%2e%2fstate", "localhost", 404),
+        ("GET", "/api/v1/accounts/%1b%5b2J", "localhost", 404),
+        ("GET", "/api/v1/accounts?limit=-1", "localhost", 400),
+        ("DELETE", "/api/v1/accounts/a", "localhost", 403),
+    ] {
+        let answer = ask_http(method, path, host);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {code} ")), "{method} {path}: {answer}");
+        assert!(!answer.contains('\x1b') && !answer.contains("root:"), "{answer}");
+    }
+    let long = format!("GET / HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "x".repeat(1 << 20));
+    assert!(!http(address, &long).starts_with("HTTP/1.1 200"));
+
+    // Two hundred that say one byte and no more.
+    let memory = monitor.memory();
+    let slow: Vec<TcpStream> = (0..200)
+        .map(|_| {
+            let mut stream = TcpStream::connect(address).unwrap();
+            let _ = stream.write_all(b"G");
+            stream
+        })
+        .collect();
+    assert_eq!(ask(&monitor, &["status"]).status.code(), Some(0), "the socket is another entrance");
+    server.store().deliver("a", "INBOX", b"Subject: x\r\n\r\n");
+    monitor.wait("told", |events| told(events, "a") == [1]);
+    assert!(ask_http("GET", "/livez", "localhost").starts_with("HTTP/1.1 200 "), "they were shown the door");
+    assert!(monitor.memory() < memory + (16 << 20));
+    drop(slow);
+
+    // Another monitor finds the port taken, and says so.
+    let mut other = Monitor::new(&format!("[http]\nlisten = \"{address}\"\n{}", accounts(&server, &["a"])));
+    other.start();
+    assert_eq!(other.wait_end().code(), Some(71));
+    assert!(other.log().contains(&format!("http.listen: {address}")), "{}", other.log());
+    assert_eq!(monitor.stop().code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_listens_to_other_hosts() {
+    let server = server(&["a"]).await;
+    for listen in ["0.0.0.0:9464", "[::]:9464", "192.0.2.1:9464"] {
+        let monitor = Monitor::new(&format!("[http]\nlisten = \"{listen}\"\n{}", accounts(&server, &["a"])));
+        let refused = ask(&monitor, &["check", "--no-network"]);
+        assert_eq!(refused.status.code(), Some(78), "{refused:?}");
+        assert!(text(&refused).contains("http.listen: only loopback is served"), "{refused:?}");
+    }
+}
+
+/// A socket of a monitor that was killed, a file of that name, and a path that is too long.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_that_cannot_be_had_is_a_warning() {
+    let server = server(&["a"]).await;
+    let mut monitor = Monitor::new(&accounts(&server, &["a"]));
+    monitor.start();
+    online(&monitor, &["a"]);
+    monitor.kill();
+    monitor.start();
+    monitor.wait("online again", |events| states(events, "a").len() == 2);
+    assert_eq!(ask(&monitor, &["status"]).status.code(), Some(0));
+    monitor.stop();
+    let long = "x".repeat(120);
+    for (runs, (name, why)) in
+        [("file", "there is something else of this name"), (&long, "path")].into_iter().enumerate()
+    {
+        if name == "file" {
+            std::fs::write(monitor.dir.path().join(name), "x").unwrap();
+        }
+        monitor.configure(&format!("[http]\nsocket = \"{name}\"\n{}", accounts(&server, &["a"])));
+        monitor.start();
+        monitor.wait_log("cannot ask this monitor");
+        assert!(monitor.log().contains(why), "{}", monitor.log());
+        monitor.wait("online", |events| states(events, "a").len() == runs + 3);
+        assert_eq!(monitor.stop().code(), Some(0));
+    }
+    assert_eq!(std::fs::read_to_string(monitor.dir.path().join("file")).unwrap(), "x");
+}
