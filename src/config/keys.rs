@@ -249,7 +249,10 @@ pub const OUTPUT: &[Key] = &[
 ];
 
 /// `[outputs.X.batch]`
-pub const BATCH: &[Key] = &[key("max_events", Kind::Number, "100", "Events in one write.")];
+pub const BATCH: &[Key] = &[
+    key("max_events", Kind::Number, "100", "Events at once."),
+    key("max_delay", Kind::Text, "\"0s\"", "How long an event may wait for others to go with it."),
+];
 
 /// `[outputs.X.queue]`
 pub const QUEUE: &[Key] = &[key("max_events", Kind::Number, "10000", "The oldest beyond are dropped.")];

@@ -6,6 +6,7 @@ pub mod issue;
 pub mod keys;
 mod lists;
 pub mod load;
+mod outputs;
 mod placeholders;
 mod print;
 mod search;
@@ -19,11 +20,11 @@ use std::path::PathBuf;
 
 pub use self::issue::{Issue, Severity, shown};
 use self::lists::Files;
+pub use self::outputs::stdout_output;
 pub use self::print::{files, merged};
 use self::section::Issues;
 use self::settings::Settings;
 use self::surroundings::{Look, Observer};
-pub use self::validate::stdout_output;
 
 /// Settings, and what is worth a warning.
 pub type Loaded = (Settings, Vec<Issue>);

@@ -236,8 +236,10 @@ pub struct OutputSettings {
     pub include: Vec<Action>,
     /// The form.
     pub format: OutputFormat,
-    /// At most this many events in one write.
+    /// At most this many events at once.
     pub batch_max_events: usize,
+    /// How long events may wait for others to go with them.
+    pub batch_max_delay: Duration,
 }
 
 /// `type` and what belongs to it.
@@ -250,6 +252,16 @@ pub enum OutputKind {
         /// Its path.
         path: PathBuf,
     },
+}
+
+impl OutputKind {
+    /// As in `type`.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::File { .. } => "file",
+        }
+    }
 }
 
 /// `format`

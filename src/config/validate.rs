@@ -1,6 +1,5 @@
 //! The merged tree -> [`Settings`], or everything that is wrong with it. Pure but for the host's name and directories.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,6 +10,7 @@ use super::filters;
 use super::issue::Severity;
 use super::keys;
 use super::lists::{self, Files};
+use super::outputs;
 use super::section::{Issues, Section};
 use super::settings::*;
 use super::surroundings::Thing;
@@ -30,7 +30,7 @@ pub(super) fn settings(tree: &Value, files: Files<'_>) -> (Option<Settings>, Iss
     };
     Section::from_value(String::new(), tree, &mut Issues::default()).known(keys::TOP, &mut issues);
     let (accounts, events) = (accounts(root, files, &mut issues), events(root, &mut issues));
-    let outputs = outputs(root, &mut issues);
+    let outputs = outputs::outputs(root, &mut issues);
     let around = filters::Around { accounts: &accounts, events: &events, outputs: &outputs };
     let monitor = monitor(root, &mut issues);
     let settings = Settings {
@@ -157,7 +157,7 @@ fn journal(root: &Map<String, Value>, issues: &mut Issues) -> JournalSettings {
     JournalSettings { max_bytes }
 }
 
-fn actions(section: &Section<'_>, issues: &mut Issues) -> Option<Vec<Action>> {
+pub(super) fn actions(section: &Section<'_>, issues: &mut Issues) -> Option<Vec<Action>> {
     let mut actions = Vec::new();
     for name in section.texts("include", issues)? {
         match Action::ALL.into_iter().find(|action| action.as_str() == name) {
@@ -211,74 +211,6 @@ fn log(root: &Map<String, Value>, issues: &mut Issues) -> LogSettings {
         level: section.text("level", issues).unwrap_or("info").to_owned(),
         format: section.choice("format", LogFormat::Auto, &formats, issues),
     }
-}
-
-fn outputs(root: &Map<String, Value>, issues: &mut Issues) -> Vec<OutputSettings> {
-    let tables = Section::of(root, "outputs", issues).tables(issues);
-    if tables.is_empty() {
-        return vec![stdout_output()];
-    }
-    let mut taken = HashMap::new();
-    let outputs = tables.into_iter().filter_map(|(name, section)| {
-        section.known(keys::OUTPUT, issues);
-        let output = output(name, &section, issues)?;
-        let place = match &output.kind {
-            OutputKind::Stdout => "stdout".to_owned(),
-            OutputKind::File { path } => path.display().to_string(),
-        };
-        if let Some(other) = taken.insert(place.clone(), name) {
-            section.error("type", format!("{place} is taken by outputs.{other} already"), issues);
-        }
-        Some(output)
-    });
-    outputs.collect()
-}
-
-/// The output where none is configured.
-pub fn stdout_output() -> OutputSettings {
-    OutputSettings {
-        name: "stdout".to_owned(),
-        kind: OutputKind::Stdout,
-        required: true,
-        queue_max_events: 10_000,
-        include: Action::ALL.to_vec(),
-        format: OutputFormat::Auto,
-        batch_max_events: 100,
-    }
-}
-
-fn output(name: &str, section: &Section<'_>, issues: &mut Issues) -> Option<OutputSettings> {
-    if !section.has("type") {
-        issues.error(&section.origin, &section.path, "missing required key `type`");
-        return None;
-    }
-    let file = section.choice("type", false, &[("stdout", false), ("file", true)], issues);
-    let kind = if file {
-        if !section.has("path") {
-            issues.error(&section.origin, &section.path, "missing required key `path`");
-            return None;
-        }
-        let path = section.path("path", issues)?;
-        section.names("path", Thing::Output(path.clone()), issues);
-        OutputKind::File { path }
-    } else {
-        OutputKind::Stdout
-    };
-    let default = if file { OutputFormat::Ecs } else { OutputFormat::Auto };
-    let formats =
-        [("auto", OutputFormat::Auto), ("ecs", OutputFormat::Ecs), ("pretty", OutputFormat::Pretty)];
-    let (batch, queue) = (section.inner("batch", issues), section.inner("queue", issues));
-    batch.known(keys::BATCH, issues);
-    queue.known(keys::QUEUE, issues);
-    Some(OutputSettings {
-        name: name.to_owned(),
-        kind,
-        required: section.boolean("required", true, issues),
-        queue_max_events: queue.number("max_events", 10_000, 1..=u64::from(u32::MAX), issues),
-        include: actions(section, issues).unwrap_or_else(|| Action::ALL.to_vec()),
-        format: section.choice("format", default, &formats, issues),
-        batch_max_events: usize::try_from(batch.number("max_events", 100, 1..=1000, issues)).unwrap_or(100),
-    })
 }
 
 fn accounts(root: &Map<String, Value>, files: Files<'_>, issues: &mut Issues) -> Vec<Arc<Account>> {

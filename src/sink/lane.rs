@@ -3,17 +3,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use log::{info, warn};
+use jiff::Timestamp;
+use log::{error, info, warn};
 use rand::Rng;
 use tokio::sync::{mpsc, watch};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::Fatal;
+use super::attempts::{Attempts, Step};
+use super::batch::{Batch, Item};
+use super::dead_letters::{DeadLetter, DeadLetters};
 use super::encode::Encoder;
-use super::output::{Output, OutputError};
-use crate::backoff::full_jitter;
+use super::health::{LaneHealth, LaneState};
+use super::output::{Outcome, Output};
 use crate::event::Action;
 use crate::journal::{FileEnd, JournalError, JournalHandle, JournalledEvent, LanePosition};
+use crate::text;
 
 /// One lane; its own trouble is nobody else's.
 pub(super) struct Lane {
@@ -23,10 +28,14 @@ pub(super) struct Lane {
     /// The names of all outputs, this one's too.
     pub(super) outputs: Arc<[String]>,
     pub(super) batch_max_events: usize,
+    /// How long events may wait for others to go with them.
+    pub(super) batch_max_delay: Duration,
     pub(super) encoder: Encoder,
     pub(super) output: Output,
     pub(super) position: LanePosition,
     pub(super) journal: JournalHandle,
+    pub(super) dead_letters: DeadLetters,
+    pub(super) health: watch::Sender<LaneHealth>,
     pub(super) failed: mpsc::UnboundedSender<Fatal>,
     pub(super) stopped: watch::Receiver<bool>,
     pub(super) reopened: watch::Receiver<u64>,
@@ -70,66 +79,150 @@ impl Lane {
                     _ = self.stopped.changed() => {}
                     Ok(()) = self.reopened.changed() => self.output.reopen(),
                 }
+                self.gather(&mut news).await;
                 continue;
             }
             if self.reopened.has_changed().unwrap_or(false) {
                 self.reopened.borrow_and_update();
                 self.output.reopen();
             }
-            self.deliver(&events).await?;
+            self.deliver(events).await?;
         }
     }
 
-    async fn deliver(&mut self, events: &[JournalledEvent]) -> Result<(), Ended> {
-        let Some(last) = events.last() else { return Ok(()) };
-        let mut lines = Vec::with_capacity(events.len() * 1024);
-        for JournalledEvent { sequence, event } in events {
-            if self.include.contains(&event.body.action()) && event.is_for(&self.name, &self.outputs) {
-                self.encoder.line(*sequence, event, &mut lines);
-            }
+    /// After a quiet time: lets others come that may go with the first.
+    async fn gather(&mut self, news: &mut watch::Receiver<u64>) {
+        if self.batch_max_delay.is_zero() || *self.stopped.borrow() {
+            return;
         }
-        if !lines.is_empty() {
-            self.write(lines).await?;
+        let full = self.position.sequence + self.batch_max_events as u64;
+        tokio::select! {
+            _ = timeout(self.batch_max_delay, news.wait_for(|last| *last >= full)) => {}
+            _ = self.stopped.changed() => {}
         }
-        self.position = LanePosition { sequence: last.sequence, file: self.output.end() };
-        self.remember().await
     }
 
-    /// Until the output takes it, or we are told to stop.
-    async fn write(&mut self, lines: Vec<u8>) -> Result<(), Ended> {
-        let lines: Arc<[u8]> = lines.into();
-        let mut failures = 0;
-        loop {
-            let written = match self.output.prepare().await {
-                Ok(end) => {
-                    self.begin_at(end).await?;
-                    self.output.write(lines.clone()).await
-                }
-                Err(error) => Err(error),
-            };
-            let error = match written {
-                Ok(()) if failures == 0 => return Ok(()),
-                Ok(()) => {
-                    info!(output:% = self.name; "the output takes events again");
-                    return Ok(());
-                }
-                Err(OutputError::StdoutClosed) => return Err(Ended::Fatal(Fatal::StdoutClosed)),
-                Err(error) => error,
-            };
-            if failures == 0 {
-                warn!(output:% = self.name; "{error}; events wait in the journal");
+    async fn deliver(&mut self, events: Vec<JournalledEvent>) -> Result<(), Ended> {
+        let Some(last) = events.last().map(|event| event.sequence) else { return Ok(()) };
+        let wanted = events.into_iter().filter(|JournalledEvent { event, .. }| {
+            self.include.contains(&event.body.action()) && event.is_for(&self.name, &self.outputs)
+        });
+        let batch = Batch::new(wanted, &self.encoder);
+        if !batch.is_empty() {
+            self.hand_over(batch).await?;
+        }
+        self.advance(last).await
+    }
+
+    /// Until the output has it, or what it never takes is buried, or we are told to stop.
+    async fn hand_over(&mut self, batch: Batch) -> Result<(), Ended> {
+        let mut attempts = Attempts::default();
+        let mut pieces = vec![batch];
+        while let Some(piece) = pieces.pop() {
+            let oldest = piece.items().first().map(|item| item.event.at);
+            self.health.send_modify(|health| health.oldest = oldest);
+            let outcome = self.offer(&piece).await?;
+            let was_failing = attempts.failing();
+            let step = attempts.judge(&outcome, piece.len(), rand::rng().random_range(0.0..1.0));
+            if let Some(reason) = outcome.reason() {
+                self.tell(reason, was_failing || matches!(step, Step::Split));
             }
-            failures += 1;
-            if *self.stopped.borrow() {
-                return Err(Ended::Stopped);
-            }
-            let wait =
-                full_jitter(Duration::from_secs(1), failures.min(6), rand::rng().random_range(0.0..1.0));
-            tokio::select! {
-                () = sleep(wait) => {}
-                _ = self.stopped.changed() => {}
+            let done = match step {
+                Step::GoOn => {
+                    self.taken(piece.len(), was_failing);
+                    Some(piece)
+                }
+                Step::Wait { taken, wait } => {
+                    let (before, rest) = piece.split(taken);
+                    self.taken(taken, false);
+                    pieces.push(rest);
+                    self.health.send_modify(|health| health.enter(LaneState::Retrying));
+                    self.pause(wait).await?;
+                    Some(before)
+                }
+                Step::Split => {
+                    let (first, second) = piece.split(piece.len() / 2);
+                    pieces.extend([second, first]);
+                    None
+                }
+                Step::Bury => {
+                    self.bury(&piece, &outcome).await?;
+                    Some(piece)
+                }
+                Step::End => return Err(Ended::Fatal(Fatal::StdoutClosed)),
+            };
+            // What is done of a batch is done, whatever becomes of the rest.
+            if let Some(done) = done.filter(|done| !done.is_empty() && !pieces.is_empty()) {
+                self.advance(done.sequences().1).await?;
             }
         }
+        Ok(())
+    }
+
+    async fn offer(&mut self, piece: &Batch) -> Result<Outcome, Ended> {
+        match self.output.prepare().await {
+            Ok(end) => self.begin_at(end).await?,
+            Err(error) => return Ok(error.into()),
+        }
+        Ok(self.output.deliver(piece).await)
+    }
+
+    /// Once, until something is taken again; every burial tells for itself.
+    fn tell(&self, reason: &str, known: bool) {
+        let reason = text::line(reason, 512);
+        if !known {
+            warn!(output:% = self.name; "{reason}; events wait in the journal");
+        }
+        self.health.send_modify(|health| {
+            health.retries += 1;
+            health.last_error = Some(reason);
+        });
+    }
+
+    fn taken(&self, events: usize, was_failing: bool) {
+        if was_failing {
+            info!(output:% = self.name; "the output takes events again");
+        }
+        if events > 0 {
+            self.health.send_modify(|health| {
+                health.delivered += events as u64;
+                health.enter(LaneState::Ok);
+            });
+        }
+    }
+
+    /// Told to stop, there is one more try and no more.
+    async fn pause(&mut self, wait: Duration) -> Result<(), Ended> {
+        if *self.stopped.borrow() {
+            return Err(Ended::Stopped);
+        }
+        tokio::select! {
+            () = sleep(wait) => {}
+            _ = self.stopped.changed() => {}
+        }
+        Ok(())
+    }
+
+    /// Durable before the position moves over it. Where it cannot be, the event is not given up.
+    async fn bury(&mut self, piece: &Batch, outcome: &Outcome) -> Result<(), Ended> {
+        let reason = text::line(outcome.reason().unwrap_or_default(), 512);
+        for Item { sequence, event, .. } in piece.items() {
+            let letter = DeadLetter {
+                at: Timestamp::now(),
+                output: self.name.clone(),
+                reason: reason.clone(),
+                sequence: *sequence,
+                event: event.clone(),
+            };
+            while let Err(cause) = self.dead_letters.bury(letter.clone()).await {
+                let path = self.dead_letters.path().display();
+                self.tell(&format!("{path}: {cause}"), false);
+                self.pause(Duration::from_secs(10)).await?;
+            }
+            error!(output:% = self.name, event:% = event.id; "never taken, now in the dead letters: {reason}");
+            self.health.send_modify(|health| health.dead_letters += 1);
+        }
+        Ok(())
     }
 
     /// Another file than the last time: where it ends now is durable before it is written to, or what a crash leaves
@@ -140,6 +233,13 @@ impl Lane {
         }
         self.position.file = end;
         self.remember().await
+    }
+
+    async fn advance(&mut self, sequence: u64) -> Result<(), Ended> {
+        self.position = LanePosition { sequence, file: self.output.end() };
+        self.remember().await?;
+        self.health.send_modify(|health| (health.sequence, health.oldest) = (sequence, None));
+        Ok(())
     }
 
     /// The position is as durable as an event: a full disk delays it, and nothing more is sent meanwhile. Told to stop,

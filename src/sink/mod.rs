@@ -1,7 +1,11 @@
 //! From batches to outputs: the journal first, then one lane per output.
 
 pub mod actor;
+mod attempts;
+pub mod batch;
+pub mod dead_letters;
 pub mod encode;
+pub mod health;
 mod lane;
 pub mod output;
 
@@ -12,7 +16,9 @@ use actix::prelude::*;
 use tokio::sync::{mpsc, watch};
 
 pub use self::actor::Sink;
+use self::dead_letters::DeadLetters;
 use self::encode::{Encoder, EncoderSettings};
+use self::health::{LaneHealth, OutputHealth};
 use self::lane::Lane;
 use self::output::{Output, OutputError, Past};
 use crate::config::settings::{EventSettings, JournalSettings, OutputSettings};
@@ -52,6 +58,8 @@ pub struct SinkHandle {
     pub origin: StateOrigin,
     /// An output file held what the journal does not know of: the state is older than the file.
     pub restored: bool,
+    /// How each output does, in their order.
+    pub outputs: Vec<OutputHealth>,
     /// Hears of failures that end the process.
     pub fatal: FatalReceiver,
     _lock: StateLock,
@@ -136,21 +144,33 @@ impl Sink {
         let (stop, stopped) = watch::channel(false);
         let (reopen, reopened) = watch::channel(0);
         let names: Arc<[String]> = options.outputs.iter().map(|output| output.name.clone()).collect();
-        let mut lanes = Vec::new();
+        let dead_letters = DeadLetters::in_dir(&options.state_dir);
+        let (mut lanes, mut healths) = (Vec::new(), Vec::new());
         let mut restored = false;
         for (index, (settings, position)) in options.outputs.iter().zip(positions).enumerate() {
             let (output, was_restored) = open(settings, &position, &options.events, last)?;
             restored |= was_restored;
+            let (health, watched) = watch::channel(LaneHealth::new(position.sequence));
+            healths.push(OutputHealth {
+                name: settings.name.clone(),
+                kind: settings.kind.name(),
+                required: settings.required,
+                health: watched,
+                news: journal.news(),
+            });
             let lane = Lane {
                 index,
                 name: settings.name.clone(),
                 include: taken(settings, &options.events),
                 outputs: names.clone(),
                 batch_max_events: settings.batch_max_events,
+                batch_max_delay: settings.batch_max_delay,
                 encoder: Encoder::new(EncoderSettings::new(&options, settings)),
                 output,
                 position,
                 journal: journal.clone(),
+                dead_letters: dead_letters.clone(),
+                health,
                 failed: failed.clone(),
                 stopped: stopped.clone(),
                 reopened: reopened.clone(),
@@ -158,7 +178,8 @@ impl Sink {
             lanes.push(actix_rt::spawn(lane.run()));
         }
         let addr = Self::new(journal.clone(), stop, reopen, lanes).start();
-        Ok(SinkHandle { addr, journal, origin, restored, fatal: FatalReceiver(fatal), _lock: lock })
+        let fatal = FatalReceiver(fatal);
+        Ok(SinkHandle { addr, journal, origin, restored, outputs: healths, fatal, _lock: lock })
     }
 }
 

@@ -8,8 +8,8 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use log::{info, warn};
 
@@ -80,7 +80,7 @@ impl FileOutput {
     /// # Errors
     /// Where they are not durable. The file is cut back then, and opened anew next time: after a failed fsync nobody
     /// knows what the old descriptor's pages hold.
-    pub async fn write(&mut self, lines: Arc<[u8]>) -> Result<(), OutputError> {
+    pub async fn write(&mut self, lines: Bytes) -> Result<(), OutputError> {
         let path = self.path.clone();
         let (file, end) = (self.file.take(), self.end.clone());
         self.blocking(move || {
@@ -206,7 +206,7 @@ mod tests {
     }
 
     /// As a lane does.
-    async fn put(output: &mut FileOutput, lines: Arc<[u8]>) -> Result<(), OutputError> {
+    async fn put(output: &mut FileOutput, lines: Bytes) -> Result<(), OutputError> {
         output.prepare().await?;
         output.write(lines).await
     }

@@ -1,14 +1,18 @@
-//! Where lines leave the process: one file each, one template.
+//! Where events leave the process: one file each, one template.
+//!
+//! `config::outputs` validates (pure), `Output::open` touches the world, `Output::deliver` offers one batch and answers
+//! with an [`Outcome`]. Everything else (when to try again, splitting, burying, positions) is the lane's.
 
 pub mod file;
 pub mod stdout;
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::time::Duration;
 
 use self::file::FileOutput;
 use self::stdout::StdoutOutput;
+use super::batch::Batch;
 use crate::config::settings::OutputKind;
 use crate::journal::{FileEnd, LanePosition};
 
@@ -32,7 +36,71 @@ pub enum Output {
     File(FileOutput),
 }
 
-/// Why an output does not take lines.
+/// What an output says to a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It has all of it, as durably as it can say.
+    Taken,
+    /// It has the first `taken` events; the others may be offered again.
+    TryAgain {
+        /// How many it has.
+        taken: usize,
+        /// When to come back.
+        pause: Pause,
+        /// Why, for people.
+        reason: String,
+    },
+    /// It will never take the batch as it is: one event of it, or its size, is not acceptable.
+    Rejected {
+        /// Why, for people.
+        reason: String,
+    },
+    /// It will never take anything again.
+    Closed,
+}
+
+/// When to come back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pause {
+    /// Soon, then less and less soon.
+    Backoff,
+    /// A person has to change something.
+    Slowly,
+    /// The output said when.
+    For(Duration),
+}
+
+impl Outcome {
+    /// Nothing was taken; come back soon.
+    pub fn again(reason: impl Into<String>) -> Self {
+        Self::TryAgain { taken: 0, pause: Pause::Backoff, reason: reason.into() }
+    }
+
+    /// Why it was not taken.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Taken | Self::Closed => None,
+            Self::TryAgain { reason, .. } | Self::Rejected { reason } => Some(reason),
+        }
+    }
+}
+
+impl From<OutputError> for Outcome {
+    fn from(error: OutputError) -> Self {
+        match error {
+            OutputError::StdoutClosed => Self::Closed,
+            error => Self::again(error.to_string()),
+        }
+    }
+}
+
+impl From<Result<(), OutputError>> for Outcome {
+    fn from(done: Result<(), OutputError>) -> Self {
+        done.map_or_else(Self::from, |()| Self::Taken)
+    }
+}
+
+/// Why an output cannot be opened or written.
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
     /// Its reader is gone.
@@ -81,14 +149,11 @@ impl Output {
         }
     }
 
-    /// Writes whole lines.
-    ///
-    /// # Errors
-    /// Where they are not, or not durably, written.
-    pub async fn write(&mut self, lines: Arc<[u8]>) -> Result<(), OutputError> {
+    /// Offers whole events.
+    pub async fn deliver(&mut self, batch: &Batch) -> Outcome {
         match self {
-            Self::Stdout(output) => output.write(lines).await,
-            Self::File(output) => output.write(lines).await,
+            Self::Stdout(output) => output.write(batch.text()).await.into(),
+            Self::File(output) => output.write(batch.text()).await.into(),
         }
     }
 

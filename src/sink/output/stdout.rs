@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use super::OutputError;
@@ -15,7 +15,7 @@ type Answer = oneshot::Sender<io::Result<()>>;
 /// Standard output.
 #[derive(Debug)]
 pub struct StdoutOutput {
-    lines: mpsc::UnboundedSender<(Arc<[u8]>, Answer)>,
+    lines: mpsc::UnboundedSender<(Bytes, Answer)>,
 }
 
 impl StdoutOutput {
@@ -31,7 +31,7 @@ impl StdoutOutput {
     }
 
     fn over(mut file: File) -> io::Result<Self> {
-        let (lines, mut inbox) = mpsc::unbounded_channel::<(Arc<[u8]>, Answer)>();
+        let (lines, mut inbox) = mpsc::unbounded_channel::<(Bytes, Answer)>();
         // Not a task: a blocked pipe must not keep the process from ending.
         std::thread::Builder::new().name("stdout".to_owned()).spawn(move || {
             while let Some((lines, answer)) = inbox.blocking_recv() {
@@ -46,7 +46,7 @@ impl StdoutOutput {
     /// # Errors
     /// Once the reader is gone: for good. Any other failure is no better, since a part may be out, and the rest of a
     /// line cannot be sent later without tearing it for the reader.
-    pub async fn write(&self, lines: Arc<[u8]>) -> Result<(), OutputError> {
+    pub async fn write(&self, lines: Bytes) -> Result<(), OutputError> {
         let (answer, answered) = oneshot::channel();
         self.lines.send((lines, answer)).map_err(|_| OutputError::StdoutClosed)?;
         match answered.await {

@@ -1,0 +1,99 @@
+//! How an output does, for whoever asks.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+/// What a lane tells of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LaneHealth {
+    /// Whether the output takes events.
+    pub state: LaneState,
+    /// Since when it is in that state.
+    pub since: Timestamp,
+    /// The last thing that went wrong, harmless; it stays when all is well again.
+    pub last_error: Option<String>,
+    /// Everything up to this `event.sequence` is done with.
+    pub sequence: u64,
+    /// When the oldest event happened that is being delivered.
+    pub oldest: Option<Timestamp>,
+    /// Events taken since the start.
+    pub delivered: u64,
+    /// Tries that failed since the start.
+    pub retries: u64,
+    /// Events buried since the start.
+    pub dead_letters: u64,
+}
+
+/// Whether an output takes events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LaneState {
+    /// As far as is known.
+    Ok,
+    /// The last try failed; events wait.
+    Retrying,
+}
+
+impl LaneState {
+    /// As it is shown.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Retrying => "retrying",
+        }
+    }
+}
+
+impl LaneHealth {
+    pub(super) fn new(sequence: u64) -> Self {
+        Self {
+            state: LaneState::Ok,
+            since: Timestamp::now(),
+            last_error: None,
+            sequence,
+            oldest: None,
+            delivered: 0,
+            retries: 0,
+            dead_letters: 0,
+        }
+    }
+
+    pub(super) fn enter(&mut self, state: LaneState) {
+        if self.state != state {
+            (self.state, self.since) = (state, Timestamp::now());
+        }
+    }
+}
+
+/// One output, watched.
+#[derive(Clone, Debug)]
+pub struct OutputHealth {
+    /// Its name.
+    pub name: String,
+    /// Its `type`.
+    pub kind: &'static str,
+    /// Whether events wait in the journal for it.
+    pub required: bool,
+    pub(super) health: watch::Receiver<LaneHealth>,
+    /// The last sequence that is durable.
+    pub(super) news: watch::Receiver<u64>,
+}
+
+impl OutputHealth {
+    /// How it does now.
+    pub fn now(&self) -> LaneHealth {
+        self.health.borrow().clone()
+    }
+
+    /// How many events it still lacks, those that are not for it included.
+    pub fn waiting(&self) -> u64 {
+        self.news.borrow().saturating_sub(self.health.borrow().sequence)
+    }
+
+    /// The age of the oldest event that is being delivered; nothing where none is.
+    pub fn lag(&self, now: Timestamp) -> Duration {
+        let oldest = self.health.borrow().oldest;
+        oldest.and_then(|at| Duration::try_from(now.duration_since(at)).ok()).unwrap_or_default()
+    }
+}
