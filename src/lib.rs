@@ -18,6 +18,7 @@ pub mod exit;
 pub mod filter;
 pub mod imap;
 pub mod journal;
+pub mod mailbox_choice;
 pub mod memory;
 pub mod messages;
 pub mod process;

@@ -184,7 +184,6 @@ impl AccountActor {
             sink: self.context.sink.clone(),
             journal: self.context.journal.clone(),
             reporter: self.context.reporter.clone(),
-            mailbox: watched.mailbox.clone(),
         };
         let assignment = Assignment {
             mailbox: watched.mailbox.clone(),
@@ -213,7 +212,7 @@ impl AccountActor {
                 self.forget_refusals(ctx);
                 self.start_ready(ctx);
             }
-            Milestone::Watching => {
+            Milestone::Watching(_) => {
                 if self.schedule.watching(index, Instant::now()) {
                     self.stands(index, MailboxStanding::Watching, ctx);
                 }

@@ -38,7 +38,8 @@ fn is_short_blindness(finding: &Finding, at: Timestamp) -> bool {
 
 impl Reporter {
     /// The batch of a delivery: its events, and the cursor that covers them.
-    pub fn batch(&self, mailbox: &MailboxName, delivery: Delivery, at: Timestamp) -> Batch {
+    pub fn batch(&self, delivery: Delivery, at: Timestamp) -> Batch {
+        let mailbox = &delivery.mailbox;
         let uid_validity = delivery.cursor.uid_validity;
         let uid_next = delivery.cursor.uid_next;
         let told = delivery.findings.iter().filter_map(|finding| match finding {

@@ -35,7 +35,7 @@ use crate::imap::conversation::{
     Action, Conversation, Delivery, Goal, Input, Plan, Security, ToldFrom, Until, Watch,
 };
 use crate::imap::ending::Ending;
-use crate::imap::one_shot::MailboxListing;
+use crate::imap::listing::MailboxListing;
 use crate::imap::summary::Wanted;
 use crate::journal::{JournalHandle, Receipt};
 use crate::memory::Memory;
@@ -97,8 +97,8 @@ pub enum Milestone {
     LoggedIn,
     /// The server said something, after the login.
     Alive,
-    /// The mailbox is being watched.
-    Watching,
+    /// This mailbox is being watched.
+    Watching(MailboxName),
     /// The server has something to say to its users.
     Alert(String),
     /// The server does not search as it should: everything is fetched.
@@ -174,7 +174,7 @@ pub fn run(
     let life = async move {
         let Assignment { mailbox, caution, refused, pulse } = assignment;
         let checkpoint = tokio::select! {
-            checkpoint = sink.checkpoint() => checkpoint?,
+            checkpoint = sink.checkpoint(&mailbox) => checkpoint?,
             _ = &mut stop => return Err(SessionEnd::Conversation(Ending::LoggedOut)),
         };
         let goal = Goal::Watch(Watch {
@@ -326,10 +326,10 @@ pub trait Delivers {
     fn deliver(&self, delivery: Delivery) -> Delivering;
 
     /// What was told of the mailbox lately.
-    fn recall(&self) -> Recalling;
+    fn recall(&self, mailbox: &MailboxName) -> Recalling;
 }
 
-/// The sink, as one mailbox sees it.
+/// The sink, as one session sees it.
 #[derive(Clone, Debug)]
 pub struct Outlet {
     /// Where batches go.
@@ -338,13 +338,11 @@ pub struct Outlet {
     pub journal: JournalHandle,
     /// Makes events of findings.
     pub reporter: Reporter,
-    /// The mailbox.
-    pub mailbox: MailboxName,
 }
 
 impl Outlet {
-    async fn checkpoint(&self) -> Result<Option<Cursor>, SessionEnd> {
-        self.journal.cursor(self.reporter.key(&self.mailbox)).await.map_err(|failure| {
+    async fn checkpoint(&self, mailbox: &MailboxName) -> Result<Option<Cursor>, SessionEnd> {
+        self.journal.cursor(self.reporter.key(mailbox)).await.map_err(|failure| {
             error!("{failure}");
             Undelivered::JournalFailed.into()
         })
@@ -353,13 +351,13 @@ impl Outlet {
 
 impl Delivers for Outlet {
     fn deliver(&self, delivery: Delivery) -> Delivering {
-        let batch = self.reporter.batch(&self.mailbox, delivery, Timestamp::now());
+        let batch = self.reporter.batch(delivery, Timestamp::now());
         let sink = self.sink.clone();
         async move { sink.send(Deliver { batch }).await.unwrap_or(Err(Undelivered::Stopping)) }.boxed_local()
     }
 
-    fn recall(&self) -> Recalling {
-        let (journal, key) = (self.journal.clone(), self.reporter.key(&self.mailbox));
+    fn recall(&self, mailbox: &MailboxName) -> Recalling {
+        let (journal, key) = (self.journal.clone(), self.reporter.key(mailbox));
         async move { journal.memory(key).await.map_err(|_| Undelivered::JournalFailed) }.boxed_local()
     }
 }
@@ -372,7 +370,7 @@ impl Delivers for NoOutlet {
         futures::future::ready(Err(Undelivered::Stopping)).boxed_local()
     }
 
-    fn recall(&self) -> Recalling {
+    fn recall(&self, _: &MailboxName) -> Recalling {
         futures::future::ready(Err(Undelivered::Stopping)).boxed_local()
     }
 }
@@ -529,13 +527,13 @@ impl<D: Delivers, T: FnMut(Milestone)> Pump<'_, D, T> {
                     self.logged_in = true;
                     (self.told)(Milestone::LoggedIn);
                 }
-                Action::Watching => (self.told)(Milestone::Watching),
+                Action::Watching(mailbox) => (self.told)(Milestone::Watching(mailbox)),
                 Action::Alert(text) => (self.told)(Milestone::Alert(text)),
                 Action::SearchRefused(why) => (self.told)(Milestone::SearchRefused(why)),
                 Action::Mailboxes(listing) => (self.told)(Milestone::Mailboxes(listing)),
                 Action::Titles(messages) => (self.told)(Milestone::Titles(messages)),
                 Action::Deliver(found) => self.asked = Some(Asked::Delivery(self.delivers.deliver(found))),
-                Action::Recall => self.asked = Some(Asked::Memory(self.delivers.recall())),
+                Action::Recall(mailbox) => self.asked = Some(Asked::Memory(self.delivers.recall(&mailbox))),
                 Action::End(ending) => {
                     self.silent_since = silent_since;
                     return Err(SessionEnd::Conversation(ending));

@@ -12,7 +12,7 @@ use crate::event::NewMessage;
 use crate::exit::Exit;
 use crate::imap::conversation::Goal;
 use crate::imap::ending::Ending;
-use crate::imap::one_shot::MailboxListing;
+use crate::imap::listing::MailboxListing;
 use crate::text::line;
 
 /// What came back.
@@ -48,7 +48,7 @@ pub(super) fn ask(
             | Milestone::Alive
             | Milestone::Alert(_)
             | Milestone::SearchRefused(_)
-            | Milestone::Watching => {}
+            | Milestone::Watching(_) => {}
         }
     }
     match (end, answer) {

@@ -4,7 +4,7 @@
 const MOST: usize = 256;
 
 /// The names that make a difference, in capitals. Ten thousand connections keep what their servers can do: a bit each.
-const KNOWN: [&str; 16] = [
+const KNOWN: [&str; 19] = [
     "IMAP4REV1",
     "IMAP4REV2",
     "STARTTLS",
@@ -21,6 +21,9 @@ const KNOWN: [&str; 16] = [
     "X-GM-EXT-1",
     "SPECIAL-USE",
     "LIST-EXTENDED",
+    "LIST-STATUS",
+    "ENABLE",
+    "UTF8=ACCEPT",
 ];
 
 /// The capabilities that we know, compared without regard to case.

@@ -14,8 +14,9 @@ use super::command::{Command, Credentials, Line};
 use super::ending::{Ending, ProtocolError, TlsUnavailable};
 use super::fetch::Fetching;
 use super::idle::{Idle, Polling};
+use super::listing::MailboxListing;
 use super::login::{self, Login};
-use super::one_shot::{MailboxListing, OneShot, TitleFetch};
+use super::one_shot::{OneShot, TitleFetch, list_mailboxes};
 use super::refusal::Refusal;
 use super::reply::{Code, Reply, Status, StatusText};
 use super::rules::{Kind, Rule, State, rule};
@@ -154,12 +155,12 @@ pub enum Action {
     StartTls,
     /// The server accepted the login, or needed none.
     LoggedIn,
-    /// The mailbox is watched from now on, its baseline durable.
-    Watching,
+    /// This mailbox is watched from now on, its baseline durable.
+    Watching(MailboxName),
     /// Make this durable, then [`Input::Delivered`]. Never two at a time.
     Deliver(Delivery),
-    /// Look up what was told of the mailbox lately, then [`Input::Recalled`]. Never while a delivery is under way.
-    Recall,
+    /// Look up what was told of this mailbox lately, then [`Input::Recalled`]. Never while a delivery is under way.
+    Recall(MailboxName),
     /// The answer to [`Goal::ListMailboxes`].
     Mailboxes(MailboxListing),
     /// The answer to [`Goal::Titles`]: newest first.
@@ -175,6 +176,8 @@ pub enum Action {
 /// What was found, and the cursor that covers it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Delivery {
+    /// Of which mailbox.
+    pub mailbox: MailboxName,
     /// In the order in which it is to be told.
     pub findings: Vec<Finding>,
     /// Where the mailbox stands once this is durable.
@@ -737,7 +740,7 @@ impl Shared {
         }
         match self.plan.goal.clone() {
             Goal::Watch(watch) => Locating::begin(self, watch, now),
-            Goal::ListMailboxes => MailboxListing::begin(self, now),
+            Goal::ListMailboxes => list_mailboxes(self, now),
             Goal::Titles { mailbox, count } => TitleFetch::begin(self, mailbox, count, now),
         }
     }

@@ -1,5 +1,6 @@
 //! The conversation with an IMAP server as a pure state machine: no I/O, no clock, no actors.
 
+pub mod budget;
 pub mod capability;
 pub mod command;
 pub mod conversation;
@@ -8,6 +9,7 @@ mod fetch;
 mod header_text;
 mod headers;
 mod idle;
+pub mod listing;
 mod login;
 pub mod one_shot;
 pub mod parse;

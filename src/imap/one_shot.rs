@@ -5,56 +5,18 @@ use std::time::Instant;
 use super::command::{Command, event_items};
 use super::conversation::{Action, Phase, Shared};
 use super::ending::Ending;
+use super::listing::MailboxListing;
 use super::refusal::Refusal;
-use super::reply::{ListEntry, Reply, Status, StatusText};
-use super::select::{Opened, shown_name, wire_name};
+use super::reply::{Reply, Status, StatusText};
+use super::select::{Opened, wire_name};
 use super::summary::{Wanted, fetch_header_fields, summarize};
 use crate::event::{MailboxName, NewMessage, Role, Source};
-
-/// The most mailboxes of one account that are listed.
-const MOST_MAILBOXES: usize = 10_000;
 
 /// Awaits the answer to a one-shot question.
 #[derive(Debug)]
 pub(super) enum OneShot {
     Mailboxes(MailboxListing),
     Titles(TitleFetch),
-}
-
-/// The mailboxes of an account.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MailboxListing {
-    /// In the server's order.
-    pub mailboxes: Vec<ListedMailbox>,
-    /// There are more than are listed.
-    pub truncated: bool,
-}
-
-/// One mailbox of an account.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ListedMailbox {
-    /// The name as the configuration and events have it.
-    pub name: MailboxName,
-    /// The server's hierarchy delimiter.
-    pub delimiter: Option<char>,
-    /// Its special use.
-    pub role: Option<Role>,
-    /// Whether it can be opened.
-    pub selectable: bool,
-}
-
-impl ListedMailbox {
-    fn new(entry: &ListEntry) -> Self {
-        let name = shown_name(entry);
-        let special = entry.attributes.iter().find_map(|attribute| Role::from_attribute(attribute));
-        let role = if name.is_inbox() { Some(Role::Inbox) } else { special };
-        let closed = ["\\Noselect", "\\NonExistent"];
-        let selectable = !entry
-            .attributes
-            .iter()
-            .any(|attribute| closed.iter().any(|name| name.eq_ignore_ascii_case(attribute)));
-        Self { name, delimiter: entry.delimiter, role, selectable }
-    }
 }
 
 impl OneShot {
@@ -85,20 +47,11 @@ impl OneShot {
     }
 }
 
-impl MailboxListing {
-    pub(super) fn begin(shared: &mut Shared, now: Instant) -> Phase {
-        let special_use = shared.capabilities.lists_special_use();
-        let phase = Phase::OneShot(OneShot::Mailboxes(Self::default()));
-        shared.send_then(&Command::List { pattern: b"*", special_use }, now, phase)
-    }
-
-    fn listed(&mut self, entry: &ListEntry) {
-        if self.mailboxes.len() < MOST_MAILBOXES {
-            self.mailboxes.push(ListedMailbox::new(entry));
-        } else {
-            self.truncated = true;
-        }
-    }
+/// Asks for all of them.
+pub(super) fn list_mailboxes(shared: &mut Shared, now: Instant) -> Phase {
+    let special_use = shared.capabilities.lists_special_use();
+    let phase = Phase::OneShot(OneShot::Mailboxes(MailboxListing::default()));
+    shared.send_then(&Command::List { pattern: b"*", special_use }, now, phase)
 }
 
 /// The latest messages of a mailbox.

@@ -6,11 +6,12 @@ use std::borrow::Cow;
 
 use async_imap::imap_proto::{
     AttributeValue, BodyContentCommon, BodyStructure, Capability, MailboxDatum, NameAttribute, Outcome,
-    Response, ResponseCode, Status as ProtoStatus,
+    Response, ResponseCode, Status as ProtoStatus, StatusAttribute,
 };
 
 use super::reply::{
-    AttachmentPart, Code, FetchItems, ListEntry, MAX_TEXT, Reply, Status, StatusText, Structure, cap_flags,
+    AttachmentPart, Code, FetchItems, ListEntry, MAX_TEXT, MailboxStatus, Reply, Status, StatusText,
+    Structure, cap_flags,
 };
 use crate::text::cap;
 
@@ -46,9 +47,26 @@ pub fn reply(response: &Response<'_>) -> Reply {
         Response::MailboxData(MailboxDatum::Search(numbers)) => {
             Reply::Search { whole: !numbers.contains(&0), numbers: numbers.clone() }
         }
+        Response::MailboxData(MailboxDatum::Status { mailbox, status }) => {
+            Reply::MailboxStatus(Box::new(mailbox_status(mailbox, status)))
+        }
         Response::MailboxData(_) => Reply::Other("mailbox data"),
         _ => Reply::Other("data"),
     }
+}
+
+fn mailbox_status(name: &str, attributes: &[StatusAttribute]) -> MailboxStatus {
+    let name = cap(&unescaped(name), 1024).as_bytes().to_vec();
+    let mut status = MailboxStatus { name, ..MailboxStatus::default() };
+    for attribute in attributes {
+        match attribute {
+            StatusAttribute::Messages(n) => status.item("MESSAGES", *n),
+            StatusAttribute::UidNext(n) => status.item("UIDNEXT", *n),
+            StatusAttribute::UidValidity(n) => status.item("UIDVALIDITY", *n),
+            _ => {}
+        }
+    }
+    status
 }
 
 fn status(status: &ProtoStatus) -> Status {

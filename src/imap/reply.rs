@@ -49,6 +49,8 @@ pub enum Reply {
     Fetch(Box<FetchItems>),
     /// LIST or LSUB.
     List(ListEntry),
+    /// STATUS (RFC 9051 section 7.3.4).
+    MailboxStatus(Box<MailboxStatus>),
     /// SEARCH (RFC 3501 section 7.2.5): sequence numbers or UIDs, as asked for.
     Search {
         /// As sent; never 0.
@@ -56,7 +58,7 @@ pub enum Reply {
         /// Whether all of it could be read.
         whole: bool,
     },
-    /// A response that matters to nobody here: FLAGS, RECENT, STATUS, ENABLED, ID ... The keyword.
+    /// A response that matters to nobody here: FLAGS, RECENT, ENABLED, ID ... The keyword.
     Other(&'static str),
     /// A complete frame that could not be read. Counted; never fatal by itself.
     Unreadable {
@@ -196,6 +198,32 @@ pub struct AttachmentPart {
     pub mime_type: String,
     /// Octets.
     pub size: Option<u64>,
+}
+
+/// What STATUS tells of a mailbox that is not open. Absent means not told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MailboxStatus {
+    /// The name as on the wire, at most 1,024 bytes.
+    pub name: Vec<u8>,
+    /// MESSAGES
+    pub messages: Option<u32>,
+    /// UIDNEXT; never 0.
+    pub uid_next: Option<u32>,
+    /// UIDVALIDITY; never 0.
+    pub uid_validity: Option<u32>,
+}
+
+impl MailboxStatus {
+    /// Takes one item in; those that nobody asks for are passed over.
+    pub(super) fn item(&mut self, name: &str, value: u32) {
+        let told = Some(value).filter(|&value| value > 0);
+        match name.to_ascii_uppercase().as_str() {
+            "MESSAGES" => self.messages = Some(value),
+            "UIDNEXT" => self.uid_next = told,
+            "UIDVALIDITY" => self.uid_validity = told,
+            _ => {}
+        }
+    }
 }
 
 /// One LIST entry.

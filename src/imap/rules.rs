@@ -42,6 +42,8 @@ pub enum Kind {
     Mailbox,
     /// LIST
     List,
+    /// STATUS
+    MailboxStatus,
     /// SEARCH
     Search,
     /// Anything known that nobody needs.
@@ -76,6 +78,7 @@ impl Kind {
             Reply::Capability(_) => Self::Capability,
             Reply::Exists(_) | Reply::Expunge(_) | Reply::Vanished { .. } | Reply::Fetch(_) => Self::Mailbox,
             Reply::List(_) => Self::List,
+            Reply::MailboxStatus(_) => Self::MailboxStatus,
             Reply::Search { .. } => Self::Search,
             Reply::Other(_) => Self::Other,
             Reply::Unreadable { .. } => Self::Unreadable,
@@ -94,6 +97,7 @@ impl Kind {
             Self::Capability => "CAPABILITY",
             Self::Mailbox => "mailbox data",
             Self::List => "LIST",
+            Self::MailboxStatus => "STATUS",
             Self::Search => "SEARCH",
             Self::Other => "other data",
             Self::Unreadable => "something unreadable",
@@ -122,11 +126,13 @@ pub const fn rule(state: State, kind: Kind) -> Rule {
         (_, Kind::Continue) => End,
         // Mailbox data counts only while a mailbox is open, or is being opened.
         (State::Authenticated | State::Selected | State::Idling, Kind::Mailbox) => Take,
-        (State::NotAuthenticated | State::LoggingOut, Kind::Mailbox | Kind::List) => Ignore,
+        (State::NotAuthenticated | State::LoggingOut, Kind::Mailbox | Kind::List | Kind::MailboxStatus) => {
+            Ignore
+        }
         (State::Authenticated | State::Selected, Kind::Search) => Take,
         (_, Kind::Search) => Ignore,
-        (State::Authenticated, Kind::List) => Take,
-        (State::Selected | State::Idling, Kind::List) => Ignore,
+        (State::Authenticated, Kind::List | Kind::MailboxStatus) => Take,
+        (State::Selected | State::Idling, Kind::List | Kind::MailboxStatus) => Ignore,
     }
 }
 

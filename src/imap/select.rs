@@ -340,7 +340,7 @@ pub(super) struct Recalling {
 
 impl Recalling {
     fn begin(shared: &mut Shared, selected: Box<Selected>, epoch: Option<NewEpoch>, now: Instant) -> Phase {
-        shared.act(Action::Recall);
+        shared.act(Action::Recall(selected.mailbox().clone()));
         let timeout = shared.plan.command_timeout;
         shared.wait("the journal", timeout, timeout * 10, now);
         Phase::Recalling(Self { selected, epoch })

@@ -3,7 +3,7 @@
 //! Never recursive, linear in the frame's length.
 
 use super::parse::header;
-use super::reply::{Code, FetchItems, ListEntry, Reply, Status, StatusText, cap_flags};
+use super::reply::{Code, FetchItems, ListEntry, MailboxStatus, Reply, Status, StatusText, cap_flags};
 use crate::text::{cap, excerpt};
 
 /// The reply that `frame` is: one response, its literals inline, with its line end.
@@ -63,11 +63,10 @@ fn untagged(line: &[u8]) -> Option<Reply> {
         },
         b"LIST" | b"LSUB" | b"XLIST" => list(rest).map(Reply::List),
         b"SEARCH" => Some(search(rest)),
-        b"FLAGS" | b"ESEARCH" | b"SORT" | b"THREAD" | b"STATUS" | b"NAMESPACE" | b"ENABLED" | b"ID"
-        | b"QUOTA" | b"QUOTAROOT" | b"ACL" | b"MYRIGHTS" | b"METADATA" | b"ANNOTATION" | b"LANGUAGE"
-        | b"JMAPACCESS" | b"COMPARATOR" | b"CONVERSION" | b"URLFETCH" | b"GENURLAUTH" => {
-            Some(Reply::Other("data"))
-        }
+        b"STATUS" => mailbox_status(rest).map(|status| Reply::MailboxStatus(Box::new(status))),
+        b"FLAGS" | b"ESEARCH" | b"SORT" | b"THREAD" | b"NAMESPACE" | b"ENABLED" | b"ID" | b"QUOTA"
+        | b"QUOTAROOT" | b"ACL" | b"MYRIGHTS" | b"METADATA" | b"ANNOTATION" | b"LANGUAGE" | b"JMAPACCESS"
+        | b"COMPARATOR" | b"CONVERSION" | b"URLFETCH" | b"GENURLAUTH" => Some(Reply::Other("data")),
         _ => None,
     }
 }
@@ -218,6 +217,24 @@ fn list(rest: &[u8]) -> Option<ListEntry> {
     };
     let Some(Value::Text(name)) = values.next() else { return None };
     Some(ListEntry { attributes, delimiter, name: name.into_iter().take(1024).collect() })
+}
+
+/// Items that are not known, or whose value is no number, are stepped over.
+fn mailbox_status(rest: &[u8]) -> Option<MailboxStatus> {
+    let mut values = Values { rest };
+    let Some(Value::Text(name)) = values.next() else { return None };
+    let Some(Value::List(items)) = values.next() else { return None };
+    let mut status =
+        MailboxStatus { name: name.into_iter().take(1024).collect(), ..MailboxStatus::default() };
+    let mut items = Values { rest: items };
+    while let Some(name) = items.next() {
+        if let (Value::Text(name), Some(Value::Text(value))) = (name, items.next())
+            && let Some(value) = number(&value)
+        {
+            status.item(&lossy(&name), value);
+        }
+    }
+    Some(status)
 }
 
 fn fetch(seq: u32, rest: &[u8]) -> FetchItems {

@@ -13,7 +13,7 @@ use super::reply::{Code, MAX_MODSEQ, Reply, Status};
 use super::search::{Criteria, Searching};
 use super::select::{Located, Locating};
 use super::tally::Tally;
-use crate::event::{Cursor, GapReason, MessageSummary, NewMessage, Role, Source};
+use crate::event::{Cursor, GapReason, MailboxName, MessageSummary, NewMessage, Role, Source};
 use crate::journal::Receipt;
 use crate::memory::Fingerprint;
 use crate::uid_set::UidSet;
@@ -250,7 +250,7 @@ impl Selected {
 
     fn announce(&mut self, shared: &mut Shared) {
         if !std::mem::replace(&mut self.announced, true) {
-            shared.act(Action::Watching);
+            shared.act(Action::Watching(self.located.mailbox.clone()));
         }
     }
 
@@ -274,7 +274,8 @@ impl Selected {
         cursor: Cursor,
         now: Instant,
     ) -> Phase {
-        shared.act(Action::Deliver(Delivery { findings, cursor }));
+        let mailbox = self.located.mailbox.clone();
+        shared.act(Action::Deliver(Delivery { mailbox, findings, cursor }));
         self.outstanding = true;
         self.await_receipt(shared, now)
     }
@@ -380,6 +381,10 @@ impl Selected {
     /// It cannot be known what came between two epochs.
     pub(super) fn has_passed_over(&mut self) {
         self.passed_over = true;
+    }
+
+    pub(super) fn mailbox(&self) -> &MailboxName {
+        &self.located.mailbox
     }
 
     pub(super) fn exists(&self) -> u32 {

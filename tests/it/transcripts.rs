@@ -252,7 +252,10 @@ impl Delivers for Memory {
         .boxed_local()
     }
 
-    fn recall(&self) -> LocalBoxFuture<'static, Result<idlewatch::memory::Memory, Undelivered>> {
+    fn recall(
+        &self,
+        _: &MailboxName,
+    ) -> LocalBoxFuture<'static, Result<idlewatch::memory::Memory, Undelivered>> {
         let memory = idlewatch::memory::Memory { from: self.from, ..Default::default() };
         futures::future::ready(Ok(memory)).boxed_local()
     }
@@ -372,7 +375,7 @@ async fn play(transcript: &Transcript, cut: Cut) -> Result<Vec<String>, String> 
     let words = told.clone();
     let milestone = move |milestone: Milestone| match milestone {
         Milestone::LoggedIn => words.lock().unwrap().push("logged in".to_owned()),
-        Milestone::Watching => words.lock().unwrap().push("watching".to_owned()),
+        Milestone::Watching(_) => words.lock().unwrap().push("watching".to_owned()),
         Milestone::SearchRefused(why) => words.lock().unwrap().push(format!("search refused {why}")),
         Milestone::Alert(text) => words.lock().unwrap().push(format!("alert {text}")),
         _ => {}

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use idlewatch::account::session::{Delivers, Milestone, Outcome, pump};
-use idlewatch::event::MailboxKey;
+use idlewatch::event::{MailboxKey, MailboxName};
 use idlewatch::imap::command::Credentials;
 use idlewatch::imap::conversation::{Delivery, Finding, Goal, Plan, Security, Until, Watch};
 use idlewatch::imap::summary::Wanted;
@@ -51,7 +51,7 @@ impl Delivers for InMemory {
         futures::future::ready(Ok(receipt)).boxed_local()
     }
 
-    fn recall(&self) -> LocalBoxFuture<'static, Result<Memory, Undelivered>> {
+    fn recall(&self, _: &MailboxName) -> LocalBoxFuture<'static, Result<Memory, Undelivered>> {
         futures::future::ready(Ok(Memory::default())).boxed_local()
     }
 }

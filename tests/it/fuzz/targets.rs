@@ -259,7 +259,7 @@ impl Memory {
         Self { mailbox, journal: OnceCell::new(), last: RefCell::new(last) }
     }
 
-    fn assert_tells_once(&self, Delivery { findings, cursor }: &Delivery) {
+    fn assert_tells_once(&self, Delivery { findings, cursor, .. }: &Delivery) {
         let last = self.last.borrow();
         let begins = findings.iter().any(|finding| matches!(finding, Finding::Reset { .. }));
         let mut seen = match &*last {
@@ -295,7 +295,10 @@ impl Delivers for Memory {
         .boxed_local()
     }
 
-    fn recall(&self) -> LocalBoxFuture<'static, Result<idlewatch::memory::Memory, Undelivered>> {
+    fn recall(
+        &self,
+        _: &MailboxName,
+    ) -> LocalBoxFuture<'static, Result<idlewatch::memory::Memory, Undelivered>> {
         let memory = idlewatch::memory::Memory { from: Some(Timestamp::UNIX_EPOCH), ..Default::default() };
         futures::future::ready(Ok(memory)).boxed_local()
     }
