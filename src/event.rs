@@ -324,6 +324,18 @@ pub struct Address {
     pub address: String,
 }
 
+/// A header that filters ask for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AskedHeader {
+    /// Decoded and made harmless.
+    pub values: Vec<String>,
+    /// There is more of it than is kept.
+    pub cut: bool,
+}
+
+/// The most attachments that are kept of a message.
+pub const MOST_ATTACHMENTS: usize = 20;
+
 /// One attachment, as BODYSTRUCTURE tells it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attachment {
@@ -424,7 +436,7 @@ pub struct MessageSummary {
     pub list_id: Option<String>,
     /// Headers that filters ask for, told or not: lower-case name to decoded values. Not kept.
     #[serde(skip)]
-    pub asked_headers: BTreeMap<String, Vec<String>>,
+    pub asked_headers: BTreeMap<String, AskedHeader>,
     /// Headers asked for by `events.headers`: lower-case name to decoded values.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, Vec<String>>,
@@ -723,7 +735,7 @@ mod tests {
         let event = routed(&["hook"]);
         let text = serde_json::to_string(&event).unwrap();
         assert_eq!(serde_json::from_str::<Event>(&text).unwrap(), event);
-        let asked_headers = BTreeMap::from([("x-secret".to_owned(), vec!["y".to_owned()])]);
+        let asked_headers = BTreeMap::from([("x-secret".to_owned(), AskedHeader::default())]);
         let summary = MessageSummary { asked_headers, ..MessageSummary::default() };
         assert!(!serde_json::to_string(&summary).unwrap().contains("secret"));
         let old =

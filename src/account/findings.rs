@@ -36,9 +36,18 @@ fn is_short_blindness(finding: &Finding, at: Timestamp) -> bool {
     }
 }
 
+/// What is made of a delivery.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// Its events, and the cursor that covers them.
+    pub batch: Batch,
+    /// Messages that filters left out.
+    pub dropped: u64,
+}
+
 impl Reporter {
-    /// The batch of a delivery: its events, and the cursor that covers them.
-    pub fn batch(&self, delivery: Delivery, at: Timestamp) -> Batch {
+    /// What is to be made durable of a delivery.
+    pub fn report(&self, delivery: Delivery, at: Timestamp) -> Report {
         let mailbox = &delivery.mailbox;
         let uid_validity = delivery.cursor.uid_validity;
         let uid_next = delivery.cursor.uid_next;
@@ -49,6 +58,7 @@ impl Reporter {
         let (key, messages) = (self.key(mailbox), told.collect::<Vec<_>>());
         let notes = if messages.is_empty() { Vec::new() } else { vec![Note::Told { key, messages }] };
         let filters = self.filters.get();
+        let mut dropped = 0;
         let events = delivery
             .findings
             .into_iter()
@@ -56,10 +66,14 @@ impl Reporter {
             .map(|finding| self.body(mailbox, finding, uid_validity, uid_next, at))
             .filter(|(_, body)| self.include.contains(&body.action()))
             .map(|(id, body)| self.event(id, body, at))
-            .filter_map(|event| filters.pass(event))
+            .filter_map(|event| {
+                let told = filters.pass(event);
+                dropped += u64::from(told.is_none());
+                told
+            })
             .collect();
         let checkpoint = Checkpoint { key: self.key(mailbox), cursor: delivery.cursor };
-        Batch { events, checkpoint: Some(checkpoint), notes }
+        Report { batch: Batch { events, checkpoint: Some(checkpoint), notes }, dropped }
     }
 
     /// Which mailbox, for the journal.

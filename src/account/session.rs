@@ -23,7 +23,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::findings::Reporter;
+use super::findings::{Report, Reporter};
 use super::idle_period::IdlePeriods;
 use super::lifecycle::{Blame, SessionEnd, blame};
 use super::pulse::Pulse;
@@ -351,9 +351,14 @@ impl Outlet {
 
 impl Delivers for Outlet {
     fn deliver(&self, delivery: Delivery) -> Delivering {
-        let batch = self.reporter.batch(delivery, Timestamp::now());
-        let sink = self.sink.clone();
-        async move { sink.send(Deliver { batch }).await.unwrap_or(Err(Undelivered::Stopping)) }.boxed_local()
+        let Report { batch, dropped } = self.reporter.report(delivery, Timestamp::now());
+        let (sink, filters) = (self.sink.clone(), self.reporter.filters.clone());
+        async move {
+            let receipt = sink.send(Deliver { batch }).await.unwrap_or(Err(Undelivered::Stopping))?;
+            filters.count_dropped(dropped);
+            Ok(receipt)
+        }
+        .boxed_local()
     }
 
     fn recall(&self, mailbox: &MailboxName) -> Recalling {

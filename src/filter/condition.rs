@@ -1,7 +1,7 @@
 //! What filters ask of a message. Three answers: yes, no, and not known (`None`), where a part of it could not be read.
 
 use super::pattern::Pattern;
-use crate::event::{AccountId, Address, Attachment, MessageSummary, NewMessage};
+use crate::event::{AccountId, Attachment, MOST_ATTACHMENTS, MessageSummary, NewMessage};
 
 /// What a filter looks at.
 #[derive(Clone, Copy, Debug)]
@@ -73,24 +73,30 @@ impl Test {
                 attachment(summary, |attachment| attachment.name.as_ref().is_some_and(|n| pattern.matches(n)))
             }
             _ if is_unread(summary) => None,
-            Self::From(pattern) => addressed(summary, pattern, &[(&summary.from, "email.from.address")]),
-            Self::To(pattern) => addressed(
-                summary,
-                pattern,
-                &[
-                    (&summary.to, "email.to.address"),
-                    (&summary.cc, "email.cc.address"),
-                    (&summary.bcc, "email.bcc.address"),
-                ],
-            ),
-            Self::Subject(pattern) => Some(pattern.matches(summary.subject.as_deref().unwrap_or_default())),
-            Self::Header(name, pattern) => Some(
-                summary
-                    .asked_headers
-                    .get(name)
-                    .is_some_and(|values| values.iter().any(|value| pattern.matches(value))),
-            ),
-            Self::HeaderExists(name) => Some(summary.asked_headers.contains_key(name)),
+            Self::From(pattern) => {
+                let found = summary.from.iter().any(|address| pattern.matches(&address.address));
+                found_in(summary, found, &["email.from.address"])
+            }
+            Self::To(pattern) => {
+                let mut all = summary.to.iter().chain(&summary.cc).chain(&summary.bcc);
+                let found = all.any(|address| pattern.matches(&address.address));
+                found_in(summary, found, &["email.to.address", "email.cc.address", "email.bcc.address"])
+            }
+            Self::Subject(pattern) => {
+                let found = pattern.matches(summary.subject.as_deref().unwrap_or_default());
+                found_in(summary, found, &["email.subject"])
+            }
+            Self::Header(name, pattern) => {
+                let asked = summary.asked_headers.get(name);
+                let found =
+                    asked.is_some_and(|asked| asked.values.iter().any(|value| pattern.matches(value)));
+                if !found && asked.is_some_and(|asked| asked.cut) {
+                    None
+                } else {
+                    found_in(summary, found, &[])
+                }
+            }
+            Self::HeaderExists(name) => found_in(summary, summary.asked_headers.contains_key(name), &[]),
         }
     }
 }
@@ -100,20 +106,21 @@ fn is_unread(summary: &MessageSummary) -> bool {
     summary.decode_errors.iter().any(|field| field == "message")
 }
 
-/// A list that was cut may have held what is looked for.
-fn addressed(summary: &MessageSummary, pattern: &Pattern, lists: &[(&Vec<Address>, &str)]) -> Option<bool> {
-    let of_list = |(list, field): &(&Vec<Address>, &str)| {
-        let found = list.iter().any(|address| pattern.matches(&address.address));
-        let cut = summary.truncated.iter().any(|truncated| truncated == field);
-        if !found && cut { None } else { Some(found) }
-    };
-    any(lists.iter().map(of_list))
+/// What was not found may have stood in what was cut, or could not be decoded: of one of `fields`, or of the whole header.
+fn found_in(summary: &MessageSummary, found: bool, fields: &[&str]) -> Option<bool> {
+    let is_doubtful = |field: &String| field == "message" || fields.contains(&field.as_str());
+    let doubtful = summary.truncated.iter().chain(&summary.decode_errors).any(is_doubtful);
+    if !found && doubtful { None } else { Some(found) }
 }
 
-/// Without a BODYSTRUCTURE nobody knows.
+/// Without a BODYSTRUCTURE nobody knows, nor what came after the last one that is kept.
 fn attachment(summary: &MessageSummary, matches: impl Fn(&Attachment) -> bool) -> Option<bool> {
     summary.content_type.as_ref()?;
-    Some(summary.attachments.iter().any(matches))
+    let found = summary.attachments.iter().any(matches);
+    if !found && summary.attachments.len() >= MOST_ATTACHMENTS {
+        return None;
+    }
+    found_in(summary, found, &["email.attachments"])
 }
 
 /// A "no" decides, whatever else is not known.
@@ -141,7 +148,7 @@ pub(super) fn not(answer: Option<bool>) -> Option<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::Source;
+    use crate::event::{Address, AskedHeader, Source};
 
     fn message(summary: MessageSummary) -> NewMessage {
         NewMessage {
@@ -169,6 +176,10 @@ mod tests {
         Pattern::of_text(text).unwrap()
     }
 
+    fn asked(values: &[&str]) -> AskedHeader {
+        AskedHeader { values: values.iter().map(|value| (*value).to_owned()).collect(), cut: false }
+    }
+
     fn read() -> MessageSummary {
         MessageSummary {
             from: addresses(&["Alice@example.org"]),
@@ -182,7 +193,7 @@ mod tests {
                 mime_type: "application/octet-stream".to_owned(),
                 size: None,
             }],
-            asked_headers: [("x-spam".to_owned(), vec!["yes".to_owned()]), ("x-empty".to_owned(), vec![])]
+            asked_headers: [("x-spam".to_owned(), asked(&["yes"])), ("x-empty".to_owned(), asked(&[]))]
                 .into(),
             ..MessageSummary::default()
         }
@@ -239,6 +250,33 @@ mod tests {
         assert_eq!(ask(Test::To(pattern("carol@*")), cut.clone()), None);
         assert_eq!(ask(Test::To(pattern("bob@*")), cut.clone()), Some(true));
         assert_eq!(ask(Test::From(pattern("carol@*")), cut), Some(false));
+    }
+
+    #[test]
+    fn what_was_cut_or_not_decoded_proves_only_what_is_there() {
+        let named = |field: &str| vec![field.to_owned()];
+        let (cut, failed) = (
+            |field| MessageSummary { truncated: named(field), ..read() },
+            |field| MessageSummary { decode_errors: named(field), ..read() },
+        );
+        for (summary, test) in [
+            (cut("email.subject"), "*the end"),
+            (failed("email.subject"), "*the end"),
+            (cut("message"), "*the end"),
+        ] {
+            assert_eq!(ask(Test::Subject(pattern(test)), summary.clone()), None, "{summary:?}");
+            assert_eq!(ask(Test::Subject(pattern("invoice*")), summary), Some(true));
+        }
+        assert_eq!(ask(Test::From(pattern("boss@*")), failed("email.from.address")), None, "From twice");
+        assert_eq!(ask(Test::HeaderExists("x-none".to_owned()), cut("message")), None);
+        assert_eq!(ask(Test::AttachmentName(pattern("*.zip")), cut("email.attachments")), None);
+        let many = MessageSummary { attachments: vec![Attachment::default(); MOST_ATTACHMENTS], ..read() };
+        assert_eq!(ask(Test::AttachmentName(pattern("*.zip")), many), None);
+        let long = AskedHeader { cut: true, ..asked(&["yes"]) };
+        let long =
+            || MessageSummary { asked_headers: [("x-spam".to_owned(), long.clone())].into(), ..read() };
+        assert_eq!(ask(Test::Header("x-spam".to_owned(), pattern("no")), long()), None);
+        assert_eq!(ask(Test::Header("x-spam".to_owned(), pattern("yes")), long()), Some(true));
     }
 
     #[test]

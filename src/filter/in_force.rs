@@ -12,7 +12,6 @@ pub struct FiltersInForce(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     now: RwLock<Arc<Filters>>,
-    /// What those before have dropped.
     dropped: AtomicU64,
 }
 
@@ -29,13 +28,16 @@ impl FiltersInForce {
 
     /// From now on these; a batch under way may still meet those before.
     pub fn replace(&self, filters: Arc<Filters>) {
-        let mut now = self.0.now.write().unwrap_or_else(PoisonError::into_inner);
-        let before = std::mem::replace(&mut *now, filters);
-        self.0.dropped.fetch_add(before.dropped(), Ordering::Relaxed);
+        *self.0.now.write().unwrap_or_else(PoisonError::into_inner) = filters;
+    }
+
+    /// So many messages were dropped, and that is durable: what is not is dropped again by the next session.
+    pub fn count_dropped(&self, messages: u64) {
+        self.0.dropped.fetch_add(messages, Ordering::Relaxed);
     }
 
     /// How many messages were dropped by this process.
     pub fn dropped(&self) -> u64 {
-        self.0.dropped.load(Ordering::Relaxed) + self.get().dropped()
+        self.0.dropped.load(Ordering::Relaxed)
     }
 }

@@ -451,7 +451,12 @@ impl Shared {
         let kind = Kind::of(&reply);
         match rule(phase.state(), kind) {
             Rule::Take => {}
-            Rule::Ignore => return self.ignore(phase),
+            Rule::Ignore => {
+                if let Phase::Searching(searching) = &mut phase {
+                    searching.overheard(kind);
+                }
+                return self.ignore(phase);
+            }
             Rule::End if matches!(phase, Phase::AwaitGreeting) && kind == Kind::Unreadable => {
                 return self.end(Ending::Protocol(ProtocolError::NotImap));
             }

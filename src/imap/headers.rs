@@ -7,7 +7,7 @@ use mail_parser::{Addr, DateTime, HeaderName, HeaderValue, Message, MessageParse
 use super::command::MAX_HEADER;
 use super::header_text::{decoded, is_undecoded, readable};
 use super::summary::{Wanted, cut, failed, is_plausible};
-use crate::event::{Address, MessageSummary};
+use crate::event::{Address, AskedHeader, MessageSummary};
 use crate::text::{cap, harmless};
 
 const SUBJECT_CHARS: usize = 1_000;
@@ -216,15 +216,20 @@ impl<'m, 'x> Headers<'m, 'x> {
 
     /// What filters ask for. Nothing of it is told, and so nothing of what had to be cut.
     fn asked(&mut self) {
-        let message = self.message;
         for name in &self.wanted.asked_headers {
-            let readable = |raw: &str| {
+            let mut asked = AskedHeader::default();
+            for raw in raw_values(self.message, name) {
                 let text = decoded(cap(raw, 4 * VALUE).as_bytes());
-                harmless(cap(text.trim(), VALUE)).into_owned()
-            };
-            let values: Vec<String> = raw_values(message, name).take(MOST_VALUES).map(readable).collect();
-            if !values.is_empty() {
-                self.summary.asked_headers.insert(name.to_ascii_lowercase(), values);
+                let kept = cap(text.trim(), VALUE);
+                asked.cut |= kept.len() < text.trim().len() || raw.len() > 4 * VALUE;
+                if asked.values.len() == MOST_VALUES {
+                    asked.cut = true;
+                    break;
+                }
+                asked.values.push(harmless(kept).into_owned());
+            }
+            if !asked.values.is_empty() {
+                self.summary.asked_headers.insert(name.to_ascii_lowercase(), asked);
             }
         }
     }

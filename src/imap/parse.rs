@@ -13,10 +13,8 @@ use super::reply::{
     AttachmentPart, Code, FetchItems, ListEntry, MAX_TEXT, MailboxStatus, Reply, Status, StatusText,
     Structure, cap_flags,
 };
+use crate::event::MOST_ATTACHMENTS;
 use crate::text::cap;
-
-/// The most attachments kept of one message.
-const MOST_ATTACHMENTS: usize = 20;
 
 /// The reply that `response` is.
 pub fn reply(response: &Response<'_>) -> Reply {

@@ -9,11 +9,15 @@ use super::command::Command;
 use super::conversation::{Action, Phase, Shared};
 use super::refusal::{Refusal, Why};
 use super::reply::{Reply, Status, StatusText};
+use super::rules::Kind;
 use super::watch::{Got, Selected};
 use crate::uid_set::UidSet;
 
 /// The UIDs that one search spans: its answer stays far below what one response may hold.
 pub(super) const SPAN: u32 = 1_000;
+
+/// The server looked at some of the messages only (RFC 9738).
+const MESSAGE_LIMIT: &str = "MESSAGELIMIT";
 
 /// What messages have to be like; all of it has to hold. Texts are parts of what is looked at, and case is ignored by the
 /// server (RFC 3501 section 6.4.4).
@@ -138,6 +142,11 @@ impl Hits {
         self.found.extend(numbers.iter().take(room));
     }
 
+    /// Something came that may have been, or concerned, a part of the answer.
+    pub(super) fn doubt(&mut self) {
+        self.broken = true;
+    }
+
     /// The UIDs, if the answer says of every message whether it is meant.
     pub(super) fn whole(self) -> Option<UidSet> {
         let Self { mut found, answered, broken } = self;
@@ -176,6 +185,13 @@ impl Searching {
         self.hits.told(reply, 2 * SPAN as usize);
     }
 
+    /// What cannot be read may have been a part of the answer; an untagged NO or BAD warns that something is missing.
+    pub(super) fn overheard(&mut self, kind: Kind) {
+        if matches!(kind, Kind::Unreadable | Kind::NoBad) {
+            self.hits.doubt();
+        }
+    }
+
     pub(super) fn completed(
         mut self,
         shared: &mut Shared,
@@ -184,6 +200,9 @@ impl Searching {
         now: Instant,
     ) -> Phase {
         if status == Status::Ok {
+            if text.code.as_ref().is_some_and(|code| code.name() == MESSAGE_LIMIT) {
+                self.hits.doubt();
+            }
             let found = std::mem::take(&mut self.hits).whole();
             return match found {
                 Some(found) => self.found(&found, shared, now),

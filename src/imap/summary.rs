@@ -267,9 +267,13 @@ mod tests {
             format!("List-Unsubscribe:\r\nX-Spam: {}\r\nFrom: Al <al@x>\r\n\r\n", "y\u{fffd}".repeat(2000));
         let items = FetchItems { header: Some(header.into_bytes()), ..FetchItems::default() };
         let told = summarize(&items, &wanted);
-        assert_eq!(told.asked_headers["list-unsubscribe"], [""]);
-        assert_eq!(told.asked_headers["from"], ["Al <al@x>"]);
-        assert!(told.asked_headers["x-spam"][0].len() <= 1000);
+        let asked = |name: &str| &told.asked_headers[name];
+        assert_eq!(
+            (asked("list-unsubscribe").values.as_slice(), asked("from").cut),
+            (&[String::new()][..], false)
+        );
+        assert_eq!(asked("from").values, ["Al <al@x>"]);
+        assert!(asked("x-spam").values[0].len() <= 1000 && asked("x-spam").cut);
         assert!(told.headers.is_empty() && told.truncated.is_empty() && told.decode_errors.is_empty());
         let alone = FetchItems { header: Some(b"X-Spam: yes\r\n\r\n".to_vec()), ..FetchItems::default() };
         assert!(summarize(&alone, &wanted).decode_errors.is_empty(), "a header that was asked for is one");

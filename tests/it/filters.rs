@@ -4,6 +4,7 @@ use std::path::Path;
 
 use idlewatch::demo::server::{Behaviour, Server};
 use idlewatch::demo::store::Store;
+use idlewatch::uid_set::UidSet;
 use serde_json::Value;
 
 use crate::real_servers::{accounts, online as online_all, users};
@@ -90,6 +91,35 @@ async fn tags_are_labels_and_a_route_leads_to_its_output_alone() {
     assert_eq!(monitor.stop().code(), Some(0));
 }
 
+/// An output that takes nothing, a crash, and another configuration of filters: what waits in the journal keeps its route.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_survives_a_crash_in_the_journal() {
+    let server = server().await;
+    let route =
+        "[filters.to-vip]\naction = \"route\"\nall = [{ subject = \"urgent*\" }]\noutputs = [\"vip\"]\n";
+    let text = configuration(&server, route).replace("\"vip.jsonl\"", "\"vip/out.jsonl\"");
+    let mut monitor = Monitor::new(&text);
+    let (vip, away) = (monitor.dir.path().join("vip"), monitor.dir.path().join("away"));
+    std::fs::create_dir(&vip).unwrap();
+    monitor.start();
+    online(&monitor);
+    std::fs::rename(&vip, &away).unwrap();
+    deliver(&server, "From: a@example.org\r\nSubject: urgent: one");
+    deliver(&server, "From: a@example.org\r\nSubject: two");
+    monitor.wait("the other output is not delayed", |events| told(events, "work") == [2]);
+    monitor.wait_log("events wait in the journal");
+    monitor.kill();
+    monitor.configure(&text.replace(route, ""));
+    std::fs::rename(&away, &vip).unwrap();
+    monitor.start();
+    deliver(&server, "From: a@example.org\r\nSubject: urgent: three");
+    let out = vip.join("out.jsonl");
+    monitor.wait("each where it belongs", |events| {
+        told(events, "work") == [2, 3] && vip_uids(&out) == [1, 2, 3]
+    });
+    assert_eq!(monitor.stop().code(), Some(0));
+}
+
 fn vip_uids(path: &Path) -> Vec<u64> {
     told(&events(path), "work")
 }
@@ -133,6 +163,10 @@ fn dovecot_is_asked_for_what_is_wanted_and_the_rest_is_not_fetched() {
     monitor.start();
     server.deliver(&users, "anything");
     monitor.wait("told without a subject", |events| told(events, "user1") == [2, 5, 6]);
+    monitor.stop();
+    // By the server's own account: as many headers were fetched as messages were told.
+    monitor.wait("fetched", |_| server.headers_fetched() >= 3);
+    assert_eq!(server.headers_fetched(), 3, "{}", server.log());
 }
 
 #[test]
@@ -154,6 +188,17 @@ fn cyrus_is_asked_for_what_is_wanted_and_the_rest_is_not_fetched() {
     let events = monitor.wait("told", is_told);
     assert_eq!(told(&events, "user1"), [2, 4, 5]);
     assert!(!monitor.log().contains("the search was refused"), "{}", monitor.log());
+    monitor.stop();
+    // As the server heard it.
+    monitor.wait("heard", |_| server.heard().contains("LOGOUT"));
+    let heard = server.heard();
+    let fetched: Vec<&str> = heard.lines().filter(|line| line.contains("BODY.PEEK")).collect();
+    assert!(!fetched.is_empty() && heard.contains("UID SEARCH UID"), "{heard}");
+    for line in fetched {
+        let set = line.split("UID FETCH ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
+        let set: UidSet = set.parse().unwrap();
+        assert!(!set.contains(1) && !set.contains(3), "{line}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -52,6 +52,14 @@ impl Cyrus {
         self.say(&["a LOGIN user1 secret", &append, "c LOGOUT"], &message);
     }
 
+    /// What all sessions have said so far.
+    pub fn heard(&self) -> String {
+        let files = fs::read_dir(self.dir.path().join("conf/log/user1")).unwrap();
+        let read = |file: std::io::Result<fs::DirEntry>| fs::read(file.ok()?.path()).ok();
+        let files: Vec<Vec<u8>> = files.filter_map(read).collect();
+        String::from_utf8_lossy(&files.concat()).into_owned()
+    }
+
     fn say(&self, commands: &[&str], literal: &str) {
         let stream = TcpStream::connect(("127.0.0.1", self.imap)).unwrap();
         let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
@@ -79,7 +87,8 @@ fn configure(dir: &Path, root: &Path, imap: u16, imaps: u16) {
         "conf/socket",
         "conf/db",
         "conf/proc",
-        "conf/log",
+        // A directory of a user's name has it write down what that user says.
+        "conf/log/user1",
         "conf/user",
         "conf/quota",
         "conf/lock",

@@ -143,6 +143,18 @@ impl Dovecot {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
+    /// What it logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("dovecot.log")).unwrap_or_default()
+    }
+
+    /// The headers that all sessions which logged out have fetched.
+    pub fn headers_fetched(&self) -> u64 {
+        let counts = self.log();
+        let counts = counts.split("hdr_count=").skip(1).filter_map(|rest| rest.split(' ').next());
+        counts.filter_map(|count| count.parse::<u64>().ok()).sum()
+    }
+
     /// The server's own list of UIDs.
     pub fn uids(&self, user: &str) -> Vec<u64> {
         let found = self.adm(&["search", "-u", user, "mailbox", "INBOX", "all"]);
