@@ -22,6 +22,7 @@ use crate::exit::Exit;
 use crate::filter::in_force::FiltersInForce;
 use crate::journal::StateOrigin;
 use crate::messages::{Deliver, Drain, Reload, ReopenFiles, StartAccounts, StopAccounts, Summarize};
+use crate::metrics::Metrics;
 use crate::process;
 use crate::sink::{Fatal, Sink, SinkHandle, SinkOptions};
 
@@ -62,7 +63,8 @@ async fn monitor(settings: &Settings, options: &RunOptions, stop: BoxFuture<'sta
             return Exit::CannotStart;
         }
     };
-    let mut sink = match Sink::start_with(sink_options(settings, options)).await {
+    let metrics = Metrics::new();
+    let mut sink = match Sink::start_with(sink_options(settings, options, metrics.clone())).await {
         Ok(sink) => sink,
         Err(error) => {
             error!("{error}");
@@ -79,7 +81,8 @@ async fn monitor(settings: &Settings, options: &RunOptions, stop: BoxFuture<'sta
     let arbiters = arbiters();
     let mut stop = stop;
     let filters = FiltersInForce::new(settings.filters.clone());
-    let coordinator = Coordinator::new(context(settings, options, &filters, &arbiters, &sink).await).start();
+    let coordinator =
+        Coordinator::new(context(settings, options, &filters, &arbiters, &sink, metrics).await).start();
     let admin = match listeners.serve(&coordinator) {
         Ok(admin) => admin,
         Err(error) => {
@@ -107,7 +110,7 @@ async fn monitor(settings: &Settings, options: &RunOptions, stop: BoxFuture<'sta
     exit
 }
 
-fn sink_options(settings: &Settings, options: &RunOptions) -> SinkOptions {
+fn sink_options(settings: &Settings, options: &RunOptions, metrics: Metrics) -> SinkOptions {
     SinkOptions {
         state_dir: settings.monitor.state_dir.clone(),
         require_state: settings.monitor.require_state,
@@ -116,6 +119,7 @@ fn sink_options(settings: &Settings, options: &RunOptions) -> SinkOptions {
         outputs: settings.outputs.clone(),
         events: settings.events.clone(),
         instance: settings.monitor.instance.clone(),
+        metrics,
     }
 }
 
@@ -130,8 +134,10 @@ async fn context(
     filters: &FiltersInForce,
     arbiters: &[Arbiter],
     sink: &SinkHandle,
+    metrics: Metrics,
 ) -> CoordinatorContext {
     let (mut wires, prober) = Wires::new(settings);
+    wires.metrics = metrics;
     // Whoever cannot read them learns them again.
     wires.idle_periods = IdlePeriods::learned(sink.journal.idle_periods().await.unwrap_or_default());
     CoordinatorContext {

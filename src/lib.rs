@@ -21,6 +21,7 @@ pub mod journal;
 pub mod mailbox_choice;
 pub mod memory;
 pub mod messages;
+pub mod metrics;
 pub mod process;
 pub mod refusals;
 pub mod secrets;

@@ -210,6 +210,11 @@ pub struct Summarize;
 #[rtype(result = "MonitorStatus")]
 pub struct GetStatus;
 
+/// Admin -> coordinator: everything that is counted, as text.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "String")]
+pub struct Scrape;
+
 /// Admin -> coordinator: these accounts, by their ids.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "Vec<AccountReport>")]

@@ -52,6 +52,8 @@ pub struct AccountContext {
     pub journal: JournalHandle,
     /// Makes the account's events.
     pub reporter: Reporter,
+    /// Beats with the replies of all of its sessions.
+    pub alive: Pulse,
     /// Who hears of its state.
     pub coordinator: Recipient<StatusChanged>,
 }
@@ -190,6 +192,7 @@ impl AccountActor {
             caution: self.schedule.caution(index),
             refused: self.refused.clone(),
             pulse: watched.pulse.clone(),
+            alive: self.context.alive.clone(),
         };
         let life = session::run(
             self.account.clone(),
@@ -221,7 +224,8 @@ impl AccountActor {
             Milestone::SearchRefused(why) => {
                 self.alerted("the search was refused, and everything is fetched", why);
             }
-            Milestone::Alive | Milestone::Mailboxes(_) | Milestone::Titles(_) => {}
+            Milestone::Alive | Milestone::Traffic { .. } | Milestone::Mailboxes(_) | Milestone::Titles(_) => {
+            }
         }
     }
 
@@ -240,6 +244,11 @@ impl AccountActor {
     fn ended(&mut self, index: usize, outcome: Outcome, ctx: &mut Context<Self>) {
         let blame = blame(&outcome.end);
         let trouble = trouble(&outcome.end);
+        self.context.wires.metrics.disconnected(
+            self.account.provider(),
+            blame.as_str(),
+            trouble.as_ref().map(|trouble| trouble.error_type),
+        );
         self.learn_idle_period(blame, outcome.idled);
         debug!(account:% = self.account.id(), mailbox:? = self.watches.get(index).map(|watch| &watch.mailbox), blame:?; "session ended: {trouble:?}");
         let ended = Ended { blame, died_fetching: outcome.died_fetching };

@@ -68,6 +68,23 @@ pub enum Blame {
     Ourselves,
 }
 
+impl Blame {
+    /// `reason` in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Nobody => "stopped",
+            Self::Network => "network",
+            Self::Server => "server",
+            Self::Limit => "limit",
+            Self::Excess => "excess",
+            Self::Credentials => "credentials",
+            Self::Mailbox => "mailbox",
+            Self::Operator(_) => "configuration",
+            Self::Ourselves => "internal",
+        }
+    }
+}
+
 /// What a person has to change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Setup {

@@ -40,6 +40,7 @@ use crate::imap::summary::Wanted;
 use crate::journal::{JournalHandle, Receipt};
 use crate::memory::Memory;
 use crate::messages::{Deliver, Undelivered};
+use crate::metrics::Metrics;
 use crate::refusals::{LoginDigest, QuickDigest};
 use crate::wire::dial::{Addresses, Endpoint, dial};
 use crate::wire::link::{Link, LinkError};
@@ -66,6 +67,8 @@ pub struct Wires {
     pub idle_periods: IdlePeriods,
     /// Changes when all connections are to be probed.
     pub probe: watch::Receiver<u64>,
+    /// What is counted.
+    pub metrics: Metrics,
 }
 
 impl Wires {
@@ -85,6 +88,7 @@ impl Wires {
             addresses: Addresses::default(),
             idle_periods: IdlePeriods::default(),
             probe,
+            metrics: Metrics::new(),
         };
         (wires, prober)
     }
@@ -97,6 +101,13 @@ pub enum Milestone {
     LoggedIn,
     /// The server said something, after the login.
     Alive,
+    /// So many bytes came and went since the last time.
+    Traffic {
+        /// From the server.
+        received: u64,
+        /// To it.
+        sent: u64,
+    },
     /// This mailbox is being watched.
     Watching(MailboxName),
     /// The server has something to say to its users.
@@ -160,6 +171,8 @@ pub struct Assignment {
     pub refused: Arc<AtomicBool>,
     /// Beats with every reply.
     pub pulse: Pulse,
+    /// The account's, which beats with the replies of all of its sessions.
+    pub alive: Pulse,
 }
 
 /// Watches one mailbox until the connection ends. Never panics: a panic inside is one more way to end.
@@ -172,7 +185,7 @@ pub fn run(
     mut stop: oneshot::Receiver<()>,
 ) -> impl Future<Output = Outcome> {
     let life = async move {
-        let Assignment { mailbox, caution, refused, pulse } = assignment;
+        let Assignment { mailbox, caution, refused, pulse, alive } = assignment;
         let checkpoint = tokio::select! {
             checkpoint = sink.checkpoint(&mailbox) => checkpoint?,
             _ = &mut stop => return Err(SessionEnd::Conversation(Ending::LoggedOut)),
@@ -186,7 +199,11 @@ pub fn run(
             until: Until::Stopped,
         });
         let told = |milestone| match milestone {
-            Milestone::Alive => pulse.beat(Timestamp::now()),
+            Milestone::Alive => {
+                let now = Timestamp::now();
+                pulse.beat(now);
+                alive.beat(now);
+            }
             milestone => drop(milestones.unbounded_send((mailbox.clone(), milestone))),
         };
         converse(&account, goal, &wires, &sink, told, &refused, stop).await
@@ -234,6 +251,7 @@ async fn converse(
     if refused.load(Ordering::Relaxed) {
         return Err(SessionEnd::Conversation(Ending::LoggedOut));
     }
+    let mut connecting = wires.metrics.connecting(account.provider());
     let set_up = Box::pin(async {
         let plan = plan(account, goal, wires).await?;
         let stream = connect(account, wires).await?;
@@ -249,8 +267,12 @@ async fn converse(
     // Kept until the login is done: a refused one has to be known again.
     let secret = RefCell::new(Some(plan.credentials.password.clone()));
     let told = |milestone| {
+        if let Milestone::Traffic { received, sent } = milestone {
+            return wires.metrics.traffic(received, sent);
+        }
         if matches!(milestone, Milestone::LoggedIn) {
             permit.is_set_up();
+            connecting.logged_in();
             secret.take();
             wires.gate.welcomed(host);
         }
@@ -432,7 +454,9 @@ where
         };
         let mut next = Some(input);
         while let Some(input) = next.take() {
-            match pump.step(&mut link, input).await {
+            let then = pump.step(&mut link, input).await;
+            pump.tell_traffic(&mut link);
+            match then {
                 Ok(Then::Listen) => {}
                 Ok(Then::StartTls) if link.has_buffered() => next = Some(Input::Injected),
                 Ok(Then::StartTls) => match secure(link.into_stream()).await {
@@ -506,6 +530,16 @@ impl<D: Delivers, T: FnMut(Milestone)> Pump<'_, D, T> {
         self.asked = None;
         self.delivered |= matches!(input, Input::Delivered(_));
         input
+    }
+
+    fn tell_traffic<S>(&mut self, link: &mut Link<S>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + Debug,
+    {
+        let (received, sent) = link.take_traffic();
+        if received + sent > 0 {
+            (self.told)(Milestone::Traffic { received, sent });
+        }
     }
 
     fn lost(&self, error: LinkError) -> SessionEnd {

@@ -15,7 +15,7 @@ use serde_json::json;
 use super::access::{Entrance, Refusal, Request, admit};
 use crate::coordinator::actor::Coordinator;
 use crate::event::{AccountId, AccountState};
-use crate::messages::{FindAccounts, GetAccount, GetStatus, Reload, ReloadError, Urge, Wish};
+use crate::messages::{FindAccounts, GetAccount, GetStatus, Reload, ReloadError, Scrape, Urge, Wish};
 use crate::status::{AccountPage, AccountQuery};
 
 /// Accounts on one page, unless another number is asked for, and at most.
@@ -35,6 +35,7 @@ type Monitor = web::Data<Shared>;
 pub(super) fn configure(app: &mut web::ServiceConfig) {
     app.route("/livez", web::get().to(alive))
         .route("/readyz", web::get().to(ready))
+        .route("/metrics", web::get().to(metrics))
         .route("/api/v1/status", web::get().to(status))
         .route("/api/v1/accounts", web::get().to(accounts))
         .route("/api/v1/accounts/{id}", web::get().to(account))
@@ -101,6 +102,13 @@ async fn ready(monitor: Monitor) -> HttpResponse {
         Ok(status) => {
             HttpResponse::ServiceUnavailable().json(json!({ "ready": false, "because": status.not_ready }))
         }
+        Err(_) => stopping(),
+    }
+}
+
+async fn metrics(monitor: Monitor) -> HttpResponse {
+    match monitor.coordinator.send(Scrape).await {
+        Ok(text) => HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(text),
         Err(_) => stopping(),
     }
 }

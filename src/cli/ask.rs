@@ -46,6 +46,7 @@ pub(super) fn ask(
             Milestone::Titles(messages) => answer = Some(Answer::Titles(messages)),
             Milestone::LoggedIn
             | Milestone::Alive
+            | Milestone::Traffic { .. }
             | Milestone::Alert(_)
             | Milestone::SearchRefused(_)
             | Milestone::Watching(_) => {}

@@ -53,7 +53,6 @@ pub const LATER: &[&str] = &[
     "privacy",
     "webhook",
     "nats",
-    "metrics",
     "providers",
     "client_cert",
     "client_key",
@@ -218,6 +217,14 @@ pub const HTTP: &[Key] = &[
     ),
 ];
 
+/// `[metrics]`
+pub const METRICS: &[Key] = &[key(
+    "per_account",
+    Kind::Texts,
+    "[]",
+    "Globs of accounts that have metrics of their own, at most 200; others are counted together only.",
+)];
+
 /// `[events]`
 pub const EVENTS: &[Key] = &[
     key(
@@ -345,6 +352,7 @@ pub const TOP: &[Key] = &[
     key("outputs", Kind::Table(OUTPUT), "", "Where it goes; one stdout where none is configured."),
     key("filters", Kind::Table(FILTER), "", "Which messages are told, in this order: docs/filters.md."),
     key("http", Kind::Table(HTTP), "", "For those who look after it: docs/operations.md."),
+    key("metrics", Kind::Table(METRICS), "", "For Prometheus, at /metrics of http.listen."),
     key("log", Kind::Table(LOG), "", "Diagnostics."),
 ];
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use globset::GlobSet;
 use jiff::Timestamp;
 
 use crate::event::{AccountId, AccountIdentity, Action, MailboxName};
@@ -32,6 +33,8 @@ pub struct Settings {
     pub filters: Arc<Filters>,
     /// `[http]`
     pub http: HttpSettings,
+    /// `metrics.per_account`
+    pub metrics: MetricSettings,
     /// `[log]`
     pub log: LogSettings,
 }
@@ -95,6 +98,11 @@ impl Account {
     /// The account's id.
     pub fn id(&self) -> &AccountId {
         &self.identity.id
+    }
+
+    /// `provider` in metrics: a preset's name, or `other`.
+    pub fn provider(&self) -> &'static str {
+        "other"
     }
 }
 
@@ -282,6 +290,13 @@ pub struct HttpSettings {
     pub listen: Option<SocketAddr>,
     /// Where to serve the user that runs the monitor.
     pub socket: PathBuf,
+}
+
+/// `[metrics]`
+#[derive(Clone, Debug, Default)]
+pub struct MetricSettings {
+    /// Globs of the accounts that have metrics of their own.
+    pub per_account: GlobSet,
 }
 
 /// `[log]`

@@ -16,6 +16,7 @@ use super::settings::*;
 use super::surroundings::Thing;
 use crate::event::Action;
 use config::{Map, Value, ValueKind};
+use globset::{Glob, GlobSetBuilder};
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -36,6 +37,7 @@ pub(super) fn settings(tree: &Value, files: Files<'_>) -> (Option<Settings>, Iss
     let settings = Settings {
         http: http(root, &monitor.state_dir, &mut issues),
         monitor,
+        metrics: metrics(root, &mut issues),
         filters: Arc::new(filters::filters(root, &around, &mut issues)),
         connections: connections(root, &mut issues),
         journal: journal(root, &mut issues),
@@ -107,6 +109,18 @@ fn http(root: &Map<String, Value>, state_dir: &Path, issues: &mut Issues) -> Htt
         listen,
         socket: section.path("socket", issues).unwrap_or_else(|| default_socket(state_dir)),
     }
+}
+
+fn metrics(root: &Map<String, Value>, issues: &mut Issues) -> MetricSettings {
+    let section = section(root, "metrics", keys::METRICS, issues);
+    let mut globs = GlobSetBuilder::new();
+    for text in section.texts("per_account", issues).unwrap_or_default() {
+        match Glob::new(&text) {
+            Ok(glob) => drop(globs.add(glob)),
+            Err(error) => section.error("per_account", format!("\"{text}\": {}", error.kind()), issues),
+        }
+    }
+    MetricSettings { per_account: globs.build().unwrap_or_default() }
 }
 
 /// systemd may name more than one directory.

@@ -18,6 +18,7 @@ use super::reload::{Loader, waits_for_start};
 
 use crate::account::actor::{AccountActor, AccountContext};
 use crate::account::findings::Reporter;
+use crate::account::pulse::Pulse;
 use crate::account::session::Wires;
 use crate::config::settings::{Account, Settings};
 use crate::config::{Loaded, shown};
@@ -26,8 +27,10 @@ use crate::filter::in_force::FiltersInForce;
 use crate::journal::{JournalHandle, JournalHealth};
 use crate::messages::{
     AccountDetails, Deliver, Describe, Farewell, FindAccounts, GetAccount, GetStatus, Reload, ReloadError,
-    ReloadReport, StartAccounts, StatusChanged, StopAccount, StopAccounts, Summarize, Urge,
+    ReloadReport, Scrape, StartAccounts, StatusChanged, StopAccount, StopAccounts, Summarize, Urge,
 };
+use crate::metrics::process;
+use crate::metrics::scrape::{NamedAccount, Snapshot};
 use crate::status::{AccountReport, AccountStatus, ConfigStatus, MonitorStatus, StatusBoard};
 
 /// How often the progress of a start is told.
@@ -38,6 +41,9 @@ const MOST_TROUBLES: usize = 5;
 
 /// An account that is asked has this time to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Accounts that have metrics of their own.
+const MOST_NAMED: usize = 200;
 
 /// Facts of many accounts arrive at once in a storm.
 const MAILBOX: usize = 4096;
@@ -87,6 +93,7 @@ pub struct Coordinator {
 struct Watched {
     account: Arc<Account>,
     actor: Addr<AccountActor>,
+    alive: Pulse,
 }
 
 /// The time that an account has to leave in when the configuration wants it otherwise.
@@ -117,6 +124,7 @@ impl Coordinator {
         let arbiter = self.context.arbiters.get(self.next_arbiter % self.context.arbiters.len().max(1));
         let Some(arbiter) = arbiter.cloned() else { return };
         self.next_arbiter += 1;
+        let alive = Pulse::default();
         let context = AccountContext {
             wires: self.context.wires.clone(),
             sink: self.context.sink.clone(),
@@ -126,6 +134,7 @@ impl Coordinator {
                 include: self.context.include.clone(),
                 filters: self.context.filters.clone(),
             },
+            alive: alive.clone(),
             coordinator: ctx.address().recipient(),
         };
         self.board.enter(account.id().clone(), AccountState::Connecting);
@@ -133,7 +142,7 @@ impl Coordinator {
             let account = account.clone();
             move |_| AccountActor::new(account, context)
         });
-        self.accounts.insert(account.id().clone(), Watched { account, actor });
+        self.accounts.insert(account.id().clone(), Watched { account, actor, alive });
     }
 
     /// Reads the configuration; a wrong one changes nothing, a right one touches only what changed.
@@ -187,6 +196,7 @@ impl Coordinator {
             self.context.settings.filters = settings.filters;
         }
         self.context.settings.accounts = settings.accounts;
+        self.context.settings.metrics = settings.metrics;
         self.config.loaded_at = Timestamp::now();
         Box::pin(self.take(steps, ctx).map(|(), coordinator, _| {
             coordinator.enter_disabled();
@@ -224,6 +234,31 @@ impl Coordinator {
             if !self.accounts.contains_key(account.id()) {
                 self.board.enter(account.id().clone(), AccountState::Disabled);
             }
+        }
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let settings = &self.context.settings;
+        let mut accounts = HashMap::new();
+        for account in &settings.accounts {
+            if let Some(status) = self.board.get(account.id()) {
+                *accounts.entry((account.provider(), status.state)).or_default() += 1;
+            }
+        }
+        let named = settings.accounts.iter().map(|account| account.id());
+        let named = named.filter(|id| settings.metrics.per_account.is_match(id.as_str()));
+        let named = named.filter_map(|id| {
+            let alive = self.accounts.get(id).and_then(|watched| watched.alive.last());
+            Some(NamedAccount { id: id.clone(), state: self.board.get(id)?.state, alive })
+        });
+        Snapshot {
+            at: Timestamp::now(),
+            accounts,
+            alive: self.accounts.values().filter_map(|watched| watched.alive.last()).collect(),
+            named: named.take(MOST_NAMED).collect(),
+            filtered: self.context.filters.dropped(),
+            config: self.config.clone(),
+            journal: self.context.journal.health(),
         }
     }
 
@@ -372,6 +407,15 @@ impl Handler<GetStatus> for Coordinator {
             troubles: self.board.troubles(),
             config: self.config.clone(),
         })
+    }
+}
+
+impl Handler<Scrape> for Coordinator {
+    type Result = String;
+
+    fn handle(&mut self, _: Scrape, _: &mut Self::Context) -> Self::Result {
+        let now = [self.snapshot().registry(), process::registry()];
+        self.context.wires.metrics.encode(&now).unwrap_or_default()
     }
 }
 

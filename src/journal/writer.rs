@@ -42,6 +42,8 @@ pub struct JournalHealth {
     pub full: bool,
     /// There is no room on the disk.
     pub disk_full: bool,
+    /// When something last became durable.
+    pub committed_at: Option<Timestamp>,
 }
 
 /// What the writer has to know of a lane.
@@ -97,6 +99,7 @@ impl JournalHandle {
             last,
             told,
             tell_health,
+            committed_at: None,
             waiting: VecDeque::new(),
             asked: Vec::new(),
             full: false,
@@ -215,6 +218,7 @@ struct Writer<J> {
     last: u64,
     told: watch::Sender<u64>,
     tell_health: watch::Sender<JournalHealth>,
+    committed_at: Option<Timestamp>,
     /// Entries that have to wait for room.
     waiting: VecDeque<(Entry, oneshot::Sender<Result<Receipt, Undelivered>>)>,
     /// Cursors that were asked for.
@@ -272,8 +276,8 @@ impl<J: Journal> Writer<J> {
     }
 
     fn tell_health(&self) {
-        let Self { bytes, max_bytes, full, disk_full, .. } = *self;
-        let now = JournalHealth { bytes, max_bytes, full, disk_full: disk_full || !self.begun };
+        let Self { bytes, max_bytes, full, disk_full, committed_at, .. } = *self;
+        let now = JournalHealth { bytes, max_bytes, full, disk_full: disk_full || !self.begun, committed_at };
         self.tell_health.send_if_modified(|told| std::mem::replace(told, now) != now);
     }
 
@@ -396,6 +400,7 @@ impl<J: Journal> Writer<J> {
     }
 
     fn committed(&mut self, round: Round, receipts: Vec<Receipt>) -> Result<(), JournalError> {
+        self.committed_at = Some(Timestamp::now());
         if std::mem::take(&mut self.disk_full) {
             info!("there is room for the journal again");
         }

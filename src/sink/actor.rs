@@ -8,6 +8,7 @@ use tokio::time::timeout;
 
 use crate::journal::{Entry, JournalHandle, Receipt};
 use crate::messages::{Deliver, Drain, DrainReport, ReopenFiles, Undelivered};
+use crate::metrics::{Counted, Metrics};
 
 /// Batches under way; more wait in their senders, which is the backpressure.
 const MAILBOX: usize = 1024;
@@ -20,6 +21,7 @@ pub struct Sink {
     reopen: watch::Sender<u64>,
     lanes: Vec<JoinHandle<()>>,
     draining: bool,
+    metrics: Metrics,
 }
 
 impl Sink {
@@ -28,8 +30,9 @@ impl Sink {
         stop: watch::Sender<bool>,
         reopen: watch::Sender<u64>,
         lanes: Vec<JoinHandle<()>>,
+        metrics: Metrics,
     ) -> Self {
-        Self { journal, stop, reopen, lanes, draining: false }
+        Self { journal, stop, reopen, lanes, draining: false, metrics }
     }
 }
 
@@ -47,11 +50,15 @@ impl Handler<Deliver> for Sink {
     fn handle(&mut self, Deliver { batch }: Deliver, _: &mut Self::Context) -> Self::Result {
         let journal = self.journal.clone();
         let draining = self.draining;
+        let counted: Vec<_> = batch.events.iter().map(Counted::from).collect();
+        let metrics = self.metrics.clone();
         Box::pin(async move {
             if draining {
                 return Err(Undelivered::Stopping);
             }
-            journal.commit(Entry::new(batch)).await
+            let receipt = journal.commit(Entry::new(batch)).await?;
+            metrics.committed(&counted);
+            Ok(receipt)
         })
     }
 }

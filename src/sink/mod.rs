@@ -27,6 +27,7 @@ use crate::exit::Exit;
 use crate::journal::lock::StateLock;
 use crate::journal::sqlite::SqliteJournal;
 use crate::journal::{JournalError, JournalHandle, LanePosition, LaneSpec, OpenError, StateOrigin};
+use crate::metrics::Metrics;
 
 /// What a sink is made of.
 #[derive(Clone, Debug)]
@@ -45,6 +46,8 @@ pub struct SinkOptions {
     pub events: EventSettings,
     /// Whose they are.
     pub instance: Arc<str>,
+    /// What is counted.
+    pub metrics: Metrics,
 }
 
 /// A running sink.
@@ -177,7 +180,7 @@ impl Sink {
             };
             lanes.push(actix_rt::spawn(lane.run()));
         }
-        let addr = Self::new(journal.clone(), stop, reopen, lanes).start();
+        let addr = Self::new(journal.clone(), stop, reopen, lanes, options.metrics).start();
         let fatal = FatalReceiver(fatal);
         Ok(SinkHandle { addr, journal, origin, restored, outputs: healths, fatal, _lock: lock })
     }

@@ -26,6 +26,8 @@ pub struct Link<S> {
     unread: BytesMut,
     framer: Framer,
     bytes_in: u64,
+    /// Received and sent since [`Self::take_traffic`].
+    traffic: (u64, u64),
     allowance: Allowance,
 }
 
@@ -58,6 +60,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Debug> Link<S> {
             unread: BytesMut::new(),
             framer: Framer::default(),
             bytes_in: 0,
+            traffic: (0, 0),
             allowance: Allowance::new(),
         }
     }
@@ -102,6 +105,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Debug> Link<S> {
             return Poll::Ready(Err(LinkError::Closed));
         }
         self.bytes_in += received.len() as u64;
+        self.traffic.0 += received.len() as u64;
         self.allowance.read(received.len());
         self.unread.extend_from_slice(received);
         Poll::Ready(Ok(()))
@@ -113,6 +117,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Debug> Link<S> {
     /// When the connection is over.
     pub async fn send(&mut self, line: &[u8]) -> Result<(), LinkError> {
         self.stream.write_all(line).await?;
+        self.traffic.1 += line.len() as u64;
         Ok(self.stream.flush().await?)
     }
 
@@ -129,6 +134,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Debug> Link<S> {
     /// The bytes received so far.
     pub fn bytes_in(&self) -> u64 {
         self.bytes_in
+    }
+
+    /// The bytes received and sent since this was asked last.
+    pub fn take_traffic(&mut self) -> (u64, u64) {
+        std::mem::take(&mut self.traffic)
     }
 
     /// The stream itself; what was received and not read is dropped.

@@ -293,3 +293,60 @@ async fn a_socket_that_cannot_be_had_is_a_warning() {
     }
     assert_eq!(std::fs::read_to_string(monitor.dir.path().join("file")).unwrap(), "x");
 }
+
+/// promtool has no complaint, labels are closed lists, and an account has series of its own only where that was asked for.
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_are_what_prometheus_expects() {
+    let ids: Vec<String> = (0..30).map(|number| format!("user{number}")).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let server = server(&ids).await;
+    let head = "[http]\nlisten = \"127.0.0.1:0\"\n[metrics]\nper_account = [\"user7\"]\n";
+    let filters = "[filters.x]\naction = \"drop\"\nany = [{ from = \"noise@*\" }]\n";
+    let mut monitor = Monitor::new(&format!("{head}{filters}{}", accounts(&server, &ids)));
+    server.store().set_password("user8", "another");
+    monitor.start();
+    monitor.wait("refused", |events| states(events, "user8") == ["auth_failed"]);
+    let well: Vec<&str> = ids.iter().copied().filter(|id| *id != "user8").collect();
+    online(&monitor, &well);
+    server.store().deliver("user1", "INBOX", b"From: noise@example.org\r\n\r\n");
+    server.store().deliver("user1", "INBOX", b"Subject: x\r\n\r\n");
+    monitor.wait("told", |events| told(events, "user1") == [2]);
+    let answer = http(address(&monitor), &request("GET", "/metrics", "localhost"));
+    let (head, text) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.contains("text/plain; version=0.0.4"), "{head}");
+    let text: String = text.replace("\r\n", "\n");
+    for line in [
+        "idlewatch_accounts{provider=\"other\",state=\"online\"} 29",
+        "idlewatch_accounts{provider=\"other\",state=\"auth_failed\"} 1",
+        "idlewatch_imap_connections{provider=\"other\"} 29",
+        "idlewatch_imap_connection_attempts_total{provider=\"other\",result=\"success\"} 29",
+        "idlewatch_imap_connection_attempts_total{provider=\"other\",result=\"error\"} 1",
+        "idlewatch_imap_errors_total{provider=\"other\",type=\"auth\"} 1",
+        "idlewatch_events_total{action=\"message.new\"} 1",
+        "idlewatch_events_filtered_total 1",
+        "idlewatch_liveness_age_seconds_count 29",
+        "idlewatch_config_last_reload_successful 1",
+        "idlewatch_account_state{account=\"user7\",state=\"online\"} 1",
+    ] {
+        assert!(text.lines().any(|known| known == line), "{line} in {text}");
+    }
+    assert!(
+        text.contains("idlewatch_account_last_proven_alive_timestamp_seconds{account=\"user7\"} "),
+        "{text}"
+    );
+    assert!(!text.contains("user1") && !text.contains("127.0.0.1") && !text.contains("INBOX"), "{text}");
+    let promtool = concat!(env!("CARGO_MANIFEST_DIR"), "/target/prometheus/usr/bin/promtool");
+    let scraped = monitor.dir.path().join("metrics");
+    std::fs::write(&scraped, &text).unwrap();
+    let checked = std::process::Command::new(promtool)
+        .args(["check", "metrics"])
+        .stdin(std::fs::File::open(&scraped).unwrap())
+        .output()
+        .expect("promtool: scripts/unpack prometheus usr/bin/promtool prometheus");
+    assert!(
+        checked.status.success() && checked.stderr.is_empty(),
+        "{}",
+        String::from_utf8_lossy(&checked.stderr)
+    );
+    assert_eq!(monitor.stop().code(), Some(0));
+}

@@ -1,4 +1,4 @@
-//! A real Cyrus IMAP 3.6, unpacked by `scripts/fetch-cyrus`.
+//! A real Cyrus IMAP 3.6, unpacked by `scripts/unpack cyrus ...`.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -22,7 +22,10 @@ impl Cyrus {
     /// With `user1`, password `secret`.
     pub fn start() -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/cyrus");
-        assert!(root.join("usr/lib/cyrus/bin/imapd").exists(), "run scripts/fetch-cyrus (apt-get download)");
+        assert!(
+            root.join("usr/lib/cyrus/bin/imapd").exists(),
+            "run scripts/unpack cyrus ... (apt-get download)"
+        );
         let dir = open_dir();
         let root = copy(&root, dir.path());
         let (imap, imaps) = (free_port(), free_port());
