@@ -148,6 +148,7 @@ async fn context(
         prober,
         sink: sink.addr.clone().recipient(),
         journal: sink.journal.clone(),
+        outputs: sink.outputs.clone(),
         include: included(settings),
         filters: filters.clone(),
     }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::{AccountId, AccountIdentity, AccountState, ErrorType, MailboxName, Trouble};
 use crate::messages::StatusChanged;
+use crate::sink::health::{LaneState, OutputHealth};
 
 /// The state of every account.
 #[derive(Clone, Debug, Default)]
@@ -81,8 +82,63 @@ pub struct MonitorStatus {
     pub accounts: BTreeMap<String, usize>,
     /// What is wrong, by how many accounts it is about.
     pub troubles: Vec<TroubleGroup>,
+    /// Where events go, in the order of the configuration: `/api/v1/outputs`.
+    pub outputs: Vec<OutputReport>,
     /// When the configuration was last read, and whether that went well.
     pub config: ConfigStatus,
+}
+
+/// One output.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OutputReport {
+    /// Its name.
+    pub name: String,
+    /// Its `type`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Whether events wait in the journal for it.
+    pub required: bool,
+    /// `ok`, or `retrying` where the last try failed.
+    pub state: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// The last thing that went wrong; it stays when all is well again.
+    pub last_error: Option<String>,
+    /// Events that it still lacks, those that are not for it included.
+    pub waiting: u64,
+    /// The age of the oldest event that is being delivered.
+    pub lag_seconds: f64,
+    /// Events taken since the start.
+    pub delivered: u64,
+    /// Tries that failed since the start.
+    pub retries: u64,
+    /// Events that it will never take, since the start: docs/outputs.md.
+    pub dead_letters: u64,
+}
+
+impl OutputReport {
+    /// How it does at this moment.
+    pub fn new(output: &OutputHealth, at: Timestamp) -> Self {
+        let now = output.now();
+        Self {
+            name: output.name.clone(),
+            kind: output.kind.to_owned(),
+            required: output.required,
+            state: now.state.as_str().to_owned(),
+            since: now.since,
+            last_error: now.last_error,
+            waiting: output.waiting(),
+            lag_seconds: output.lag(at).as_secs_f64(),
+            delivered: now.delivered,
+            retries: now.retries,
+            dead_letters: now.dead_letters,
+        }
+    }
+
+    /// Whether it takes events, as far as is known.
+    pub fn is_ok(&self) -> bool {
+        self.state == LaneState::Ok.as_str()
+    }
 }
 
 /// When the configuration was read.

@@ -37,6 +37,7 @@ pub(super) fn configure(app: &mut web::ServiceConfig) {
         .route("/readyz", web::get().to(ready))
         .route("/metrics", web::get().to(metrics))
         .route("/api/v1/status", web::get().to(status))
+        .route("/api/v1/outputs", web::get().to(outputs))
         .route("/api/v1/accounts", web::get().to(accounts))
         .route("/api/v1/accounts/{id}", web::get().to(account))
         .route("/api/v1/accounts/{id}/{wish}", web::post().to(urge))
@@ -116,6 +117,13 @@ async fn metrics(monitor: Monitor) -> HttpResponse {
 async fn status(monitor: Monitor) -> HttpResponse {
     match monitor.coordinator.send(GetStatus).await {
         Ok(status) => HttpResponse::Ok().json(status),
+        Err(_) => stopping(),
+    }
+}
+
+async fn outputs(monitor: Monitor) -> HttpResponse {
+    match monitor.coordinator.send(GetStatus).await {
+        Ok(status) => HttpResponse::Ok().json(json!({ "outputs": status.outputs })),
         Err(_) => stopping(),
     }
 }

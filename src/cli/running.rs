@@ -13,7 +13,7 @@ use crate::admin::client::{AskError, MonitorClient};
 use crate::config;
 use crate::event::AccountState;
 use crate::messages::ReloadReport;
-use crate::status::{AccountPage, AccountReport, MonitorStatus, TroubleGroup};
+use crate::status::{AccountPage, AccountReport, MonitorStatus, OutputReport, TroubleGroup};
 use crate::text::line;
 
 /// Between two looks of `--watch`.
@@ -221,6 +221,12 @@ fn overview(status: &MonitorStatus, now: Timestamp) -> String {
     for TroubleGroup { accounts, example, state, error } in status.troubles.iter().take(MOST_TROUBLES) {
         let message = line(&error.message, MOST_ERROR);
         let _ = writeln!(text, "trouble   {accounts} × {state}: {message} ({}, for one)", example.as_str());
+    }
+    for output in &status.outputs {
+        let OutputReport { name, state, waiting, delivered, .. } = output;
+        let error = output.last_error.as_deref().filter(|_| !output.is_ok());
+        let error = error.map(|error| format!(": {}", line(error, MOST_ERROR))).unwrap_or_default();
+        let _ = writeln!(text, "output    {name} {state} · {delivered} delivered · {waiting} waiting{error}");
     }
     if !config.last_reload_successful {
         let since = ago(config.loaded_at, now);

@@ -31,7 +31,8 @@ use crate::messages::{
 };
 use crate::metrics::process;
 use crate::metrics::scrape::{NamedAccount, Snapshot};
-use crate::status::{AccountReport, AccountStatus, ConfigStatus, MonitorStatus, StatusBoard};
+use crate::sink::health::OutputHealth;
+use crate::status::{AccountReport, AccountStatus, ConfigStatus, MonitorStatus, OutputReport, StatusBoard};
 
 /// How often the progress of a start is told.
 const PROGRESS: Duration = Duration::from_secs(10);
@@ -65,6 +66,8 @@ pub struct CoordinatorContext {
     pub sink: Recipient<Deliver>,
     /// Where checkpoints are read.
     pub journal: JournalHandle,
+    /// How each output does.
+    pub outputs: Vec<OutputHealth>,
     /// The actions that some output takes.
     pub include: Arc<[Action]>,
     /// Which messages are told, and to whom.
@@ -237,6 +240,11 @@ impl Coordinator {
         }
     }
 
+    fn outputs(&self) -> Vec<OutputReport> {
+        let now = Timestamp::now();
+        self.context.outputs.iter().map(|output| OutputReport::new(output, now)).collect()
+    }
+
     fn snapshot(&self) -> Snapshot {
         let settings = &self.context.settings;
         let mut accounts = HashMap::new();
@@ -259,6 +267,7 @@ impl Coordinator {
             filtered: self.context.filters.dropped(),
             config: self.config.clone(),
             journal: self.context.journal.health(),
+            outputs: self.outputs(),
         }
     }
 
@@ -319,12 +328,16 @@ fn report(account: &Account, status: AccountStatus, details: AccountDetails) -> 
     }
 }
 
-/// What keeps events from being kept.
-fn not_ready(journal: JournalHealth) -> Vec<String> {
+/// What keeps events from being kept and taken.
+fn not_ready(journal: JournalHealth, outputs: &[OutputReport]) -> Vec<String> {
     let JournalHealth { bytes, full, disk_full, .. } = journal;
     let full = full.then(|| format!("the journal is full: {bytes} bytes of events wait for an output"));
     let disk_full = disk_full.then(|| "the journal's disk is full".to_owned());
-    full.into_iter().chain(disk_full).collect()
+    let failing = outputs.iter().filter(|output| output.required && !output.is_ok());
+    let failing = failing.map(|OutputReport { name, last_error, .. }| {
+        format!("outputs.{name}: {}", last_error.as_deref().unwrap_or("takes nothing"))
+    });
+    full.into_iter().chain(disk_full).chain(failing).collect()
 }
 
 fn tell_reload(report: &Result<ReloadReport, ReloadError>) {
@@ -395,7 +408,8 @@ impl Handler<GetStatus> for Coordinator {
     type Result = MessageResult<GetStatus>;
 
     fn handle(&mut self, _: GetStatus, _: &mut Self::Context) -> Self::Result {
-        let not_ready = not_ready(self.context.journal.health());
+        let outputs = self.outputs();
+        let not_ready = not_ready(self.context.journal.health(), &outputs);
         let accounts = self.board.counts().into_iter().map(|(state, count)| (state.to_owned(), count));
         MessageResult(MonitorStatus {
             instance: self.context.settings.monitor.instance.to_string(),
@@ -405,6 +419,7 @@ impl Handler<GetStatus> for Coordinator {
             not_ready,
             accounts: accounts.collect(),
             troubles: self.board.troubles(),
+            outputs,
             config: self.config.clone(),
         })
     }

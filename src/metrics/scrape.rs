@@ -14,7 +14,7 @@ use prometheus_client::registry::{Registry, Unit};
 use super::{Seconds, seconds};
 use crate::event::{AccountId, AccountState};
 use crate::journal::JournalHealth;
-use crate::status::ConfigStatus;
+use crate::status::{ConfigStatus, OutputReport};
 
 /// Upper bounds of seconds since an account's connection last proved to be alive: IDLE is renewed every nine minutes.
 const AGES: [f64; 9] = [10.0, 60.0, 300.0, 600.0, 900.0, 1800.0, 3600.0, 21_600.0, 86_400.0];
@@ -36,6 +36,8 @@ pub struct Snapshot {
     pub config: ConfigStatus,
     /// The journal.
     pub journal: JournalHealth,
+    /// The outputs.
+    pub outputs: Vec<OutputReport>,
 }
 
 /// One account of `metrics.per_account`.
@@ -67,6 +69,17 @@ struct StateOfAccount {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfOutput {
+    output: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Taken {
+    output: String,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Build {
     version: &'static str,
 }
@@ -79,6 +92,7 @@ impl Snapshot {
         self.register_named(&mut registry);
         self.register_monitor(&mut registry);
         self.register_journal(&mut registry);
+        self.register_outputs(&mut registry);
         registry
     }
 
@@ -128,6 +142,27 @@ impl Snapshot {
         let filtered = Counter::<u64, AtomicU64>::default();
         filtered.inc_by(self.filtered);
         registry.register("events_filtered", "Messages dropped by a configured filter", filtered);
+    }
+
+    fn register_outputs(&self, registry: &mut Registry) {
+        let events = Family::<Taken, Counter>::default();
+        let (retries, waiting) =
+            (Family::<OfOutput, Counter>::default(), Family::<OfOutput, Gauge>::default());
+        let lag = Family::<OfOutput, Seconds>::default();
+        for output in &self.outputs {
+            let of = OfOutput { output: output.name.clone() };
+            let taken = |result| Taken { output: output.name.clone(), result };
+            events.get_or_create(&taken("delivered")).inc_by(output.delivered);
+            events.get_or_create(&taken("dead_letter")).inc_by(output.dead_letters);
+            retries.get_or_create(&of).inc_by(output.retries);
+            waiting.get_or_create(&of).set(i64::try_from(output.waiting).unwrap_or(i64::MAX));
+            lag.get_or_create(&of).set(output.lag_seconds);
+        }
+        registry.register("output_events", "Events by output and result", events);
+        registry.register("output_retries", "Delivery retries, by output", retries);
+        registry.register("output_queue_events", "Events waiting, by output", waiting);
+        let help = "Age of the oldest event that is being delivered, by output";
+        registry.register_with_unit("output_lag", help, Unit::Seconds, lag);
     }
 
     fn register_journal(&self, registry: &mut Registry) {

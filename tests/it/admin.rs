@@ -326,6 +326,8 @@ async fn metrics_are_what_prometheus_expects() {
         "idlewatch_events_filtered_total 1",
         "idlewatch_liveness_age_seconds_count 29",
         "idlewatch_config_last_reload_successful 1",
+        "idlewatch_output_queue_events{output=\"file\"} 0",
+        "idlewatch_output_retries_total{output=\"file\"} 0",
         "idlewatch_account_state{account=\"user7\",state=\"online\"} 1",
     ] {
         assert!(text.lines().any(|known| known == line), "{line} in {text}");
@@ -348,5 +350,35 @@ async fn metrics_are_what_prometheus_expects() {
         "{}",
         String::from_utf8_lossy(&checked.stderr)
     );
+    assert_eq!(monitor.stop().code(), Some(0));
+}
+
+/// A required output that takes nothing: the monitor is alive, and not ready.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_output_that_fails_makes_a_monitor_degraded() {
+    let server = server(&["a"]).await;
+    let out = "[outputs.second]\ntype = \"file\"\npath = \"there/second.jsonl\"\n";
+    let config = format!("{out}[http]\nlisten = \"127.0.0.1:0\"\n{}", accounts(&server, &["a"]));
+    let mut monitor = Monitor::new(&config);
+    let there = monitor.dir.path().join("there");
+    std::fs::create_dir(&there).unwrap();
+    monitor.start();
+    online(&monitor, &["a"]);
+    let get = |path| http(address(&monitor), &request("GET", path, "localhost"));
+    assert!(get("/readyz").starts_with("HTTP/1.1 200 "));
+    std::fs::remove_dir_all(&there).unwrap();
+    monitor.signal("USR1");
+    server.store().deliver("a", "INBOX", b"Subject: x\r\n\r\n");
+    monitor.wait_log("events wait in the journal");
+    assert!(get("/livez").starts_with("HTTP/1.1 200 "));
+    let unready = get("/readyz");
+    assert!(unready.starts_with("HTTP/1.1 503 ") && unready.contains("outputs.second: "), "{unready}");
+    let status = ask(&monitor, &["status"]);
+    assert_eq!(status.status.code(), Some(1), "{status:?}");
+    assert!(text(&status).contains("output    second retrying"), "{status:?}");
+    std::fs::create_dir(&there).unwrap();
+    monitor.wait("ready", |_| get("/readyz").starts_with("HTTP/1.1 200 "));
+    let outputs = get("/api/v1/outputs");
+    assert!(outputs.contains("\"last_error\":\"") && outputs.contains("\"state\":\"ok\""), "{outputs}");
     assert_eq!(monitor.stop().code(), Some(0));
 }
