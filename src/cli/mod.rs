@@ -7,6 +7,7 @@ mod demo;
 mod mailboxes;
 mod run;
 mod running;
+mod state;
 mod titles;
 
 use std::io::{self, ErrorKind, Write};
@@ -77,6 +78,9 @@ enum Command {
     Reconnect(running::AccountArgs),
     /// Have the running monitor read its configuration again.
     Reload,
+    /// What the monitor keeps: dead letters.
+    #[command(subcommand)]
+    State(state::StateCommand),
     /// List the latest messages of a mailbox.
     Titles(titles::TitlesArgs),
 }
@@ -98,6 +102,7 @@ pub fn main() -> i32 {
         Command::Resume(args) => running::resume(&args, globals),
         Command::Reconnect(args) => running::reconnect(&args, globals),
         Command::Reload => running::reload(globals),
+        Command::State(command) => state::execute(&command, globals),
         Command::Titles(args) => titles::execute(&args, globals),
     };
     exit.code()

@@ -458,7 +458,7 @@ fn check_host(section: &Section<'_>, host: &str, policy: &Policy, issues: &mut I
     }
 }
 
-fn tls_options(section: &Section<'_>, issues: &mut Issues) -> TlsOptions {
+pub(super) fn tls_options(section: &Section<'_>, issues: &mut Issues) -> TlsOptions {
     let section = section.inner("tls_options", issues);
     section.known(keys::TLS_OPTIONS, issues);
     let backends = [("rustls", TlsBackend::Rustls), ("native", TlsBackend::Native)];

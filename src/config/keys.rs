@@ -51,14 +51,12 @@ pub const LATER: &[&str] = &[
     "oauth2",
     "proxy",
     "privacy",
-    "webhook",
-    "nats",
+    "kafka",
     "providers",
     "client_cert",
     "client_key",
     "pin_sha256",
     "url",
-    "secret",
     "schema",
     "secrets",
 ];
@@ -241,8 +239,28 @@ pub const EVENTS: &[Key] = &[
 
 /// `[outputs.X]`
 pub const OUTPUT: &[Key] = &[
-    key("type", Kind::Choice(&["stdout", "file"]), "", "Where to."),
-    key("path", Kind::Text, "", "The file, for type = \"file\"."),
+    key("type", Kind::Choice(&["stdout", "file", "webhook"]), "", "Where to: docs/outputs.md."),
+    key("path", Kind::Text, "", "file: the file."),
+    key("url", Kind::Text, "", "webhook: where to POST; http:// to loopback only, or with allow_plaintext."),
+    key("secret", Kind::Secret, "", "webhook: requests are signed with it (HMAC-SHA256)."),
+    key("token", Kind::Secret, "", "webhook: sent as `Authorization: Bearer`."),
+    key("headers", Kind::TextTable, "", "webhook: further headers."),
+    key("body", Kind::Choice(&["ndjson", "json"]), "\"ndjson\"", "webhook: one object a line, or one array."),
+    key("tls_options", Kind::Table(OUTPUT_TLS), "", "webhook: the TLS policy."),
+    key(
+        "proxy",
+        Kind::Text,
+        "",
+        "webhook: http://, https://, socks5:// or socks5h://; the environment's are not used.",
+    ),
+    key(
+        "allow_plaintext",
+        Kind::Boolean,
+        "false",
+        "webhook: http:// to other hosts: mail metadata goes in clear.",
+    ),
+    key("connect_timeout", Kind::Text, "\"10s\"", "webhook: TCP and TLS."),
+    key("timeout", Kind::Text, "\"30s\"", "webhook: a whole exchange."),
     key("required", Kind::Boolean, "true", "Events wait in the journal for it."),
     key("include", Kind::Texts, "", "The actions it takes. Default: all."),
     key(
@@ -253,6 +271,12 @@ pub const OUTPUT: &[Key] = &[
     ),
     key("batch", Kind::Table(BATCH), "", "How much is written at once."),
     key("queue", Kind::Table(QUEUE), "", "For outputs that are not required."),
+];
+
+/// `[outputs.X.tls_options]`: rustls alone.
+pub const OUTPUT_TLS: &[Key] = &[
+    key("ca_file", Kind::Text, "", "PEM file of roots, in place of the system's."),
+    key("min_version", Kind::Choice(&["1.2", "1.3"]), "\"1.2\"", "The lowest TLS version."),
 ];
 
 /// `[outputs.X.batch]`

@@ -171,9 +171,7 @@ mod tests {
     #[test]
     fn what_comes_in_later_versions_is_called_so() {
         for (text, at) in [
-            ("[webhook]\nurl = \"x\"\n", "t.toml:2:1: webhook: "),
-            ("[outputs.a]\ntype = \"webhook\"\n", "t.toml:2:1: outputs.a.type: \"webhook\" is "),
-            ("[outputs.a]\ntype = \"nats\"\n", "t.toml:2:1: outputs.a.type: \"nats\" is "),
+            ("[outputs.a]\ntype = \"kafka\"\n", "t.toml:2:1: outputs.a.type: \"kafka\" is "),
             ("[defaults]\nproxy = \"x\"\n", "t.toml:2:1: defaults.proxy: "),
             ("[defaults]\noauth2 = \"x\"\n", "t.toml:2:1: defaults.oauth2: "),
         ] {

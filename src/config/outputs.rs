@@ -3,14 +3,19 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use config::{Map, Value};
+use config::{Map, Value, ValueKind};
+use reqwest::Url;
+use reqwest::header::{HeaderName, HeaderValue};
+use secrecy::SecretString;
 
+use super::accounts::tls_options;
 use super::keys;
 use super::section::{Issues, Section};
 use super::settings::*;
 use super::surroundings::Thing;
-use super::validate::actions;
+use super::validate::{DAY, SECOND, actions};
 use crate::event::Action;
+use crate::secrets::SecretSource;
 
 /// Events may wait for others to go with them for this long.
 const LONGEST_DELAY: Duration = Duration::from_secs(60);
@@ -40,6 +45,7 @@ fn place(kind: &OutputKind) -> Option<String> {
     match kind {
         OutputKind::Stdout => Some("stdout".to_owned()),
         OutputKind::File { path } => Some(path.display().to_string()),
+        OutputKind::Webhook(_) => None,
     }
 }
 
@@ -57,21 +63,36 @@ pub fn stdout_output() -> OutputSettings {
     }
 }
 
-/// The types, by their names.
-#[derive(Clone, Copy, PartialEq)]
-enum Type {
-    Stdout,
-    File,
-}
+/// A type: its name, the keys that are its own, how it is read.
+type Reader = fn(&Section<'_>, &mut Issues) -> Option<OutputKind>;
 
-const TYPES: [(&str, Type); 2] = [("stdout", Type::Stdout), ("file", Type::File)];
+const HTTP: [&str; 8] =
+    ["url", "token", "headers", "tls_options", "proxy", "allow_plaintext", "connect_timeout", "timeout"];
+
+/// The types. Every key that is here belongs to the types that name it; all others belong to every type.
+const TYPES: [(&str, &[&[&str]], Reader); 3] = [
+    ("stdout", &[], |_, _| Some(OutputKind::Stdout)),
+    ("file", &[&["path"]], file),
+    ("webhook", &[&HTTP, &["secret", "body"]], webhook),
+];
+
+/// The type, and complaints of keys that belong to others.
+fn type_of(section: &Section<'_>, issues: &mut Issues) -> Reader {
+    let names: Vec<_> = TYPES.iter().enumerate().map(|(at, (name, ..))| (*name, at)).collect();
+    let at = section.choice("type", 0, &names, issues);
+    let owns = |keys: &[&[&str]], key: &str| keys.iter().any(|group| group.contains(&key));
+    let (name, own, read) = TYPES.get(at).copied().unwrap_or(TYPES[0]);
+    for key in section.own_keys() {
+        if !owns(own, key) && TYPES.iter().any(|(_, keys, _)| owns(keys, key)) {
+            section.error(key, format!("outputs of type \"{name}\" have no such key"), issues);
+        }
+    }
+    read
+}
 
 fn output(name: &str, section: &Section<'_>, issues: &mut Issues) -> Option<OutputSettings> {
     required(section, "type", issues)?;
-    let kind = match section.choice("type", Type::Stdout, &TYPES, issues) {
-        Type::Stdout => OutputKind::Stdout,
-        Type::File => file(section, issues)?,
-    };
+    let kind = type_of(section, issues)(section, issues)?;
     let default = if kind == OutputKind::Stdout { OutputFormat::Auto } else { OutputFormat::Ecs };
     let formats =
         [("auto", OutputFormat::Auto), ("ecs", OutputFormat::Ecs), ("pretty", OutputFormat::Pretty)];
@@ -103,4 +124,187 @@ fn file(section: &Section<'_>, issues: &mut Issues) -> Option<OutputKind> {
     let path = section.path("path", issues)?;
     section.names("path", Thing::Output(path.clone()), issues);
     Some(OutputKind::File { path })
+}
+
+fn webhook(section: &Section<'_>, issues: &mut Issues) -> Option<OutputKind> {
+    let bodies = [("ndjson", WebhookBody::Ndjson), ("json", WebhookBody::Json)];
+    let (secret, http) = (secret(section, "secret", issues), http(section, issues));
+    let body = section.choice("body", WebhookBody::Ndjson, &bodies, issues);
+    Some(OutputKind::Webhook(Box::new(WebhookSettings { http: http?, secret, body })))
+}
+
+fn http(section: &Section<'_>, issues: &mut Issues) -> Option<EndpointSettings> {
+    let tls_options = tls_options(section, issues);
+    if tls_options.backend != TlsBackend::Rustls {
+        section.error("tls_options", "outputs have rustls only", issues);
+    }
+    let second = |n| SECOND * n;
+    Some(EndpointSettings {
+        token: secret(section, "token", issues),
+        headers: headers(section, issues),
+        tls_options,
+        proxy: section.has("proxy").then(|| url(section, "proxy", &PROXIES, issues)).flatten(),
+        connect_timeout: section.duration("connect_timeout", second(10), SECOND..=DAY, issues),
+        timeout: section.duration("timeout", second(30), SECOND..=DAY, issues),
+        url: endpoint(section, issues)?,
+    })
+}
+
+const PROXIES: [&str; 4] = ["http", "https", "socks5", "socks5h"];
+
+fn endpoint(section: &Section<'_>, issues: &mut Issues) -> Option<Url> {
+    let allow_plaintext = section.boolean("allow_plaintext", false, issues);
+    required(section, "url", issues)?;
+    let url = url(section, "url", &["https", "http"], issues)?;
+    if url.scheme() == "http" && !allow_plaintext && !url.host_str().is_some_and(is_loopback) {
+        let message = "http:// to another host sends mail metadata in clear: use https://, or set allow_plaintext = true";
+        section.error("url", message, issues);
+        return None;
+    }
+    Some(url)
+}
+
+/// Nothing of it is shown: it may hold a secret in its path.
+fn url(section: &Section<'_>, key: &str, schemes: &[&str], issues: &mut Issues) -> Option<Url> {
+    let url = section.text(key, issues)?.parse::<Url>();
+    let problem = match &url {
+        Err(error) => format!("it is no URL: {error}"),
+        Ok(url) if !schemes.contains(&url.scheme()) => format!("expected {}://", schemes.join(":// or ")),
+        Ok(url) if !url.has_host() => "it names no host".to_owned(),
+        Ok(url) if key == "url" && (!url.username().is_empty() || url.password().is_some()) => {
+            "a user does not belong in a URL: use `token` or `headers`".to_owned()
+        }
+        Ok(_) => return url.ok(),
+    };
+    section.error(key, problem, issues);
+    None
+}
+
+fn headers(section: &Section<'_>, issues: &mut Issues) -> Vec<(String, String)> {
+    let mut headers: Vec<_> = section.text_table("headers", issues).into_iter().collect();
+    headers.retain(|(name, value)| {
+        let sound = HeaderName::from_bytes(name.as_bytes()).is_ok() && HeaderValue::from_str(value).is_ok();
+        if !sound {
+            let name = crate::text::line(name, 60);
+            section.error("headers", format!("\"{name}\": no such header can be sent"), issues);
+        }
+        sound
+    });
+    headers
+}
+
+/// Where a secret of an output comes from.
+pub(super) fn secret(section: &Section<'_>, key: &str, issues: &mut Issues) -> Option<SecretSource> {
+    let value = section.get(key)?;
+    let only = match &value.kind {
+        ValueKind::Table(table) if table.len() == 1 => table.keys().next().map(String::as_str),
+        _ => None,
+    };
+    let Some(kind) = keys::SECRET.iter().find(|known| only == Some(known.name)) else {
+        let names: Vec<_> = keys::SECRET.iter().map(|key| format!("\"{}\"", key.name)).collect();
+        section.error(key, format!("expected a table with one of {}", names.join(", ")), issues);
+        return None;
+    };
+    let inner = section.nearest(key, issues)?;
+    let source = source(&inner, kind.name, issues)?;
+    section.names(key, Thing::Secret(source.clone()), issues);
+    Some(source)
+}
+
+fn source(inner: &Section<'_>, kind: &str, issues: &mut Issues) -> Option<SecretSource> {
+    Some(match kind {
+        "env" => SecretSource::Env(inner.text(kind, issues)?.to_owned()),
+        "file" => SecretSource::File(inner.path(kind, issues)?),
+        "credential" => match inner.text(kind, issues)? {
+            name if name.contains('/') || name.starts_with('.') => {
+                inner.error(kind, "a name without `/`", issues);
+                return None;
+            }
+            name => SecretSource::Credential(name.to_owned()),
+        },
+        "command" => match inner.texts(kind, issues)? {
+            argv if argv.first().is_none_or(String::is_empty) => {
+                inner.error(kind, "expected [\"program\", \"argument\", ...]", issues);
+                return None;
+            }
+            argv => SecretSource::Command(argv),
+        },
+        _ => {
+            let text = inner.secret(kind, issues)?;
+            issues.warn(
+                &inner.origin,
+                &inner.path,
+                "the secret stands in the file; use file, command or credential",
+            );
+            SecretSource::Inline(SecretString::from(text))
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::{from_text, settings::*};
+
+    const ACCOUNT: &str = "[[accounts]]\nid = \"work\"\nhost = \"imap.example.com\"\nuser = \"bob\"\npassword = { env = \"PW\" }\n";
+
+    fn read(output: &str) -> Result<OutputSettings, Vec<String>> {
+        match from_text("t", &format!("[outputs.x]\n{output}\n{ACCOUNT}")) {
+            Ok((settings, _)) => Ok(settings.outputs[0].clone()),
+            Err(issues) => Err(issues.iter().map(ToString::to_string).collect()),
+        }
+    }
+
+    #[test]
+    fn a_webhook_is_read_whole() {
+        let text = "type = \"webhook\"\nurl = \"https://hooks.example.com/mail\"\nsecret = { env = \"S\" }\nbody = \"json\"\n\
+                    headers = { X-Team = \"mail\" }\nbatch = { max_events = 7, max_delay = \"1s\" }\nproxy = \"socks5h://p.example:1080\"";
+        let output = read(text).unwrap();
+        assert_eq!((output.batch_max_events, output.batch_max_delay.as_secs()), (7, 1));
+        let OutputKind::Webhook(webhook) = output.kind else { panic!() };
+        assert_eq!((webhook.body, webhook.http.timeout.as_secs()), (WebhookBody::Json, 30));
+        assert_eq!(webhook.http.headers, [("X-Team".to_owned(), "mail".to_owned())]);
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_told() {
+        for (text, problem) in [
+            ("type = \"webhook\"", "outputs.x: missing required key `url`"),
+            (
+                "type = \"webhook\"\nurl = \"http://hooks.example.com/\"",
+                "outputs.x.url: http:// to another host",
+            ),
+            (
+                "type = \"webhook\"\nurl = \"ftp://hooks.example.com/\"",
+                "outputs.x.url: expected https:// or http://",
+            ),
+            (
+                "type = \"webhook\"\nurl = \"https://bob:canary@x.example/\"",
+                "outputs.x.url: a user does not belong",
+            ),
+            ("type = \"webhook\"\nurl = \"canary\"", "outputs.x.url: it is no URL"),
+            (
+                "type = \"webhook\"\nurl = \"https://x.example\"\nsecret = \"canary\"",
+                "outputs.x.secret: expected a table",
+            ),
+            (
+                "type = \"webhook\"\nurl = \"https://x.example\"\nheaders = { \"a b\" = \"canary\" }",
+                "outputs.x.headers: \"a b\": no such header",
+            ),
+            (
+                "type = \"webhook\"\nurl = \"https://x.example\"\npath = \"x\"",
+                "outputs.x.path: outputs of type \"webhook\" have no such key",
+            ),
+            (
+                "type = \"file\"\npath = \"x\"\nurl = \"https://x.example\"",
+                "outputs.x.url: outputs of type \"file\" have no such key",
+            ),
+            ("type = \"webhok\"\nurl = \"https://x.example\"", "did you mean \"webhook\"?"),
+        ] {
+            let problems = read(text).unwrap_err();
+            assert!(problems.iter().any(|told| told.contains(problem)), "{text}: {problems:?}");
+            assert!(!problems.concat().contains("canary"), "{problems:?}");
+        }
+        assert!(read("type = \"webhook\"\nurl = \"http://127.0.0.1:9/\"").is_ok());
+        assert!(read("type = \"webhook\"\nurl = \"http://x.example/\"\nallow_plaintext = true").is_ok());
+    }
 }

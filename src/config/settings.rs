@@ -1,5 +1,7 @@
 //! The valid configuration: what the rest of the program may rely on. Only `config::validate` makes it.
 
+mod outputs;
+
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Deref;
 use std::path::PathBuf;
@@ -9,6 +11,7 @@ use std::time::Duration;
 use globset::GlobSet;
 use jiff::Timestamp;
 
+pub use self::outputs::{EndpointSettings, OutputKind, WebhookBody, WebhookSettings};
 use crate::event::{AccountId, AccountIdentity, Action, MailboxName};
 use crate::filter::Filters;
 use crate::imap::search::Criteria;
@@ -248,28 +251,6 @@ pub struct OutputSettings {
     pub batch_max_events: usize,
     /// How long events may wait for others to go with them.
     pub batch_max_delay: Duration,
-}
-
-/// `type` and what belongs to it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum OutputKind {
-    /// The process's standard output.
-    Stdout,
-    /// A file that is appended to.
-    File {
-        /// Its path.
-        path: PathBuf,
-    },
-}
-
-impl OutputKind {
-    /// As in `type`.
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::Stdout => "stdout",
-            Self::File { .. } => "file",
-        }
-    }
 }
 
 /// `format`

@@ -48,6 +48,8 @@ impl PartialEq for SecretSource {
     }
 }
 
+impl Eq for SecretSource {}
+
 /// Why there is no secret. Names its source, never its value.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages say it")]

@@ -151,7 +151,7 @@ impl Sink {
         let (mut lanes, mut healths) = (Vec::new(), Vec::new());
         let mut restored = false;
         for (index, (settings, position)) in options.outputs.iter().zip(positions).enumerate() {
-            let (output, was_restored) = open(settings, &position, &options.events, last)?;
+            let (output, was_restored) = open(settings, &position, &options, last)?;
             restored |= was_restored;
             let (health, watched) = watch::channel(LaneHealth::new(position.sequence));
             healths.push(OutputHealth {
@@ -194,11 +194,11 @@ fn taken(settings: &OutputSettings, events: &EventSettings) -> Vec<Action> {
 fn open(
     settings: &OutputSettings,
     position: &LanePosition,
-    events: &EventSettings,
+    options: &SinkOptions,
     last: u64,
 ) -> Result<(Output, bool), SinkStartError> {
     // One batch.
-    let most_bytes = settings.batch_max_events.saturating_mul(events.max_bytes + 1) as u64;
-    Output::open(&settings.kind, &Past { position, most_bytes, last })
+    let most_bytes = settings.batch_max_events.saturating_mul(options.events.max_bytes + 1) as u64;
+    Output::open(settings, &Past { position, most_bytes, last, instance: &options.instance })
         .map_err(|error| SinkStartError::Output { name: settings.name.clone(), error })
 }

@@ -138,7 +138,11 @@ impl TlsContexts {
         }
     }
 
-    fn rustls_config(&self, options: &TlsOptions) -> Result<Arc<ClientConfig>, TlsError> {
+    /// rustls's, for whoever does the handshake himself.
+    ///
+    /// # Errors
+    /// Where there are no roots.
+    pub(crate) fn rustls_config(&self, options: &TlsOptions) -> Result<Arc<ClientConfig>, TlsError> {
         let mut known = self.rustls.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(config) = known.get(options) {
             return Ok(config.clone());

@@ -26,3 +26,4 @@ mod support;
 mod tls_floods;
 mod transcripts;
 mod virtual_time;
+mod webhook;

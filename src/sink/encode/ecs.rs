@@ -303,7 +303,8 @@ impl Writer<'_> {
             EventBody::MailboxGap(gap) => self::gap(gap, o),
             EventBody::MonitorState(state) => o.object("monitor", |o| o.text("state", state.as_str())),
         }
-        if let Some(filtered) = &event.filtered {
+        // What is offered again by hand has a route, and no filter gave it.
+        if let Some(filtered) = event.filtered.as_ref().filter(|filtered| !filtered.by.is_empty()) {
             o.object("filter", |o| self::filter(filtered, o));
         }
     }

@@ -4,7 +4,10 @@
 //! with an [`Outcome`]. Everything else (when to try again, splitting, burying, positions) is the lane's.
 
 pub mod file;
+mod http;
+mod kept_secret;
 pub mod stdout;
+pub mod webhook;
 
 use std::io;
 use std::path::PathBuf;
@@ -12,8 +15,9 @@ use std::time::Duration;
 
 use self::file::FileOutput;
 use self::stdout::StdoutOutput;
+use self::webhook::WebhookOutput;
 use super::batch::Batch;
-use crate::config::settings::OutputKind;
+use crate::config::settings::{OutputKind, OutputSettings};
 use crate::journal::{FileEnd, LanePosition};
 
 /// What the journal knows of an output's past.
@@ -25,6 +29,8 @@ pub struct Past<'a> {
     pub most_bytes: u64,
     /// The last `event.sequence` that was given.
     pub last: u64,
+    /// `idlewatch.instance`
+    pub instance: &'a str,
 }
 
 /// An output that is open.
@@ -34,6 +40,8 @@ pub enum Output {
     Stdout(StdoutOutput),
     /// A file.
     File(FileOutput),
+    /// An HTTP endpoint.
+    Webhook(Box<WebhookOutput>),
 }
 
 /// What an output says to a batch.
@@ -114,6 +122,9 @@ pub enum OutputError {
         /// Why.
         cause: io::Error,
     },
+    /// There is no client for it.
+    #[error("{0}")]
+    Client(String),
 }
 
 impl OutputError {
@@ -128,12 +139,16 @@ impl Output {
     ///
     /// # Errors
     /// Where it cannot be opened.
-    pub fn open(kind: &OutputKind, past: &Past<'_>) -> Result<(Self, bool), OutputError> {
-        match kind {
+    pub fn open(settings: &OutputSettings, past: &Past<'_>) -> Result<(Self, bool), OutputError> {
+        match &settings.kind {
             OutputKind::Stdout => Ok((Self::Stdout(StdoutOutput::open()?), false)),
             OutputKind::File { path } => {
                 let (file, restored) = FileOutput::open(path.clone(), past)?;
                 Ok((Self::File(file), restored))
+            }
+            OutputKind::Webhook(webhook) => {
+                let output = WebhookOutput::open(webhook, settings.format, past.instance)?;
+                Ok((Self::Webhook(Box::new(output)), false))
             }
         }
     }
@@ -144,8 +159,8 @@ impl Output {
     /// Where there is no such file to be had.
     pub async fn prepare(&mut self) -> Result<Option<FileEnd>, OutputError> {
         match self {
-            Self::Stdout(_) => Ok(None),
             Self::File(output) => output.prepare().await.map(Some),
+            Self::Stdout(_) | Self::Webhook(_) => Ok(None),
         }
     }
 
@@ -154,14 +169,15 @@ impl Output {
         match self {
             Self::Stdout(output) => output.write(batch.text()).await.into(),
             Self::File(output) => output.write(batch.text()).await.into(),
+            Self::Webhook(output) => output.deliver(batch).await,
         }
     }
 
     /// Where the file ends, for files.
     pub fn end(&self) -> Option<FileEnd> {
         match self {
-            Self::Stdout(_) => None,
             Self::File(output) => Some(output.end()),
+            Self::Stdout(_) | Self::Webhook(_) => None,
         }
     }
 

@@ -1,0 +1,169 @@
+//! `idlewatch state`
+
+use clap::{Args, Subcommand};
+
+use super::{Exit, Globals, say, tell};
+use crate::config::settings::Settings;
+use crate::event::Filtered;
+use crate::journal::lock::StateLock;
+use crate::journal::sqlite::SqliteJournal;
+use crate::journal::{Entry, Journal, OpenError};
+use crate::sink::dead_letters::{DeadLetter, DeadLetters};
+use crate::text;
+
+/// What to look at.
+#[derive(Debug, Subcommand)]
+pub(super) enum StateCommand {
+    /// Events that an output never took.
+    #[command(subcommand)]
+    DeadLetters(DeadLettersCommand),
+}
+
+/// What to do with them.
+#[derive(Debug, Subcommand)]
+pub(super) enum DeadLettersCommand {
+    /// Show them, oldest first.
+    List(ListArgs),
+    /// Put them back: the next start offers them to their outputs again. The monitor must not run.
+    Replay(Which),
+    /// Give them up for good. The monitor must not run.
+    Drop(DropArgs),
+}
+
+/// Flags of `list`.
+#[derive(Debug, Args)]
+pub(super) struct ListArgs {
+    #[command(flatten)]
+    which: Which,
+    /// One JSON object a line: reason, and the whole event.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Flags of `drop`.
+#[derive(Debug, Args)]
+pub(super) struct DropArgs {
+    #[command(flatten)]
+    which: Which,
+    /// All of them.
+    #[arg(long, required_unless_present_any = ["output", "id"])]
+    all: bool,
+}
+
+/// All of them, unless narrowed.
+#[derive(Debug, Args)]
+pub(super) struct Which {
+    /// Only those of this output.
+    #[arg(long, value_name = "NAME")]
+    output: Option<String>,
+    /// Only this event.
+    #[arg(long, value_name = "EVENT_ID")]
+    id: Option<String>,
+}
+
+impl Which {
+    fn takes(&self, letter: &DeadLetter) -> bool {
+        self.output.as_ref().is_none_or(|output| *output == letter.output)
+            && self.id.as_ref().is_none_or(|id| *id == letter.event.id)
+    }
+}
+
+pub(super) fn execute(command: &StateCommand, globals: &Globals) -> Exit {
+    let StateCommand::DeadLetters(command) = command;
+    let settings = match globals.load() {
+        Ok(settings) => settings,
+        Err(exit) => return exit,
+    };
+    let done = match command {
+        DeadLettersCommand::List(args) => list(args, &settings),
+        DeadLettersCommand::Replay(which) => replay(which, &settings),
+        DeadLettersCommand::Drop(args) => remove(&args.which, &settings),
+    };
+    done.unwrap_or_else(|(exit, problem)| {
+        tell(&format!("error: {problem}"));
+        exit
+    })
+}
+
+type Done = Result<Exit, (Exit, String)>;
+
+fn read(settings: &Settings) -> Result<(DeadLetters, Vec<DeadLetter>), (Exit, String)> {
+    let file = DeadLetters::in_dir(&settings.monitor.state_dir);
+    let (letters, unreadable) =
+        file.read().map_err(|error| (Exit::Io, format!("{}: {error}", file.path().display())))?;
+    if unreadable > 0 {
+        tell(&format!("warning: {}: {unreadable} lines cannot be read", file.path().display()));
+    }
+    Ok((file, letters))
+}
+
+fn list(args: &ListArgs, settings: &Settings) -> Done {
+    let (_, letters) = read(settings)?;
+    let shown = letters.iter().filter(|letter| args.which.takes(letter)).map(|letter| {
+        if args.json { serde_json::to_string(letter).unwrap_or_default() + "\n" } else { line(letter) }
+    });
+    Ok(say(&shown.collect::<String>()))
+}
+
+fn line(letter: &DeadLetter) -> String {
+    let DeadLetter { at, output, reason, event, .. } = letter;
+    let account = event.account.as_ref().map_or("-", |account| account.id.as_str());
+    let at = at.strftime("%Y-%m-%d %H:%M:%SZ");
+    let row = format!("{at}  {output}  {account}  {}  {}  {reason}", event.body.action(), event.id);
+    text::line(&row, 600) + "\n"
+}
+
+/// Nobody else writes the file or the journal meanwhile.
+fn lock(settings: &Settings) -> Result<StateLock, (Exit, String)> {
+    StateLock::take(&settings.monitor.state_dir).map_err(not_opened)
+}
+
+fn not_opened(error: OpenError) -> (Exit, String) {
+    match error {
+        OpenError::Locked { .. } => (Exit::Locked, format!("{error}: stop it first")),
+        error => (Exit::CannotStart, error.to_string()),
+    }
+}
+
+/// First into the journal, then out of the file: a crash between the two replays them twice, with the same ids.
+fn replay(which: &Which, settings: &Settings) -> Done {
+    let _lock = lock(settings)?;
+    let (file, letters) = read(settings)?;
+    let (chosen, mut kept): (Vec<_>, Vec<_>) = letters.into_iter().partition(|letter| which.takes(letter));
+    let is_there = |letter: &DeadLetter| settings.outputs.iter().any(|output| output.name == letter.output);
+    let (chosen, homeless): (Vec<_>, Vec<_>) = chosen.into_iter().partition(is_there);
+    if let Some(letter) = homeless.first() {
+        tell(&format!("warning: {} stay, since there is no outputs.{} now", homeless.len(), letter.output));
+    }
+    kept.extend(homeless);
+    if !chosen.is_empty() {
+        let (mut journal, _) =
+            SqliteJournal::open(&settings.monitor.state_dir, true, false).map_err(not_opened)?;
+        let entries: Vec<_> = chosen.iter().cloned().map(entry).collect();
+        journal.commit(&entries, &[]).map_err(|error| (Exit::Io, error.to_string()))?;
+        replace(&file, &kept)?;
+    }
+    tell(&format!("{} events are offered again at the next start", chosen.len()));
+    Ok(Exit::Ok)
+}
+
+/// For its own output alone.
+fn entry(DeadLetter { output, mut event, .. }: DeadLetter) -> Entry {
+    let filtered = event.filtered.take().unwrap_or_default();
+    event.filtered = Some(Box::new(Filtered { outputs: vec![output], ..*filtered }));
+    Entry::new(event.into())
+}
+
+fn remove(which: &Which, settings: &Settings) -> Done {
+    let _lock = lock(settings)?;
+    let (file, letters) = read(settings)?;
+    let before = letters.len();
+    let kept: Vec<_> = letters.into_iter().filter(|letter| !which.takes(letter)).collect();
+    replace(&file, &kept)?;
+    tell(&format!("{} events are given up", before - kept.len()));
+    Ok(Exit::Ok)
+}
+
+fn replace(file: &DeadLetters, kept: &[DeadLetter]) -> Result<(), (Exit, String)> {
+    file.replace(kept).map_err(|error| (Exit::Io, format!("{}: {error}", file.path().display())))
+}
