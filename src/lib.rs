@@ -22,6 +22,7 @@ pub mod mailbox_choice;
 pub mod memory;
 pub mod messages;
 pub mod metrics;
+pub mod once;
 pub mod process;
 pub mod refusals;
 pub mod secrets;

@@ -29,7 +29,7 @@ use super::lifecycle::{Blame, SessionEnd, blame};
 use super::pulse::Pulse;
 use crate::config::settings::{Account, Settings, TlsMode};
 use crate::coordinator::gate::Gate;
-use crate::event::{AccountIdentity, Cursor, MailboxName, NewMessage};
+use crate::event::{AccountIdentity, Cursor, MailboxName};
 use crate::imap::command::{Credentials, Line};
 use crate::imap::conversation::{
     Action, Conversation, Delivery, Goal, Input, Plan, Security, ToldFrom, Until, Watch,
@@ -37,6 +37,7 @@ use crate::imap::conversation::{
 use crate::imap::ending::Ending;
 use crate::imap::listing::MailboxListing;
 use crate::imap::summary::Wanted;
+use crate::imap::titles::TitleListing;
 use crate::journal::{JournalHandle, Receipt};
 use crate::memory::Memory;
 use crate::messages::{Deliver, Undelivered};
@@ -116,8 +117,8 @@ pub enum Milestone {
     SearchRefused(String),
     /// The answer to a one-shot question.
     Mailboxes(MailboxListing),
-    /// The answer to a one-shot question, newest first.
-    Titles(Vec<NewMessage>),
+    /// The answer to a one-shot question.
+    Titles(TitleListing),
 }
 
 /// Where a session's milestones go, with the mailbox that they are about.

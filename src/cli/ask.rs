@@ -1,27 +1,33 @@
-//! Commands that ask one account one question: connect, log in, ask, log out.
+//! Commands that ask accounts one question each: connect, log in, ask, log out.
 
 use std::sync::Arc;
 
+use futures::StreamExt;
 use futures::channel::mpsc;
 use log::error;
 
-use crate::account::lifecycle::{Blame, SessionEnd, blame, trouble};
+use crate::account::lifecycle::{SessionEnd, trouble};
 use crate::account::session::{self, Milestone, Wires};
 use crate::config::settings::{Account, Settings};
-use crate::event::NewMessage;
 use crate::exit::Exit;
 use crate::imap::conversation::Goal;
 use crate::imap::ending::Ending;
 use crate::imap::listing::MailboxListing;
+use crate::imap::titles::TitleListing;
+use crate::once::outcome::{Failure, verdict};
+use crate::process;
 use crate::text::line;
+
+/// The most accounts that are asked at the same time; the gate paces their hosts.
+pub(crate) const MOST_AT_ONCE: usize = 200;
 
 /// What came back.
 #[derive(Debug)]
 pub(super) enum Answer {
     /// The mailboxes.
     Mailboxes(MailboxListing),
-    /// The latest messages, newest first.
-    Titles(Vec<NewMessage>),
+    /// The latest messages.
+    Titles(TitleListing),
 }
 
 /// Asks `id`, or the only account there is.
@@ -31,19 +37,52 @@ pub(super) enum Answer {
 pub(super) fn ask(
     settings: Result<Settings, Exit>,
     id: Option<&str>,
-    goal: impl FnOnce(&Account) -> Goal,
+    goal: impl Fn(&Account) -> Goal,
 ) -> Result<(Arc<Account>, Answer), Exit> {
     let settings = settings?;
     let account = choose(&settings, id)?;
-    let (wires, _prober) = Wires::new(&settings);
+    let mut answered = None;
+    let exit = ask_all(&settings, vec![account], goal, |account, answer| answered = Some((account, answer)));
+    answered.ok_or(exit)
+}
+
+/// Asks all of `accounts` at the same time, and hands over each answer as it comes. How it went: failures are told on stderr.
+pub(super) fn ask_all(
+    settings: &Settings,
+    accounts: Vec<Arc<Account>>,
+    goal: impl Fn(&Account) -> Goal,
+    mut answered: impl FnMut(Arc<Account>, Answer),
+) -> Exit {
+    let (asked, at_once) = (accounts.len(), accounts.len().min(MOST_AT_ONCE));
+    if let Err(error) = process::reserve_descriptors(at_once as u64) {
+        error!("{error}");
+        return Exit::CannotStart;
+    }
+    let (wires, _prober) = Wires::new(settings);
+    let (wires, goal) = (&wires, &goal);
+    let answers = futures::stream::iter(accounts).map(|account| async move {
+        let answer = answer(&account, goal(&account), wires).await;
+        (account, answer)
+    });
+    let mut failures = Vec::new();
+    actix::System::new().block_on(answers.buffer_unordered(MOST_AT_ONCE).for_each(|(account, answer)| {
+        match answer {
+            Ok(answer) => answered(account, answer),
+            Err(end) => failures.push(failed(&account, &end)),
+        }
+        futures::future::ready(())
+    }));
+    verdict(asked, &failures)
+}
+
+async fn answer(account: &Account, goal: Goal, wires: &Wires) -> Result<Answer, SessionEnd> {
     let (milestones, mut heard) = mpsc::unbounded();
-    let goal = goal(&account);
-    let end = actix::System::new().block_on(session::ask(&account, goal, &wires, &milestones));
+    let end = session::ask(account, goal, wires, &milestones).await;
     let mut answer = None;
     while let Ok((_, milestone)) = heard.try_recv() {
         match milestone {
             Milestone::Mailboxes(listing) => answer = Some(Answer::Mailboxes(listing)),
-            Milestone::Titles(messages) => answer = Some(Answer::Titles(messages)),
+            Milestone::Titles(listing) => answer = Some(Answer::Titles(listing)),
             Milestone::LoggedIn
             | Milestone::Alive
             | Milestone::Traffic { .. }
@@ -53,8 +92,8 @@ pub(super) fn ask(
         }
     }
     match (end, answer) {
-        (SessionEnd::Conversation(Ending::LoggedOut), Some(answer)) => Ok((account, answer)),
-        (end, _) => Err(failed(&account, &end)),
+        (SessionEnd::Conversation(Ending::LoggedOut), Some(answer)) => Ok(answer),
+        (end, _) => Err(end),
     }
 }
 
@@ -74,12 +113,8 @@ fn choose(settings: &Settings, id: Option<&str>) -> Result<Arc<Account>, Exit> {
     })
 }
 
-fn failed(account: &Account, end: &SessionEnd) -> Exit {
+fn failed(account: &Account, end: &SessionEnd) -> Failure {
     let why = trouble(end).map_or_else(|| "the server gave no answer".to_owned(), |trouble| trouble.message);
     error!(account:% = account.id(), host:% = account.identity.host; "{why}");
-    match blame(end) {
-        Blame::Credentials => Exit::Refused,
-        Blame::Mailbox => Exit::SomeFailed,
-        _ => Exit::Unreachable,
-    }
+    Failure::of(end)
 }

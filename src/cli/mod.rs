@@ -8,6 +8,8 @@ mod mailboxes;
 mod run;
 mod running;
 mod state;
+mod selection;
+mod since;
 mod titles;
 
 use std::io::{self, ErrorKind, Write};

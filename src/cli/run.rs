@@ -3,20 +3,19 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use globset::Glob;
 
+use super::selection::AccountSelection;
 use super::{Exit, Globals, tell};
 use crate::app::{self, RunOptions};
 use crate::config::settings::{OutputFormat, OutputKind, Settings};
-use crate::config::{self, Issue, Severity};
+use crate::config::{self, Issue};
 use crate::coordinator::reload::Loader;
 
 /// Flags of `run`.
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
-    /// Only accounts whose id matches.
-    #[arg(short = 'a', long = "account", value_name = "GLOB")]
-    accounts: Vec<String>,
+    #[command(flatten)]
+    accounts: AccountSelection,
     /// The form of events on stdout.
     #[arg(long)]
     format: Option<FormatArg>,
@@ -60,21 +59,7 @@ fn loader(files: Vec<PathBuf>, args: RunArgs) -> Loader {
 impl RunArgs {
     /// The settings as the flags have them.
     fn narrow(&self, mut settings: Settings) -> Result<Settings, Issue> {
-        let problem = |message: String| Issue {
-            severity: Severity::Error,
-            origin: String::new(),
-            path: "--account".to_owned(),
-            message,
-        };
-        let globs = self.accounts.iter().map(|pattern| Ok(Glob::new(pattern)?.compile_matcher()));
-        let globs: Vec<_> =
-            globs.collect::<Result<_, globset::Error>>().map_err(|e| problem(e.to_string()))?;
-        if !globs.is_empty() {
-            settings.accounts.retain(|account| globs.iter().any(|glob| glob.is_match(account.id().as_str())));
-            if settings.accounts.is_empty() {
-                return Err(problem("no account matches".to_owned()));
-            }
-        }
+        self.accounts.narrow(&mut settings)?;
         if let Some(format) = self.format {
             let stdout = settings.outputs.iter_mut().filter(|output| output.kind == OutputKind::Stdout);
             stdout.for_each(|output| output.format = format.into());

@@ -23,6 +23,7 @@ use self::lists::Files;
 pub use self::outputs::stdout_output;
 pub use self::print::{files, merged};
 use self::section::Issues;
+pub use self::section::parse_duration;
 use self::settings::Settings;
 use self::surroundings::{Look, Observer};
 

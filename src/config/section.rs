@@ -424,7 +424,8 @@ fn parse_rate(text: &str) -> Option<Duration> {
 }
 
 /// "9m", "1h 30m", "10s".
-pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+/// `90s`, `9m`, `1d`: a day has 24 hours.
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let span: Span = text.parse().ok()?;
     Duration::try_from(span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()?).ok()
 }

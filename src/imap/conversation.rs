@@ -16,13 +16,14 @@ use super::fetch::Fetching;
 use super::idle::{Idle, Polling};
 use super::listing::MailboxListing;
 use super::login::{self, Login};
-use super::one_shot::{OneShot, TitleFetch, list_mailboxes};
+use super::one_shot::{OneShot, list_mailboxes};
 use super::refusal::Refusal;
 use super::reply::{Code, Reply, Status, StatusText};
 use super::rules::{Kind, Rule, State, rule};
 use super::search::{Criteria, Searching};
 use super::select::{Dating, Examining, Locating, ProbingUidNext, Recalling};
 use super::summary::Wanted;
+use super::titles::{TitleFetch, TitleListing, TitleQuery};
 use super::watch::Selected;
 use crate::event::{Cursor, GapReason, MailboxName, NewMessage, Role};
 use crate::journal::Receipt;
@@ -63,13 +64,8 @@ pub enum Goal {
     Watch(Watch),
     /// List all mailboxes, and log out.
     ListMailboxes,
-    /// Tell the latest `count` messages of a mailbox, and log out.
-    Titles {
-        /// Which mailbox.
-        mailbox: MailboxName,
-        /// How many at most.
-        count: u32,
-    },
+    /// Tell the latest messages of a mailbox, and log out.
+    Titles(TitleQuery),
 }
 
 /// The mailbox to watch, and where the last conversation about it stood.
@@ -163,8 +159,8 @@ pub enum Action {
     Recall(MailboxName),
     /// The answer to [`Goal::ListMailboxes`].
     Mailboxes(MailboxListing),
-    /// The answer to [`Goal::Titles`]: newest first.
-    Titles(Vec<NewMessage>),
+    /// The answer to [`Goal::Titles`].
+    Titles(TitleListing),
     /// The server does not search as it should, so everything is fetched: why, hostile until made harmless.
     SearchRefused(String),
     /// The server wants its users to read this (RFC 9051 section 7.1); hostile until made harmless.
@@ -452,8 +448,10 @@ impl Shared {
         match rule(phase.state(), kind) {
             Rule::Take => {}
             Rule::Ignore => {
-                if let Phase::Searching(searching) = &mut phase {
-                    searching.overheard(kind);
+                match &mut phase {
+                    Phase::Searching(searching) => searching.overheard(kind),
+                    Phase::OneShot(question) => question.overheard(kind),
+                    _ => {}
                 }
                 return self.ignore(phase);
             }
@@ -746,7 +744,7 @@ impl Shared {
         match self.plan.goal.clone() {
             Goal::Watch(watch) => Locating::begin(self, watch, now),
             Goal::ListMailboxes => list_mailboxes(self, now),
-            Goal::Titles { mailbox, count } => TitleFetch::begin(self, mailbox, count, now),
+            Goal::Titles(query) => TitleFetch::begin(self, query, now),
         }
     }
 }

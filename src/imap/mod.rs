@@ -20,6 +20,7 @@ pub mod search;
 mod select;
 pub mod summary;
 pub mod tally;
+pub mod titles;
 pub mod tolerant;
 pub mod utf7;
 mod watch;

@@ -147,8 +147,14 @@ impl Hits {
         self.broken = true;
     }
 
+    /// As [`Self::whole`], with what the completion says of the answer.
+    pub(super) fn completed(mut self, text: &StatusText) -> Option<UidSet> {
+        self.broken |= text.code.as_ref().is_some_and(|code| code.name() == MESSAGE_LIMIT);
+        self.whole()
+    }
+
     /// The UIDs, if the answer says of every message whether it is meant.
-    pub(super) fn whole(self) -> Option<UidSet> {
+    fn whole(self) -> Option<UidSet> {
         let Self { mut found, answered, broken } = self;
         // In order: to insert at random places would take a hostile server's time of ours.
         found.sort_unstable();
@@ -200,11 +206,7 @@ impl Searching {
         now: Instant,
     ) -> Phase {
         if status == Status::Ok {
-            if text.code.as_ref().is_some_and(|code| code.name() == MESSAGE_LIMIT) {
-                self.hits.doubt();
-            }
-            let found = std::mem::take(&mut self.hits).whole();
-            return match found {
+            return match std::mem::take(&mut self.hits).completed(text) {
                 Some(found) => self.found(&found, shared, now),
                 None => self.without("there was no answer that could be read", shared, now),
             };

@@ -23,6 +23,7 @@ mod proofs;
 mod real_servers;
 mod reload;
 mod support;
+mod titles;
 mod tls_floods;
 mod transcripts;
 mod virtual_time;

@@ -18,6 +18,7 @@ use idlewatch::imap::conversation::{Delivery, Finding, Goal, Plan, Security, Tol
 use idlewatch::imap::reply::{AttachmentPart, FetchItems, MAX_TEXT, Reply, StatusText, Structure};
 use idlewatch::imap::search::{Criteria, Key};
 use idlewatch::imap::summary::{Wanted, summarize};
+use idlewatch::imap::titles::TitleQuery;
 use idlewatch::imap::utf7;
 use idlewatch::journal::sqlite::SqliteJournal;
 use idlewatch::journal::{Entry, Journal, Receipt};
@@ -120,7 +121,12 @@ fn plan(choices: u16) -> Plan {
     Plan {
         goal: match () {
             () if has(choice::LIST) => Goal::ListMailboxes,
-            () if has(choice::TITLES) => Goal::Titles { mailbox, count: 3 },
+            () if has(choice::TITLES) => Goal::Titles(TitleQuery {
+                mailbox,
+                count: 3,
+                since: told_from.filter(|_| has(choice::SINCE)),
+                criteria: has(choice::SEARCH).then(search),
+            }),
             () => Goal::Watch(watch),
         },
         security: match () {

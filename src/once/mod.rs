@@ -1,0 +1,3 @@
+//! One look at every account, and the end.
+
+pub mod outcome;
