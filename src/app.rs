@@ -8,13 +8,13 @@ use actix::prelude::*;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use log::{error, info, warn};
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::account::idle_period::IdlePeriods;
 use crate::account::session::Wires;
 use crate::admin::server::{Admin, Listeners};
 use crate::config::settings::Settings;
 use crate::coordinator::actor::{Coordinator, CoordinatorContext};
+use crate::coordinator::heartbeat::Heartbeats;
 use crate::coordinator::reload::Loader;
 use crate::event::{Action, Event, EventBody, MonitorState};
 use crate::event_id;
@@ -24,6 +24,8 @@ use crate::journal::StateOrigin;
 use crate::messages::{Deliver, Drain, Reload, ReopenFiles, StartAccounts, StopAccounts, Summarize};
 use crate::metrics::Metrics;
 use crate::process;
+use crate::service;
+use crate::signals::{Signal, Signals};
 use crate::sink::{Fatal, Sink, SinkHandle, SinkOptions};
 
 /// What `run` may be told besides the configuration.
@@ -83,7 +85,9 @@ async fn monitor(settings: &Settings, options: &RunOptions, stop: BoxFuture<'sta
     let filters = FiltersInForce::new(settings.filters.clone());
     let coordinator =
         Coordinator::new(context(settings, options, &filters, &arbiters, &sink, metrics).await).start();
-    let admin = match listeners.serve(&coordinator) {
+    let heartbeats = Heartbeats::start(&arbiters.iter().map(Arbiter::handle).collect::<Vec<_>>());
+    actix_rt::spawn(service::attend(coordinator.clone(), heartbeats.clone()));
+    let admin = match listeners.serve(&coordinator, &heartbeats) {
         Ok(admin) => admin,
         Err(error) => {
             error!("http: {error}");
@@ -94,15 +98,17 @@ async fn monitor(settings: &Settings, options: &RunOptions, stop: BoxFuture<'sta
     let announced = announce(settings, sink.addr.clone(), sink.origin, sink.restored);
     let announced = tokio::select! {
         () = announced => Ok(()),
-        exit = signals.wait(&mut sink, None, &mut stop) => Err(exit),
+        exit = wait(&mut signals, &mut sink, &coordinator, &mut stop) => Err(exit),
     };
     let exit = match announced {
         Ok(()) => {
             coordinator.do_send(StartAccounts);
-            signals.wait(&mut sink, Some(&coordinator), &mut stop).await
+            service::ready();
+            wait(&mut signals, &mut sink, &coordinator, &mut stop).await
         }
         Err(exit) => exit,
     };
+    service::stopping();
     let exit = shut_down(settings, &coordinator, admin, &sink, &filters, &mut signals, exit).await;
     for arbiter in arbiters {
         arbiter.stop();
@@ -219,9 +225,9 @@ async fn shut_down(
     };
     tokio::select! {
         exit = orderly => exit,
-        exit = signals.stop_again() => {
+        signal = signals.stop_again() => {
             warn!("stopped at once by a second signal");
-            exit.at_once()
+            signal.exit()
         }
         () = tokio::time::sleep(left() + Duration::from_secs(1)) => {
             warn!("stopped: the time to stop in is over");
@@ -230,94 +236,27 @@ async fn shut_down(
     }
 }
 
-/// The signals that matter.
-struct Signals {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-    hangup: tokio::signal::unix::Signal,
-    user1: tokio::signal::unix::Signal,
-    user2: tokio::signal::unix::Signal,
-    /// Caught so that a file that has grown to the process's limit is an error of a write, and not the end.
-    _file_size: tokio::signal::unix::Signal,
-}
-
-/// `SIGXFSZ`
-const FILE_SIZE_EXCEEDED: i32 = 25;
-
-/// Signals within this time mean the same.
-const ONE_WISH: Duration = Duration::from_millis(500);
-
-/// Which signal asked to stop.
-#[derive(Clone, Copy)]
-enum StopSignal {
-    Interrupt,
-    Terminate,
-}
-
-impl StopSignal {
-    fn at_once(self) -> Exit {
-        match self {
-            Self::Interrupt => Exit::Interrupted,
-            Self::Terminate => Exit::Terminated,
-        }
-    }
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hangup: signal(SignalKind::hangup())?,
-            user1: signal(SignalKind::user_defined1())?,
-            user2: signal(SignalKind::user_defined2())?,
-            _file_size: signal(SignalKind::from_raw(FILE_SIZE_EXCEEDED))?,
-        })
-    }
-
-    async fn stop(&mut self) -> StopSignal {
-        tokio::select! {
-            _ = self.interrupt.recv() => StopSignal::Interrupt,
-            _ = self.terminate.recv() => StopSignal::Terminate,
-        }
-    }
-
-    /// A second wish to stop. `timeout(1)` and terminals signal a process and its group at once: that is one wish.
-    async fn stop_again(&mut self) -> StopSignal {
-        let first = Instant::now();
-        loop {
-            let signal = self.stop().await;
-            if first.elapsed() >= ONE_WISH {
-                return signal;
+/// Waits until something ends the monitor. Until then files are opened anew, and the configuration is read again.
+async fn wait(
+    signals: &mut Signals,
+    sink: &mut SinkHandle,
+    coordinator: &Addr<Coordinator>,
+    stop: &mut BoxFuture<'static, ()>,
+) -> Exit {
+    loop {
+        let signal = tokio::select! {
+            signal = signals.next() => signal,
+            () = stop.as_mut() => return Exit::Ok,
+            fatal = sink.fatal.recv() => return fatally(&fatal),
+        };
+        match signal {
+            Signal::Stop(_) => return Exit::Ok,
+            Signal::Summarize => coordinator.do_send(Summarize),
+            Signal::Reopen => sink.addr.do_send(ReopenFiles),
+            Signal::Reload => {
+                sink.addr.do_send(ReopenFiles);
+                coordinator.do_send(Reload);
             }
-        }
-    }
-
-    /// Waits until something ends the monitor. Until then files are opened anew, and the configuration is read again.
-    async fn wait(
-        &mut self,
-        sink: &mut SinkHandle,
-        coordinator: Option<&Addr<Coordinator>>,
-        stop: &mut BoxFuture<'static, ()>,
-    ) -> Exit {
-        loop {
-            tokio::select! {
-                _ = self.interrupt.recv() => return Exit::Ok,
-                _ = self.terminate.recv() => return Exit::Ok,
-                () = stop.as_mut() => return Exit::Ok,
-                fatal = sink.fatal.recv() => return fatally(&fatal),
-                _ = self.hangup.recv() => if let Some(coordinator) = coordinator {
-                    coordinator.do_send(Reload);
-                },
-                _ = self.user1.recv() => {}
-                _ = self.user2.recv() => {
-                    if let Some(coordinator) = coordinator {
-                        coordinator.do_send(Summarize);
-                    }
-                    continue;
-                }
-            }
-            let _ = sink.addr.send(ReopenFiles).await;
         }
     }
 }

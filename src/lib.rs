@@ -26,6 +26,8 @@ pub mod once;
 pub mod process;
 pub mod refusals;
 pub mod secrets;
+pub mod service;
+pub mod signals;
 pub mod sink;
 pub mod status;
 pub mod text;

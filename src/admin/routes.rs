@@ -1,5 +1,7 @@
 //! What can be asked: each path with its answer.
 
+use std::time::Instant;
+
 use actix::Addr;
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -14,6 +16,7 @@ use serde_json::json;
 
 use super::access::{Entrance, Refusal, Request, admit};
 use crate::coordinator::actor::Coordinator;
+use crate::coordinator::heartbeat::Heartbeats;
 use crate::event::{AccountId, AccountState};
 use crate::messages::{FindAccounts, GetAccount, GetStatus, Reload, ReloadError, Scrape, Urge, Wish};
 use crate::status::{AccountPage, AccountQuery};
@@ -27,6 +30,7 @@ const MOST_ON_PAGE: usize = 1000;
 pub(super) struct Shared {
     pub(super) coordinator: Addr<Coordinator>,
     pub(super) entrance: Entrance,
+    pub(super) heartbeats: Heartbeats,
 }
 
 type Monitor = web::Data<Shared>;
@@ -91,9 +95,10 @@ pub(super) async fn unknown() -> HttpResponse {
 }
 
 async fn alive(monitor: Monitor) -> HttpResponse {
-    match monitor.coordinator.send(GetStatus).await {
-        Ok(_) => HttpResponse::Ok().json(json!({ "alive": true })),
-        Err(_) => stopping(),
+    if monitor.heartbeats.all_alive(Instant::now()) {
+        HttpResponse::Ok().json(json!({ "alive": true }))
+    } else {
+        problem(StatusCode::SERVICE_UNAVAILABLE, "a thread of the monitor hangs")
     }
 }
 

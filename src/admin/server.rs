@@ -17,6 +17,7 @@ use super::access::Entrance;
 use super::routes::{self, Shared};
 use crate::config::settings::HttpSettings;
 use crate::coordinator::actor::Coordinator;
+use crate::coordinator::heartbeat::Heartbeats;
 
 /// Connections at the same time, by each way; more wait.
 const MOST_CONNECTIONS: usize = 64;
@@ -71,16 +72,18 @@ impl Listeners {
     ///
     /// # Errors
     /// When the threads for it cannot be had.
-    pub fn serve(self, coordinator: &Addr<Coordinator>) -> io::Result<Admin> {
+    pub fn serve(self, coordinator: &Addr<Coordinator>, heartbeats: &Heartbeats) -> io::Result<Admin> {
         let mut admin = Admin::default();
+        let shared =
+            |entrance| Shared { coordinator: coordinator.clone(), entrance, heartbeats: heartbeats.clone() };
         if let Some(listener) = self.tcp {
             let address = listener.local_addr()?;
             info!("status and health at http://{address}/api/v1/status");
-            let server = server(coordinator, Entrance::Tcp(address), Listener::Tcp(listener))?;
+            let server = server(shared(Entrance::Tcp(address)), Listener::Tcp(listener))?;
             admin.run(server);
         }
         if let Some((listener, path)) = self.socket {
-            admin.run(server(coordinator, Entrance::Socket, Listener::Socket(listener))?);
+            admin.run(server(shared(Entrance::Socket), Listener::Socket(listener))?);
             admin.socket = Some(path);
         }
         Ok(admin)
@@ -132,8 +135,8 @@ enum Listener {
     Socket(UnixListener),
 }
 
-fn server(coordinator: &Addr<Coordinator>, entrance: Entrance, listener: Listener) -> io::Result<Server> {
-    let shared = web::Data::new(Shared { coordinator: coordinator.clone(), entrance });
+fn server(shared: Shared, listener: Listener) -> io::Result<Server> {
+    let shared = web::Data::new(shared);
     let app = move || {
         App::new()
             .app_data(shared.clone())

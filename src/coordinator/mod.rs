@@ -3,5 +3,6 @@
 pub mod actor;
 pub mod clock;
 pub mod gate;
+pub mod heartbeat;
 pub mod reconcile;
 pub mod reload;

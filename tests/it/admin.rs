@@ -382,3 +382,56 @@ async fn an_output_that_fails_makes_a_monitor_degraded() {
     assert!(outputs.contains("\"last_error\":\"") && outputs.contains("\"state\":\"ok\""), "{outputs}");
     assert_eq!(monitor.stop().code(), Some(0));
 }
+
+/// What a service manager hears: ready once the outputs are open, how many are online, that all threads live, and the end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_manager_is_told() {
+    let server = server(&["a", "b"]).await;
+    let mut monitor = Monitor::new(&accounts(&server, &["a", "b"]));
+    let path = monitor.dir.path().join("notify");
+    let manager = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let mut command = monitor.command();
+    command.arg("run").env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "1000000");
+    monitor.start_by(command);
+    let hear = |wanted: &str| {
+        let mut heard = Vec::new();
+        let mut buffer = [0; 4096];
+        while !heard.iter().any(|state: &String| state == wanted) {
+            let length =
+                manager.recv(&mut buffer).unwrap_or_else(|error| panic!("{wanted}: {error}: {heard:?}"));
+            heard.extend(String::from_utf8_lossy(&buffer[..length]).lines().map(str::to_owned));
+        }
+    };
+    hear("READY=1");
+    hear("STATUS=online 2/2");
+    hear("WATCHDOG=1");
+    hear("WATCHDOG=1");
+    server.store().set_password("b", "another");
+    server.drop_connections();
+    hear("STATUS=online 1/2, 1 in trouble");
+    monitor.signal("TERM");
+    hear("STOPPING=1");
+    assert_eq!(monitor.wait_end().code(), Some(0));
+}
+
+/// The unit that is shipped: nothing to say for systemd's own checker, and little for its security audit.
+#[test]
+fn the_unit_is_sound_and_hardened() {
+    let unit = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/idlewatch.service");
+    let dir = tempfile::tempdir().unwrap();
+    // The programs that it names are not installed here.
+    let shipped = std::fs::read_to_string(unit).unwrap();
+    let named = shipped.replace("/usr/bin/idlewatch", env!("CARGO_BIN_EXE_idlewatch"));
+    let path = dir.path().join("idlewatch.service");
+    std::fs::write(&path, named).unwrap();
+    let analyze = |arguments: &[&str]| {
+        let output =
+            std::process::Command::new("systemd-analyze").args(arguments).arg(&path).output().unwrap();
+        (output.status.success(), text(&output))
+    };
+    let (sound, said) = analyze(&["verify", "--man=no"]);
+    assert!(sound && !said.contains("idlewatch.service"), "{said}");
+    let (hardened, said) = analyze(&["security", "--offline=true", "--threshold=15"]);
+    assert!(hardened, "{said}");
+}

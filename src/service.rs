@@ -1,0 +1,67 @@
+//! What the service manager is told (sd_notify): nothing, where none listens.
+
+use std::time::{Duration, Instant};
+
+use actix::Addr;
+use log::warn;
+use sd_notify::{NotifyState, notify, watchdog_enabled};
+
+use crate::coordinator::actor::Coordinator;
+use crate::coordinator::heartbeat::Heartbeats;
+use crate::messages::GetStatus;
+use crate::status::MonitorStatus;
+
+/// How often the status line is written anew.
+const STATUS: Duration = Duration::from_secs(10);
+
+/// The monitor has begun: configuration, state and outputs are open. Accounts need not be online for that.
+pub fn ready() {
+    tell(&NotifyState::Ready);
+}
+
+/// It ends.
+pub fn stopping() {
+    tell(&NotifyState::Stopping);
+}
+
+fn tell(state: &NotifyState<'_>) {
+    if let Err(error) = notify(std::slice::from_ref(state)) {
+        warn!("the service manager cannot be told {state}: {error}");
+    }
+}
+
+/// Keeps the watchdog quiet for as long as all threads do their work, and the status line true.
+pub async fn attend(coordinator: Addr<Coordinator>, heartbeats: Heartbeats) {
+    if std::env::var_os("NOTIFY_SOCKET").is_none() {
+        return;
+    }
+    let watchdog = watchdog_enabled();
+    let mut clock = tokio::time::interval(watchdog.map_or(STATUS, |patience| (patience / 2).min(STATUS)));
+    let mut told = String::new();
+    loop {
+        clock.tick().await;
+        if watchdog.is_some() && heartbeats.all_alive(Instant::now()) {
+            tell(&NotifyState::Watchdog);
+        }
+        let Ok(status) = coordinator.send(GetStatus).await else { return };
+        let line = status_line(&status);
+        if line != told {
+            tell(&NotifyState::Status(&line));
+            told = line;
+        }
+    }
+}
+
+fn status_line(status: &MonitorStatus) -> String {
+    let count = |state: &str| status.accounts.get(state).copied().unwrap_or_default();
+    let watched: usize = status.accounts.values().sum::<usize>() - count("disabled");
+    let troubles: usize = status.troubles.iter().map(|group| group.accounts).sum();
+    let mut line = format!("online {}/{watched}", count("online"));
+    if troubles > 0 {
+        line.push_str(&format!(", {troubles} in trouble"));
+    }
+    if !status.ready {
+        line.push_str(", not ready");
+    }
+    line
+}
