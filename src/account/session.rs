@@ -245,8 +245,9 @@ async fn converse(
     mut stop: oneshot::Receiver<()>,
 ) -> Result<Outcome, SessionEnd> {
     let host = &account.identity.host;
+    let period = account.provider.as_ref().and_then(|chosen| chosen.provider.connect_period);
     let permit = tokio::select! {
-        permit = wires.gate.enter(host) => permit,
+        permit = wires.gate.enter(host, period) => permit,
         _ = &mut stop => return Err(SessionEnd::Conversation(Ending::LoggedOut)),
     };
     if refused.load(Ordering::Relaxed) {
@@ -307,6 +308,7 @@ async fn plan(account: &Account, goal: Goal, wires: &Wires) -> Result<Plan, Sess
         },
         allow_preauth: account.allow_preauth,
         credentials: Credentials { user: account.identity.user.clone(), password },
+        sasl_ir: account.provider.as_ref().is_none_or(|chosen| chosen.provider.sasl_ir),
         idle_refresh: wires.idle_periods.of(&account.identity.host, account.idle_refresh).mul_f64(jitter),
         poll_interval: account.poll_interval.mul_f64(jitter),
         greeting_timeout: account.connect_timeout,

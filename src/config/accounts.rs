@@ -11,6 +11,7 @@ use secrecy::SecretString;
 
 use super::keys;
 use super::placeholders::{self, Piece, Slot};
+use super::providers::{Chosen, Provider, Providers};
 use super::search;
 use super::section::{Issues, Section, nearest, parse_duration};
 use super::settings::*;
@@ -27,10 +28,11 @@ pub(super) struct AccountReader<'a> {
     pub(super) accounts: Vec<Arc<Account>>,
     defaults: Section<'a>,
     templates: BTreeMap<&'a str, Section<'a>>,
+    providers: Providers<'a>,
     keys: Vec<keys::Key>,
     ids: HashMap<AccountId, String>,
-    /// The policies of accounts that have none of their own, by template.
-    of_template: HashMap<Option<&'a str>, Arc<Policy>>,
+    /// The policies of accounts that have none of their own, by template and provider.
+    of_template: HashMap<(Option<&'a str>, Option<Chosen>), Arc<Policy>>,
     /// Placeholders that nobody can fill were told already: where.
     unfillable: HashSet<String>,
     policies: Shared<Policy>,
@@ -75,6 +77,7 @@ impl<'a> AccountReader<'a> {
             accounts: Vec::new(),
             defaults,
             templates,
+            providers: Providers::new(root, issues),
             keys: keys::account(),
             ids: HashMap::new(),
             of_template: HashMap::new(),
@@ -131,19 +134,27 @@ impl<'a> AccountReader<'a> {
         issues: &mut Issues,
     ) -> Option<Account> {
         let id = self.id(section, issues);
-        let policy = self.policy(section, template, issues);
+        let anonymous = Names { id: id.as_ref().map(AccountId::as_str), user: None, section };
+        let user = self.filled(&anonymous, "user", issues);
+        // Without its provider, all else would seem to be missing too.
+        let chosen = self.providers.chosen(section, user.as_deref(), issues).ok()?;
+        let section = &self.providers.below(section.clone(), chosen.as_ref());
+        let names = Names { user: user.as_deref(), section, ..anonymous };
+        let policy = self.policy(section, template, chosen, issues);
         let port = port(section, policy.tls, issues);
         let labels = self.labels.one(section.text_table("labels", issues));
         let enabled = section.boolean("enabled", true, issues);
-        let mut names = Names { id: id.as_ref().map(AccountId::as_str), user: None, section };
-        let user = self.filled(&names, "user", issues);
-        names.user = user.as_deref();
-        let host = self.filled(&names, "host", issues);
+        let host = self.host(&names, issues);
         let password = self.password(&names, issues);
         if let Some(host) = &host {
             check_host(section, host, &policy, issues);
         }
         let (host, user, password) = (self.hosts.one(host?.as_str()), user?, password?);
+        let provider = policy.provider.as_ref().map(|chosen| &*chosen.provider);
+        if let Some(provider) = provider {
+            check_auth(section, provider, issues);
+        }
+        let user = provider.map_or(&*user, |provider| provider.login_name(&user)).to_owned();
         let identity = AccountIdentity { id: id?, user, host, port, labels };
         Some(Account { identity: Arc::new(identity), enabled, password, policy })
     }
@@ -173,20 +184,27 @@ impl<'a> AccountReader<'a> {
         &mut self,
         section: &Section<'_>,
         template: Option<&'a str>,
+        chosen: Option<Chosen>,
         issues: &mut Issues,
     ) -> Arc<Policy> {
         if section.own_keys().any(|key| !IDENTITY.contains(&key)) {
-            return self.read_policy(section, issues);
+            return self.read_policy(section, chosen, issues);
         }
-        if let Some(known) = self.of_template.get(&template) {
+        let alike = (template, chosen);
+        if let Some(known) = self.of_template.get(&alike) {
             return known.clone();
         }
-        let policy = self.read_policy(section, issues);
-        self.of_template.insert(template, policy.clone());
+        let policy = self.read_policy(section, alike.1.clone(), issues);
+        self.of_template.insert(alike, policy.clone());
         policy
     }
 
-    fn read_policy(&mut self, section: &Section<'_>, issues: &mut Issues) -> Arc<Policy> {
+    fn read_policy(
+        &mut self,
+        section: &Section<'_>,
+        provider: Option<Chosen>,
+        issues: &mut Issues,
+    ) -> Arc<Policy> {
         let modes =
             [("implicit", TlsMode::Implicit), ("starttls", TlsMode::StartTls), ("none", TlsMode::None)];
         let long = Duration::from_secs(29 * 60);
@@ -195,12 +213,15 @@ impl<'a> AccountReader<'a> {
         if idle_refresh >= long {
             section.error("idle_refresh", "must be below 29m (RFC 2177)", issues);
         }
+        let max_connections = section.number("max_connections", 5, 1..=1000, issues);
         let policy = Policy {
+            provider,
             tls: section.choice("tls", TlsMode::Implicit, &modes, issues),
             tls_options: self.tls_options.one(tls_options(section, issues)),
             allow_plaintext: section.boolean("allow_plaintext", false, issues),
             allow_preauth: section.boolean("allow_preauth", false, issues),
             mailboxes: self.mailboxes.one(mailboxes(section, issues)),
+            max_connections: u32::try_from(max_connections).unwrap_or(u32::MAX),
             initial: initial(section, issues),
             search: search::criteria(section, issues).map(Arc::new),
             idle_refresh,
@@ -215,6 +236,15 @@ impl<'a> AccountReader<'a> {
             keepalive: keepalive(section, issues),
         };
         self.policies.one(policy)
+    }
+
+    fn host(&mut self, names: &Names<'_, '_>, issues: &mut Issues) -> Option<String> {
+        if !names.section.has("host") {
+            let Section { origin, path, .. } = names.section;
+            issues.error(origin, path, "missing required key `host`, or `provider`");
+            return None;
+        }
+        self.filled(names, "host", issues)
     }
 
     /// The text of a key that a template may make of placeholders.
@@ -318,7 +348,9 @@ impl<'a> AccountReader<'a> {
         let layers: Vec<_> =
             std::iter::once(&self.defaults).chain(self.templates.values()).cloned().collect();
         for layer in layers {
-            let policy = self.read_policy(&layer, issues);
+            let Ok(chosen) = self.providers.chosen(&layer, None, issues) else { continue };
+            let layer = self.providers.below(layer, chosen.as_ref());
+            let policy = self.read_policy(&layer, chosen, issues);
             port(&layer, policy.tls, issues);
             layer.boolean("enabled", true, issues);
             layer.text_table("labels", issues);
@@ -455,6 +487,15 @@ fn check_host(section: &Section<'_>, host: &str, policy: &Policy, issues: &mut I
     if policy.tls == TlsMode::None && !is_loopback(host) && !policy.allow_plaintext {
         let message = "tls = \"none\" sends the password in clear: only to this machine, or with allow_plaintext = true";
         section.error(if section.is_own("tls") { "tls" } else { "host" }, message, issues);
+    }
+}
+
+/// The provider would refuse it each time, and block the account at last.
+fn check_auth(section: &Section<'_>, provider: &Provider, issues: &mut Issues) {
+    if provider.is_oauth_only() && section.has("password") {
+        let (origin, path) = (section.origin_of("password"), section.key_path("password"));
+        let name = &provider.name;
+        issues.warn(&origin, &path, format!("{name} takes no passwords any more, only tokens (OAuth2)"));
     }
 }
 

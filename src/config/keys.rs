@@ -46,7 +46,6 @@ const fn key(name: &'static str, kind: Kind, default: &'static str, doc: &'stati
 
 /// Keys and values of later versions: known to be unknown.
 pub const LATER: &[&str] = &[
-    "provider",
     "oauth",
     "oauth2",
     "proxy",
@@ -110,14 +109,15 @@ pub const SECRET: &[Key] = &[
 /// Keys of `[defaults]` and `[templates.X]`.
 pub const DEFAULTS: &[Key] = &[
     key("enabled", Kind::Boolean, "true", "`false`: known, but not watched."),
+    key(
+        "provider",
+        Kind::Text,
+        "",
+        "What is not said is filled in from this: a name like \"gmail\" (docs/providers.md), or X of [providers.X]. Guessed from the domain of `user` where there is no host.",
+    ),
     key("host", Kind::Text, "", "The IMAP server."),
     key("port", Kind::Number, "993", "Its port; 143 unless tls = \"implicit\"."),
-    key(
-        "tls",
-        Kind::Choice(&["implicit", "starttls", "none"]),
-        "\"implicit\"",
-        "`none` only to loopback, or with allow_plaintext.",
-    ),
+    key("tls", Kind::Choice(TLS), "\"implicit\"", "`none` only to loopback, or with allow_plaintext."),
     key("tls_options", Kind::Table(TLS_OPTIONS), "", "The TLS policy."),
     key(
         "allow_plaintext",
@@ -129,6 +129,7 @@ pub const DEFAULTS: &[Key] = &[
     key("user", Kind::Text, "", "The login name."),
     key("password", Kind::Secret, "", "Exactly one of env, file, command, credential, inline."),
     key("mailboxes", Kind::Texts, "[\"INBOX\"]", "The mailboxes to watch; `/` between levels."),
+    key("max_connections", Kind::Number, "5", "Connections of one account at the same time."),
     key(
         "initial",
         Kind::Text,
@@ -153,6 +154,44 @@ pub const DEFAULTS: &[Key] = &[
     key("keepalive", Kind::Table(KEEPALIVE), "", "TCP keepalive: how fast a dead link is noticed."),
     key("labels", Kind::TextTable, "", "`labels.*` of every event."),
 ];
+
+/// `[providers.X]`
+pub const PROVIDER: &[Key] = &[
+    key("host", Kind::Text, "", "The IMAP server."),
+    key("port", Kind::Number, "993", "Its port; 143 unless tls = \"implicit\"."),
+    key("tls", Kind::Choice(TLS), "\"implicit\"", "As of an account."),
+    key("tls_options", Kind::Table(TLS_OPTIONS), "", "The TLS policy."),
+    key("idle_refresh", Kind::Text, "\"9m\"", "As of an account."),
+    key("poll_interval", Kind::Text, "\"60s\"", "As of an account."),
+    key("max_connections", Kind::Number, "5", "As of an account."),
+    key("rate", Kind::Text, "", "Connections begun to its host. Default: that of [connections.per_host]."),
+    key(
+        "login",
+        Kind::Choice(&["address", "local"]),
+        "\"address\"",
+        "`local`: of an address in one of `domains`, the part before the @ is the login name.",
+    ),
+    key(
+        "auth",
+        Kind::Texts,
+        "[\"password\"]",
+        "What it takes: password, app-password (one made for this program), oauth.",
+    ),
+    key("domains", Kind::Texts, "[]", "Addresses that it is guessed from: \"example.com\", \"example.*\"."),
+    key(
+        "sasl_ir",
+        Kind::Boolean,
+        "true",
+        "`false`: no initial response with AUTHENTICATE, even if it is offered.",
+    ),
+    key("auth_url", Kind::Text, "", "Where a person permits access (OAuth2)."),
+    key("token_url", Kind::Text, "", "Where tokens come from (OAuth2)."),
+    key("device_url", Kind::Text, "", "Where a device asks for a code (RFC 8628)."),
+    key("scopes", Kind::Texts, "[]", "What access is asked for (OAuth2)."),
+];
+
+/// `tls`
+const TLS: &[&str] = &["implicit", "starttls", "none"];
 
 /// `search`: parts of texts, whatever their case.
 pub const SEARCH: &[Key] = &[
@@ -368,6 +407,12 @@ pub const TOP: &[Key] = &[
         "",
         "Accounts that name it start from this; `{id}`, `{user}`, `{local}`, `{domain}` and `{labels.dept}` in user, host and names of secrets stand for the account's own.",
     ),
+    key(
+        "providers",
+        Kind::Table(PROVIDER),
+        "",
+        "What `provider = \"NAME\"` stands for; the keys of a built-in one may be overridden: docs/providers.md.",
+    ),
     key("accounts", Kind::Text, "", "One table per account."),
     key("account_lists", Kind::Text, "", "Accounts from files, one a row."),
     key("connections", Kind::Table(CONNECTIONS), "", "How connections are paced."),
@@ -439,6 +484,7 @@ pub fn reference() -> String {
             ("account_lists", _) => ("[[account_lists]]", "account_lists", ACCOUNT_LIST.to_vec()),
             ("outputs", _) => ("[outputs.NAME]", "outputs.NAME", OUTPUT.to_vec()),
             ("filters", _) => ("[filters.NAME]", "filters.NAME", FILTER.to_vec()),
+            ("providers", _) => ("[providers.NAME]", "providers.NAME", PROVIDER.to_vec()),
             ("templates", _) => {
                 let doc = "The keys of [defaults].";
                 text.push_str(&format!("\n# {}\n# {doc}\n#[templates.NAME]\n", section.doc));
@@ -486,6 +532,8 @@ pub fn schema() -> Value {
                 "type": "object", "additionalProperties": false, "required": ["path"], "properties": tables(ACCOUNT_LIST) }}),
             "templates" => json!({"type": "object", "description": section.doc, "additionalProperties": {
                 "type": "object", "additionalProperties": false, "properties": tables(DEFAULTS) }}),
+            "providers" => json!({"type": "object", "description": section.doc, "additionalProperties": {
+                "type": "object", "additionalProperties": false, "properties": tables(PROVIDER) }}),
             "outputs" => json!({"type": "object", "description": section.doc, "additionalProperties": {
                 "type": "object", "additionalProperties": false, "required": ["type"], "properties": tables(OUTPUT) }}),
             "filters" => json!({"type": "object", "description": section.doc, "additionalProperties": {

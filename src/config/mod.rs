@@ -9,6 +9,7 @@ pub mod load;
 mod outputs;
 mod placeholders;
 mod print;
+pub mod providers;
 mod search;
 mod section;
 pub mod settings;
@@ -135,7 +136,7 @@ mod tests {
             issues(&text),
             [
                 "t.toml:6:1: accounts[1]: missing required key `user`",
-                "t.toml:6:1: accounts[1]: missing required key `host`",
+                "t.toml:6:1: accounts[1]: missing required key `host`, or `provider`",
                 "t.toml:7:1: accounts[1].id: \"work\" is the id of another account already, at t.toml:2:1",
                 "t.toml:8:1: accounts[1].port: expected an integer, found string \"993\"",
                 "t.toml:9:1: accounts[1].tls: unknown value \"startls\" (expected \"implicit\", \"starttls\", \"none\"); did you mean \"starttls\"?",

@@ -47,6 +47,8 @@ pub(super) struct Section<'a> {
 struct Layer<'a> {
     path: String,
     table: &'a Map<String, Value>,
+    /// These of its keys are as if they were not there.
+    hidden: &'static [&'static str],
 }
 
 fn join(path: &str, key: &str) -> String {
@@ -110,9 +112,28 @@ impl<'a> Section<'a> {
 
     /// Lays it over another, and over what that lies over.
     pub(super) fn over(mut self, below: &Section<'a>) -> Self {
-        self.below.extend(below.own.map(|table| Layer { path: below.path.clone(), table }));
-        self.below.extend(below.below.iter().cloned());
+        self.below.extend(below.layers());
         self
+    }
+
+    /// Its tables, nearest first.
+    fn layers(&self) -> impl Iterator<Item = Layer<'a>> {
+        let own = self.own.map(|table| Layer { path: self.path.clone(), table, hidden: &[] });
+        own.into_iter().chain(self.below.iter().cloned())
+    }
+
+    /// Lays it over a preset. Of the tables that lie below the one that sets `named_by` (below this one, where none
+    /// does), the preset hides `keys`.
+    pub(super) fn over_preset(
+        mut self,
+        preset: &Section<'a>,
+        named_by: &str,
+        keys: &'static [&'static str],
+    ) -> Self {
+        let naming = self.below.iter().position(|layer| layer.table.contains_key(named_by));
+        let first = naming.filter(|_| !self.is_own(named_by)).map_or(0, |naming| naming + 1);
+        self.below.iter_mut().skip(first).for_each(|layer| layer.hidden = keys);
+        self.over(preset)
     }
 
     /// Notes the keys that `schema` does not know.
@@ -127,7 +148,7 @@ impl<'a> Section<'a> {
 
     /// The path of a key where it is set; of the nearest table where it is not.
     pub(super) fn key_path(&self, key: &str) -> String {
-        let layer = self.below.iter().find(|layer| !self.is_own(key) && layer.table.contains_key(key));
+        let layer = self.below.iter().find(|layer| !self.is_own(key) && layer.get(key).is_some());
         join(layer.map_or(&self.path, |layer| &layer.path), key)
     }
 
@@ -137,8 +158,8 @@ impl<'a> Section<'a> {
     }
 
     pub(super) fn get(&self, key: &str) -> Option<&'a Value> {
-        let tables = self.own.into_iter().chain(self.below.iter().map(|layer| layer.table));
-        tables.filter_map(|table| table.get(key)).next()
+        let own = self.own.and_then(|table| table.get(key));
+        own.or_else(|| self.below.iter().find_map(|layer| layer.get(key)))
     }
 
     pub(super) fn has(&self, key: &str) -> bool {
@@ -403,9 +424,13 @@ impl<'a> Section<'a> {
 }
 
 impl<'a> Layer<'a> {
+    fn get(&self, key: &str) -> Option<&'a Value> {
+        self.table.get(key).filter(|_| !self.hidden.contains(&key))
+    }
+
     fn inner(&self, key: &str) -> Option<Self> {
-        match &self.table.get(key)?.kind {
-            ValueKind::Table(table) => Some(Self { path: join(&self.path, key), table }),
+        match &self.get(key)?.kind {
+            ValueKind::Table(table) => Some(Self { path: join(&self.path, key), table, hidden: &[] }),
             _ => None,
         }
     }

@@ -12,6 +12,7 @@ use globset::GlobSet;
 use jiff::Timestamp;
 
 pub use self::outputs::{EndpointSettings, OutputKind, WebhookBody, WebhookSettings};
+use super::providers::Chosen;
 use crate::event::{AccountId, AccountIdentity, Action, MailboxName};
 use crate::filter::Filters;
 use crate::imap::search::Criteria;
@@ -71,6 +72,8 @@ pub struct Account {
 /// How accounts are watched: all that is not about who they are.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Policy {
+    /// The provider; `None` for a server of its own.
+    pub provider: Option<Chosen>,
     /// How the connection is secured.
     pub tls: TlsMode,
     /// Its TLS policy; equal policies are one `Arc`, so that they share a context.
@@ -81,6 +84,8 @@ pub struct Policy {
     pub allow_preauth: bool,
     /// The mailboxes to watch; never empty.
     pub mailboxes: Arc<[MailboxName]>,
+    /// The most connections of one account at the same time.
+    pub max_connections: u32,
     /// What a first contact tells.
     pub initial: Initial,
     /// Only messages that the server finds by these are told.

@@ -59,9 +59,13 @@ impl Gate {
     }
 
     /// Waits for a place and for its turn, first in first out. The host's own queue comes first, so that a host that
-    /// is slow, or has many accounts, holds none of the places of the others beyond its share.
-    pub async fn enter(&self, host: &str) -> Permit {
+    /// is slow, or has many accounts, holds none of the places of the others beyond its share. `period` is the pause
+    /// that the host's provider is known to want, in place of the configured one.
+    pub async fn enter(&self, host: &str, period: Option<Duration>) -> Permit {
         let host = self.host(host);
+        if let Some(period) = period {
+            lock(&host.pace).want(period);
+        }
         let own = host.places.clone().acquire_owned().await.ok();
         turn(&host.pace).await;
         let connection = match &self.0.connections {
@@ -129,6 +133,13 @@ impl Pace {
         Self { configured, period: configured, next: None }
     }
 
+    /// From now on this is the pause, where nobody complains.
+    fn want(&mut self, configured: Duration) {
+        if self.configured != configured {
+            *self = Self { next: self.next, ..Self::new(configured) };
+        }
+    }
+
     /// The moment of the next turn, which is taken by this.
     fn reserve(&mut self, now: Instant) -> Instant {
         let at = self.next.map_or(now, |next| next.max(now));
@@ -166,23 +177,23 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_host_that_takes_all_its_places_leaves_the_others_theirs() {
         let gate = Gate::new(&settings());
-        let mut first = gate.enter("slow").await;
-        let _second = gate.enter("slow").await;
-        assert!(gate.enter("slow").now_or_never().is_none());
-        let _other = gate.enter("other").await;
-        assert!(gate.enter("third").now_or_never().is_none(), "three in all");
+        let mut first = gate.enter("slow", None).await;
+        let _second = gate.enter("slow", None).await;
+        assert!(gate.enter("slow", None).now_or_never().is_none());
+        let _other = gate.enter("other", None).await;
+        assert!(gate.enter("third", None).now_or_never().is_none(), "three in all");
         first.is_set_up();
-        let _third = gate.enter("third").await;
+        let _third = gate.enter("third", None).await;
     }
 
     #[tokio::test(start_paused = true)]
     async fn no_more_connections_than_configured() {
         let gate = Gate::new(&ConnectionSettings { max_total: Some(1), ..settings() });
-        let mut first = gate.enter("a").await;
+        let mut first = gate.enter("a", None).await;
         first.is_set_up();
-        assert!(gate.enter("b").now_or_never().is_none());
+        assert!(gate.enter("b", None).now_or_never().is_none());
         drop(first);
-        let _second = gate.enter("b").await;
+        let _second = gate.enter("b", None).await;
     }
 
     /// Five thousand accounts come at once to a host that is let in ten times a second; another host does not notice.
@@ -194,14 +205,14 @@ mod tests {
         let storm = (0..5_000u32).map(|number| {
             let gate = gate.clone();
             async move {
-                let _permit = gate.enter("busy").await;
+                let _permit = gate.enter("busy", None).await;
                 (number, start.elapsed())
             }
         });
         let other = async {
             tokio::time::sleep(Duration::from_secs(60)).await;
             let asked = Instant::now();
-            drop(gate.enter("other").await);
+            drop(gate.enter("other", None).await);
             asked.elapsed()
         };
         let (let_in, waited) = futures::join!(join_all(storm), other);
@@ -211,6 +222,17 @@ mod tests {
             let due = per_host_period * number;
             assert!(at >= due && at <= due + Duration::from_millis(2), "{number}: {at:?}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_provider_has_a_pace_of_its_own() {
+        let gate = Gate::new(&ConnectionSettings { per_host_max_connecting: 9, ..settings() });
+        let (start, second) = (Instant::now(), Some(Duration::from_secs(1)));
+        for due in [0, 1, 2] {
+            drop(gate.enter("public", second).await);
+            assert_eq!(start.elapsed().as_secs(), due);
+        }
+        assert!(gate.enter("own", None).now_or_never().is_some());
     }
 
     #[test]

@@ -42,6 +42,12 @@ impl Capabilities {
         self.0 & bit(name) != 0
     }
 
+    /// The same but for `name`.
+    #[must_use]
+    pub fn without(self, name: &str) -> Self {
+        Self(self.0 & !bit(name))
+    }
+
     /// Whether the server speaks IMAP4rev1 or IMAP4rev2 at all.
     pub fn is_imap(self) -> bool {
         self.has("IMAP4REV1") || self.has("IMAP4REV2")

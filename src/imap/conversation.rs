@@ -43,6 +43,8 @@ pub struct Plan {
     pub allow_preauth: bool,
     /// Who logs in; forgotten once that is done.
     pub credentials: Credentials,
+    /// Whether SASL-IR (RFC 4959) is meant where it is offered.
+    pub sasl_ir: bool,
     /// Ten minutes or so, with jitter: IDLE is issued anew after this.
     pub idle_refresh: Duration,
     /// NOOP interval where IDLE is of no use.
@@ -516,7 +518,8 @@ impl Shared {
             _ => return,
         };
         if !matches!(phase, Phase::AwaitStartTls | Phase::AwaitTls) {
-            self.capabilities = Capabilities::new(tokens);
+            let offered = Capabilities::new(tokens);
+            self.capabilities = if self.plan.sasl_ir { offered } else { offered.without("SASL-IR") };
         }
     }
 

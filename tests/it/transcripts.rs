@@ -195,6 +195,7 @@ impl Transcript {
                 user: self.get("user").unwrap_or("bob").to_owned(),
                 password: self.get("password").unwrap_or("secret").into(),
             },
+            sasl_ir: self.get("sasl_ir") != Some("no"),
             idle_refresh: Duration::from_secs(540),
             poll_interval: Duration::from_secs(60),
             greeting_timeout: Duration::from_secs(10),

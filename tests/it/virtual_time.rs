@@ -69,6 +69,7 @@ fn plan() -> Plan {
         security: Security::Plain,
         allow_preauth: false,
         credentials: Credentials { user: "bob".to_owned(), password: "pw".into() },
+        sasl_ir: true,
         idle_refresh: Duration::from_secs(540),
         poll_interval: Duration::from_secs(60),
         greeting_timeout: Duration::from_secs(10),

@@ -139,6 +139,7 @@ fn plan(choices: u16) -> Plan {
             user: "bob".to_owned(),
             password: if has(choice::EIGHT_BIT) { "pä" } else { "secret" }.into(),
         },
+        sasl_ir: true,
         idle_refresh: Duration::from_secs(540),
         poll_interval: Duration::from_secs(60),
         greeting_timeout: Duration::from_secs(10),
