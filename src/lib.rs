@@ -6,6 +6,7 @@
 pub mod account;
 pub mod admin;
 pub mod app;
+pub mod arrivals;
 pub mod backoff;
 pub mod cli;
 pub mod config;

@@ -6,6 +6,7 @@ use std::ops::Bound;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::arrivals::Arrival;
 use crate::event::{AccountId, AccountIdentity, AccountState, ErrorType, MailboxName, Trouble};
 use crate::messages::StatusChanged;
 use crate::sink::health::{LaneState, OutputHealth};
@@ -82,6 +83,10 @@ pub struct MonitorStatus {
     pub accounts: BTreeMap<String, usize>,
     /// What is wrong, by how many accounts it is about.
     pub troubles: Vec<TroubleGroup>,
+    /// How many messages came in each of the last 60 minutes, the newest last.
+    pub messages_per_minute: Vec<u32>,
+    /// The last of them, the newest first.
+    pub latest_messages: Vec<Arrival>,
     /// Where events go, in the order of the configuration: `/api/v1/outputs`.
     pub outputs: Vec<OutputReport>,
     /// When the configuration was last read, and whether that went well.
@@ -208,6 +213,8 @@ pub struct PastState {
 pub struct AccountQuery {
     /// Only in this state.
     pub state: Option<AccountState>,
+    /// Only those whose id has this in it.
+    pub text: Option<String>,
     /// Only those whose id comes after this one.
     pub after: Option<AccountId>,
     /// At most so many.
@@ -247,6 +254,7 @@ impl StatusBoard {
         self.accounts
             .range::<AccountId, _>((after, Bound::Unbounded))
             .filter(|(_, status)| query.state.is_none_or(|state| state == status.state))
+            .filter(|(id, _)| query.text.as_ref().is_none_or(|text| id.as_str().contains(text.as_str())))
             .take(query.limit)
             .map(|(id, status)| (id.clone(), status.clone()))
             .collect()
@@ -285,6 +293,20 @@ impl StatusBoard {
         let connecting = |status: &&AccountStatus| status.state == AccountState::Connecting;
         (self.accounts.len(), self.accounts.values().filter(connecting).count())
     }
+}
+
+/// How long ago, in at most two units: `3h 20m`.
+pub fn ago(then: Timestamp, now: Timestamp) -> String {
+    let seconds = now.duration_since(then).as_secs().max(0);
+    let units = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
+    let first = units.iter().position(|(unit, _)| seconds >= *unit).unwrap_or(units.len() - 1);
+    let mut rest = seconds;
+    let parts = units.iter().skip(first).take(2).filter_map(|(unit, name)| {
+        let count = rest / unit;
+        rest %= unit;
+        (count > 0 || *unit == 1 && seconds == 0).then(|| format!("{count}{name}"))
+    });
+    parts.collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -354,8 +376,18 @@ mod tests {
             board.find(&query).into_iter().map(|(id, _)| id.as_str().to_owned()).collect()
         };
         assert_eq!(ids(AccountQuery { limit: 2, ..AccountQuery::default() }), ["a", "b"]);
-        assert_eq!(ids(AccountQuery { limit: 9, after: Some("b".into()), state: None }), ["c", "d"]);
-        assert_eq!(ids(AccountQuery { limit: 9, after: None, state: Some(AccountState::Online) }), ["b"]);
-        assert!(ids(AccountQuery { limit: 9, after: Some("z".into()), state: None }).is_empty());
+        let nine = || AccountQuery { limit: 9, ..AccountQuery::default() };
+        assert_eq!(ids(AccountQuery { after: Some("b".into()), ..nine() }), ["c", "d"]);
+        assert_eq!(ids(AccountQuery { state: Some(AccountState::Online), ..nine() }), ["b"]);
+        assert_eq!(ids(AccountQuery { text: Some("d".to_owned()), ..nine() }), ["d"]);
+        assert!(ids(AccountQuery { after: Some("z".into()), ..nine() }).is_empty());
+    }
+
+    #[test]
+    fn times_are_told_in_two_units() {
+        let now = Timestamp::now();
+        let told = |seconds: i64| ago(now - jiff::SignedDuration::from_secs(seconds), now);
+        let all = [0, 59, 60, 3_599, 3_600, 90_000, 8_640_000].map(told);
+        assert_eq!(all, ["0s", "59s", "1m", "59m 59s", "1h", "1d 1h", "100d"]);
     }
 }

@@ -2,5 +2,6 @@
 
 pub mod access;
 pub mod client;
+mod page;
 mod routes;
 pub mod server;

@@ -1,6 +1,7 @@
 //! What can be asked: each path with its answer.
 
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use actix::Addr;
 use actix_web::body::MessageBody;
@@ -11,10 +12,15 @@ use actix_web::http::header::{
 };
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpResponse, web};
+use bytes::Bytes;
+use futures::stream;
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::json;
+use tokio::sync::Semaphore;
 
 use super::access::{Entrance, Refusal, Request, admit};
+use super::page::{self, Wanted};
 use crate::coordinator::actor::Coordinator;
 use crate::coordinator::heartbeat::Heartbeats;
 use crate::event::{AccountId, AccountState};
@@ -31,13 +37,36 @@ pub(super) struct Shared {
     pub(super) coordinator: Addr<Coordinator>,
     pub(super) entrance: Entrance,
     pub(super) heartbeats: Heartbeats,
+    /// One permit per page that is told what is new.
+    pub(super) live: Arc<Semaphore>,
 }
+
+impl Shared {
+    pub(super) fn new(coordinator: Addr<Coordinator>, entrance: Entrance, heartbeats: Heartbeats) -> Self {
+        Self { coordinator, entrance, heartbeats, live: Arc::new(Semaphore::new(MOST_LIVE)) }
+    }
+}
+
+/// Only what comes from here; nothing of it inline.
+const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
+                      base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+
+/// How often a page is told what is new.
+const LIVE: Duration = Duration::from_secs(2);
+
+/// Pages that are told at the same time; the others are as true as when they were loaded.
+const MOST_LIVE: usize = 16;
 
 type Monitor = web::Data<Shared>;
 
 /// All paths.
 pub(super) fn configure(app: &mut web::ServiceConfig) {
-    app.route("/livez", web::get().to(alive))
+    app.route("/", web::get().to(overview))
+        .route("/accounts/{id}", web::get().to(account_page))
+        .route("/live", web::get().to(live))
+        .route("/style.css", web::get().to(style))
+        .route("/live.js", web::get().to(script))
+        .route("/livez", web::get().to(alive))
         .route("/readyz", web::get().to(ready))
         .route("/metrics", web::get().to(metrics))
         .route("/api/v1/status", web::get().to(status))
@@ -66,10 +95,7 @@ pub(super) async fn guard(
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(
-        CONTENT_SECURITY_POLICY,
-        HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
-    );
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
     Ok(response)
 }
 
@@ -92,6 +118,75 @@ fn stopping() -> HttpResponse {
 
 pub(super) async fn unknown() -> HttpResponse {
     problem(StatusCode::NOT_FOUND, "there is nothing here; see /api/v1/status")
+}
+
+/// `?state=auth_failed&q=part-of-an-id&after=ID`
+#[derive(Debug, Deserialize)]
+struct Shown {
+    #[serde(default)]
+    state: String,
+    #[serde(default)]
+    q: String,
+    after: Option<String>,
+}
+
+impl Shown {
+    fn wanted(&self) -> Wanted {
+        let state = AccountState::ALL.into_iter().find(|state| state.as_str() == self.state);
+        Wanted { state, text: crate::text::line(self.q.trim(), 128) }
+    }
+}
+
+fn html(markup: maud::Markup) -> HttpResponse {
+    HttpResponse::Ok().content_type("text/html; charset=utf-8").body(markup.into_string())
+}
+
+async fn overview(monitor: Monitor, shown: web::Query<Shown>) -> HttpResponse {
+    let wanted = shown.wanted();
+    let query = AccountQuery {
+        state: wanted.state,
+        text: Some(wanted.text.clone()).filter(|text| !text.is_empty()),
+        after: shown.after.as_deref().map(AccountId::from),
+        limit: PAGE,
+    };
+    match (monitor.coordinator.send(GetStatus).await, monitor.page(query).await) {
+        (Ok(status), Some(accounts)) => html(page::page(&status, &accounts, &wanted, Timestamp::now())),
+        _ => stopping(),
+    }
+}
+
+async fn account_page(monitor: Monitor, id: web::Path<String>) -> HttpResponse {
+    match monitor.coordinator.send(GetAccount(id.as_str().into())).await {
+        Ok(Some(account)) => html(page::account_page(&account, Timestamp::now())),
+        Ok(None) => no_such(&id),
+        Err(_) => stopping(),
+    }
+}
+
+/// Server-sent events: the overview, whenever it is another than the last time.
+async fn live(monitor: Monitor, shown: web::Query<Shown>) -> HttpResponse {
+    let wanted = shown.wanted();
+    let Ok(permit) = monitor.live.clone().try_acquire_owned() else {
+        return problem(StatusCode::SERVICE_UNAVAILABLE, "too many pages are open");
+    };
+    let clock = tokio::time::interval(LIVE);
+    let told =
+        stream::unfold((monitor, clock, wanted, permit), |(monitor, mut clock, wanted, permit)| async move {
+            clock.tick().await;
+            let status = monitor.coordinator.send(GetStatus).await.ok()?;
+            let text = page::overview(&status, &wanted, Timestamp::now()).into_string();
+            let line = serde_json::to_string(&text).ok()?;
+            Some((Ok::<_, Error>(Bytes::from(format!("data: {line}\n\n"))), (monitor, clock, wanted, permit)))
+        });
+    HttpResponse::Ok().content_type("text/event-stream").streaming(told)
+}
+
+async fn style() -> HttpResponse {
+    HttpResponse::Ok().content_type("text/css; charset=utf-8").body(page::STYLE)
+}
+
+async fn script() -> HttpResponse {
+    HttpResponse::Ok().content_type("text/javascript; charset=utf-8").body(page::LIVE)
 }
 
 async fn alive(monitor: Monitor) -> HttpResponse {
@@ -133,24 +228,32 @@ async fn outputs(monitor: Monitor) -> HttpResponse {
     }
 }
 
-/// `?state=auth_failed&limit=100&after=ID`
+/// `?state=auth_failed&q=part-of-an-id&limit=100&after=ID`
 #[derive(Debug, Deserialize)]
 struct Page {
     state: Option<AccountState>,
+    q: Option<String>,
     after: Option<String>,
     limit: Option<usize>,
 }
 
 async fn accounts(monitor: Monitor, page: web::Query<Page>) -> HttpResponse {
     let limit = page.limit.unwrap_or(PAGE).clamp(1, MOST_ON_PAGE);
-    let query = AccountQuery { state: page.state, after: page.after.as_deref().map(AccountId::from), limit };
-    match monitor.coordinator.send(FindAccounts(query)).await {
-        Ok(accounts) => {
-            let full = accounts.len() == limit;
-            let next = accounts.last().filter(|_| full).map(|account| account.identity.id.clone());
-            HttpResponse::Ok().json(AccountPage { accounts, next })
-        }
-        Err(_) => stopping(),
+    let after = page.after.as_deref().map(AccountId::from);
+    let query = AccountQuery { state: page.state, text: page.q.clone(), after, limit };
+    match monitor.page(query).await {
+        Some(page) => HttpResponse::Ok().json(page),
+        None => stopping(),
+    }
+}
+
+impl Shared {
+    async fn page(&self, query: AccountQuery) -> Option<AccountPage> {
+        let limit = query.limit;
+        let accounts = self.coordinator.send(FindAccounts(query)).await.ok()?;
+        let full = accounts.len() == limit;
+        let next = accounts.last().filter(|_| full).map(|account| account.identity.id.clone());
+        Some(AccountPage { accounts, next })
     }
 }
 

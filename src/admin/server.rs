@@ -74,8 +74,7 @@ impl Listeners {
     /// When the threads for it cannot be had.
     pub fn serve(self, coordinator: &Addr<Coordinator>, heartbeats: &Heartbeats) -> io::Result<Admin> {
         let mut admin = Admin::default();
-        let shared =
-            |entrance| Shared { coordinator: coordinator.clone(), entrance, heartbeats: heartbeats.clone() };
+        let shared = |entrance| Shared::new(coordinator.clone(), entrance, heartbeats.clone());
         if let Some(listener) = self.tcp {
             let address = listener.local_addr()?;
             info!("status and health at http://{address}/api/v1/status");

@@ -7,9 +7,9 @@ mod demo;
 mod mailboxes;
 mod run;
 mod running;
-mod state;
 mod selection;
 mod since;
+mod state;
 mod titles;
 
 use std::io::{self, ErrorKind, Write};

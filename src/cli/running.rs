@@ -13,7 +13,7 @@ use crate::admin::client::{AskError, MonitorClient};
 use crate::config;
 use crate::event::AccountState;
 use crate::messages::ReloadReport;
-use crate::status::{AccountPage, AccountReport, MonitorStatus, OutputReport, TroubleGroup};
+use crate::status::{AccountPage, AccountReport, MonitorStatus, OutputReport, TroubleGroup, ago};
 use crate::text::line;
 
 /// Between two looks of `--watch`.
@@ -245,31 +245,4 @@ fn table(accounts: &[AccountReport], now: Timestamp) -> String {
         format!("{id:<width$}  {state:<11}  {since:>8}  {error}").trim_end().to_owned() + "\n"
     };
     accounts.iter().map(row).collect()
-}
-
-/// `3h 20m`: two units are enough.
-fn ago(then: Timestamp, now: Timestamp) -> String {
-    let seconds = now.duration_since(then).as_secs().max(0);
-    let units = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
-    let first = units.iter().position(|(unit, _)| seconds >= *unit).unwrap_or(units.len() - 1);
-    let mut rest = seconds;
-    let parts = units.iter().skip(first).take(2).filter_map(|(unit, name)| {
-        let count = rest / unit;
-        rest %= unit;
-        (count > 0 || *unit == 1 && seconds == 0).then(|| format!("{count}{name}"))
-    });
-    parts.collect::<Vec<_>>().join(" ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_told_in_two_units() {
-        let now = Timestamp::now();
-        let told = |seconds: i64| ago(now - jiff::SignedDuration::from_secs(seconds), now);
-        let all = [0, 59, 60, 3_599, 3_600, 90_000, 8_640_000].map(told);
-        assert_eq!(all, ["0s", "59s", "1m", "59m 59s", "1h", "1d 1h", "100d"]);
-    }
 }

@@ -410,6 +410,10 @@ impl Handler<GetStatus> for Coordinator {
     fn handle(&mut self, _: GetStatus, _: &mut Self::Context) -> Self::Result {
         let outputs = self.outputs();
         let not_ready = not_ready(self.context.journal.health(), &outputs);
+        let (messages_per_minute, latest_messages) = {
+            let mut arrivals = self.context.wires.metrics.arrivals();
+            (arrivals.per_minute(Timestamp::now()), arrivals.latest())
+        };
         let accounts = self.board.counts().into_iter().map(|(state, count)| (state.to_owned(), count));
         MessageResult(MonitorStatus {
             instance: self.context.settings.monitor.instance.to_string(),
@@ -419,6 +423,8 @@ impl Handler<GetStatus> for Coordinator {
             not_ready,
             accounts: accounts.collect(),
             troubles: self.board.troubles(),
+            messages_per_minute,
+            latest_messages,
             outputs,
             config: self.config.clone(),
         })

@@ -6,8 +6,8 @@ pub mod scrape;
 
 use std::collections::HashSet;
 use std::fmt::{self, Write};
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -19,6 +19,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::arrivals::{Arrival, Arrivals};
 use crate::event::{Action, ErrorType, Event, EventBody, Source};
 
 /// A gauge of seconds, with fractions.
@@ -48,6 +49,7 @@ struct Meters {
     delay: Family<OfSource, Histogram>,
     resyncs: Family<OfReason, Counter>,
     last_event: Seconds,
+    arrivals: Mutex<Arrivals>,
 }
 
 /// `provider`: a preset's name, or `other`.
@@ -122,6 +124,7 @@ impl Metrics {
             delay: Family::new_with_constructor(|| Histogram::new(DELAYS)),
             resyncs: Family::default(),
             last_event: Seconds::default(),
+            arrivals: Mutex::default(),
             registry: Registry::default(),
         };
         let m = &meters;
@@ -179,7 +182,14 @@ impl Metrics {
         }
         if let Some(event) = events.last() {
             self.0.last_event.set(seconds(event.at));
+            let mut arrivals = self.arrivals();
+            events.iter().filter_map(|event| event.arrival.clone()).for_each(|arrival| arrivals.add(arrival));
         }
+    }
+
+    /// What came in lately.
+    pub fn arrivals(&self) -> MutexGuard<'_, Arrivals> {
+        self.0.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The text that is scraped: all of this, and `more`, which is known only now.
@@ -214,12 +224,13 @@ fn classic(text: &str) -> String {
 }
 
 /// What of an event is counted, once it is durable.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Counted {
     action: Action,
     at: Timestamp,
     delay: Option<(Source, Duration)>,
     resync: Option<&'static str>,
+    arrival: Option<Arrival>,
 }
 
 impl From<&Event> for Counted {
@@ -237,7 +248,17 @@ impl From<&Event> for Counted {
             EventBody::MailboxReset(_) => Some("uidvalidity"),
             _ => None,
         };
-        Self { action: event.body.action(), at: event.at, delay, resync }
+        let arrival = match (&event.body, &event.account) {
+            (EventBody::MessageNew(message), Some(account)) => Some(Arrival {
+                at: event.at,
+                account: account.id.clone(),
+                mailbox: message.mailbox.clone(),
+                uid: message.uid,
+                delay: delay.map(|(_, delay)| delay),
+            }),
+            _ => None,
+        };
+        Self { action: event.body.action(), at: event.at, delay, resync, arrival }
     }
 }
 

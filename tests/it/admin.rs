@@ -435,3 +435,66 @@ fn the_unit_is_sound_and_hardened() {
     let (hardened, said) = analyze(&["security", "--offline=true", "--threshold=15"]);
     assert!(hardened, "{said}");
 }
+
+/// Looked at without a browser: everything that is promised stands in the HTML itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_shows_how_all_are_without_any_script() {
+    let ids: Vec<String> = (0..150).map(|number| format!("user{number:03}")).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let server = server(&ids).await;
+    server.store().set_password("user149", "another");
+    let pace =
+        "[connections.per_host]\nmax_connecting = 50\nrate = \"1000/s\"\n[http]\nlisten = \"127.0.0.1:0\"\n";
+    let mut monitor = Monitor::new(&format!("{pace}{}", accounts(&server, &ids)));
+    monitor.start();
+    online(&monitor, &ids[..149]);
+    monitor.wait("refused", |events| states(events, "user149") == ["auth_failed"]);
+    server.store().deliver("user001", "INBOX", b"Subject: CANARY-subject\r\n\r\n");
+    monitor.wait("told", |events| told(events, "user001") == [1]);
+    let get = |path: &str| http(address(&monitor), &request("GET", path, "localhost"));
+    let page = get("/");
+    for wanted in [
+        "<b>150</b>",
+        "auth_failed",
+        "user149",
+        "1 in the last hour",
+        "/user099\"",
+        "after=user099",
+        "content-security-policy: default-src 'none';",
+    ] {
+        assert!(page.contains(wanted), "{wanted}: {page}");
+    }
+    assert!(!page.contains("CANARY") && !page.contains("/user100\""), "{page}");
+    assert!(get("/?after=user099").contains("/user148\""));
+    let found = get("/?q=user12");
+    assert!(found.contains("/user120\"") && !found.contains("/user119\""), "{found}");
+    assert!(!get("/?state=auth_failed").contains("/user001\""));
+    let one = get("/accounts/user149");
+    assert!(one.contains("next login") && one.contains("INBOX") && one.contains("waiting"), "{one}");
+    assert!(get("/style.css").contains("color-scheme") && get("/live.js").contains("EventSource"));
+    // Those who are told what is new are told so, and are few.
+    let open = || {
+        let mut stream = TcpStream::connect(address(&monitor)).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        stream.write_all(request("GET", "/live", "localhost").as_bytes()).unwrap();
+        let mut head = [0; 4096];
+        let length = stream.read(&mut head).unwrap();
+        (stream, String::from_utf8_lossy(&head[..length]).into_owned())
+    };
+    let streams: Vec<_> = (0..16).map(|_| open()).collect();
+    assert!(
+        streams
+            .iter()
+            .all(|(_, head)| head.starts_with("HTTP/1.1 200 ") && head.contains("text/event-stream"))
+    );
+    assert!(open().1.starts_with("HTTP/1.1 503 "));
+    let mut first = std::io::BufReader::new(&streams[0].0);
+    let mut line = String::new();
+    while !line.starts_with("data: ") {
+        line.clear();
+        assert!(std::io::BufRead::read_line(&mut first, &mut line).unwrap() > 0);
+    }
+    drop(streams);
+    monitor.wait("others may be told", |_| open().1.starts_with("HTTP/1.1 200 "));
+    assert_eq!(monitor.stop().code(), Some(0));
+}
