@@ -56,6 +56,8 @@ pub enum Blame {
     Server,
     /// The server asks for patience.
     Limit,
+    /// An access token that has ended its life: a matter of course, another one is fetched.
+    Token,
     /// The server says more than any bound allows: an attack, or a bug that will not be gone soon.
     Excess,
     /// User name or password.
@@ -142,11 +144,12 @@ fn blame_ending(ending: &Ending) -> Blame {
         Ending::LoggedOut => Blame::Nobody,
         Ending::Bye(refusal) | Ending::CommandRefused { refusal, .. } => match refusal.why {
             Why::Patience => Blame::Limit,
+            Why::Token => Blame::Token,
             Why::Credentials | Why::Mailbox | Why::Unsaid => Blame::Server,
         },
         Ending::LoginRefused(refusal) => match refusal.why {
             Why::Patience => Blame::Limit,
-            Why::Credentials | Why::Mailbox | Why::Unsaid => Blame::Credentials,
+            Why::Credentials | Why::Token | Why::Mailbox | Why::Unsaid => Blame::Credentials,
         },
         Ending::TlsUnavailable(_) => Blame::Operator(Setup::Tls),
         Ending::NoMechanism | Ending::Unsendable | Ending::Protocol(ProtocolError::PreAuth) => {
@@ -168,7 +171,7 @@ pub fn verdict(blame: Blame, failures: u32, next_login: NextLogin, random: f64) 
     };
     match blame {
         Blame::Nobody => Verdict::Stopped,
-        Blame::Network => retry(AccountState::Backoff, 1),
+        Blame::Network | Blame::Token => retry(AccountState::Backoff, 1),
         Blame::Server => retry(AccountState::Backoff, 5),
         Blame::Excess => {
             Verdict::Retry { state: AccountState::Backoff, after: EXCESS_WAIT.mul_f64(0.5 + random / 2.0) }

@@ -30,7 +30,7 @@ use super::pulse::Pulse;
 use crate::config::settings::{Account, Settings, TlsMode};
 use crate::coordinator::gate::Gate;
 use crate::event::{AccountIdentity, Cursor, MailboxName};
-use crate::imap::command::{Credentials, Line};
+use crate::imap::command::{Credentials, Line, Proof};
 use crate::imap::conversation::{
     Action, Conversation, Delivery, Goal, Input, Plan, Security, ToldFrom, Until, Watch,
 };
@@ -267,7 +267,7 @@ async fn converse(
     let secure = async |stream| Box::pin(upgrade(account, wires, stream)).await;
     let mut permit = permit;
     // Kept until the login is done: a refused one has to be known again.
-    let secret = RefCell::new(Some(plan.credentials.password.clone()));
+    let secret = RefCell::new(Some(plan.credentials.proof.secret().clone()));
     let told = |milestone| {
         if let Milestone::Traffic { received, sent } = milestone {
             return wires.metrics.traffic(received, sent);
@@ -307,7 +307,7 @@ async fn plan(account: &Account, goal: Goal, wires: &Wires) -> Result<Plan, Sess
             TlsMode::None => Security::Plain,
         },
         allow_preauth: account.allow_preauth,
-        credentials: Credentials { user: account.identity.user.clone(), password },
+        credentials: Credentials { user: account.identity.user.clone(), proof: Proof::Password(password) },
         sasl_ir: account.provider.as_ref().is_none_or(|chosen| chosen.provider.sasl_ir),
         idle_refresh: wires.idle_periods.of(&account.identity.host, account.idle_refresh).mul_f64(jitter),
         poll_interval: account.poll_interval.mul_f64(jitter),

@@ -4,12 +4,14 @@
 const MOST: usize = 256;
 
 /// The names that make a difference, in capitals. Ten thousand connections keep what their servers can do: a bit each.
-const KNOWN: [&str; 19] = [
+const KNOWN: [&str; 21] = [
     "IMAP4REV1",
     "IMAP4REV2",
     "STARTTLS",
     "LOGINDISABLED",
     "AUTH=PLAIN",
+    "AUTH=OAUTHBEARER",
+    "AUTH=XOAUTH2",
     "SASL-IR",
     "LITERAL+",
     "LITERAL-",

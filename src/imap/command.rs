@@ -6,6 +6,7 @@ use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
 use super::capability::Capabilities;
+use super::sasl::Mechanism;
 use super::search::{Criteria, Key, Scope};
 use crate::uid_set::UidSet;
 
@@ -21,8 +22,8 @@ pub enum Command<'a> {
     StartTls,
     /// LOGIN
     Login(&'a Credentials),
-    /// AUTHENTICATE PLAIN (RFC 4616), with an initial response where SASL-IR (RFC 4959) is offered.
-    AuthenticatePlain(&'a Credentials),
+    /// AUTHENTICATE, with an initial response where SASL-IR (RFC 4959) is offered.
+    Authenticate(Mechanism, &'a Credentials),
     /// ID (RFC 2971): our name and version, nothing of the host or the user.
     Id,
     /// LIST of one pattern; the name is encoded as on the wire.
@@ -81,13 +82,37 @@ pub enum UidRange<'a> {
     From(u32),
 }
 
-/// A login name and its password. `Debug` shows neither.
-#[derive(Clone)]
+/// A login name and what proves it. `Debug` shows neither.
+#[derive(Clone, Default)]
 pub struct Credentials {
     /// The login name.
     pub user: String,
-    /// The password.
-    pub password: SecretString,
+    /// What proves it.
+    pub proof: Proof,
+}
+
+/// What is shown to log in.
+#[derive(Clone)]
+pub enum Proof {
+    /// A password.
+    Password(SecretString),
+    /// An OAuth 2.0 bearer token (RFC 6750).
+    AccessToken(SecretString),
+}
+
+impl Proof {
+    /// The password or token.
+    pub fn secret(&self) -> &SecretString {
+        match self {
+            Self::Password(secret) | Self::AccessToken(secret) => secret,
+        }
+    }
+}
+
+impl Default for Proof {
+    fn default() -> Self {
+        Self::Password(SecretString::default())
+    }
 }
 
 impl std::fmt::Debug for Credentials {
@@ -145,7 +170,7 @@ impl Command<'_> {
             Self::Capability => "CAPABILITY",
             Self::StartTls => "STARTTLS",
             Self::Login(_) => "LOGIN",
-            Self::AuthenticatePlain(_) => "AUTHENTICATE",
+            Self::Authenticate(..) => "AUTHENTICATE",
             Self::Id => "ID",
             Self::List { .. } => "LIST",
             Self::Examine { .. } => "EXAMINE",
@@ -171,11 +196,12 @@ impl Command<'_> {
                 text.push(b"LOGIN ");
                 text.astring(credentials.user.as_bytes())?;
                 text.push(b" ");
-                text.astring(credentials.password.expose_secret().as_bytes())?;
+                text.astring(credentials.proof.secret().expose_secret().as_bytes())?;
             }
-            Self::AuthenticatePlain(credentials) => {
-                text.push(b"AUTHENTICATE PLAIN");
-                text.initial_response(&plain_response(credentials)?);
+            Self::Authenticate(mechanism, credentials) => {
+                text.push(b"AUTHENTICATE ");
+                text.push(mechanism.name().as_bytes());
+                text.initial_response(&mechanism.response(credentials)?);
             }
             Self::Id => {
                 text.push(b"ID (\"name\" \"idlewatch\" \"version\" \"");
@@ -223,16 +249,6 @@ impl Command<'_> {
         }
         Ok(text.finish())
     }
-}
-
-/// base64 of `NUL user NUL password`; no authorization identity (RFC 4616 section 2).
-fn plain_response(credentials: &Credentials) -> Result<Zeroizing<String>, Unsendable> {
-    let password = credentials.password.expose_secret();
-    if [credentials.user.as_bytes(), password.as_bytes()].into_iter().any(is_unsendable) {
-        return Err(Unsendable);
-    }
-    let clear = Zeroizing::new(format!("\0{}\0{password}", credentials.user));
-    Ok(Zeroizing::new(data_encoding::BASE64.encode(clear.as_bytes())))
 }
 
 fn is_unsendable(text: &[u8]) -> bool {
@@ -311,12 +327,17 @@ impl Pieces {
         self.push(text);
     }
 
+    /// A token may be longer than any password: room is made before it is copied.
     fn initial_response(&mut self, response: &str) {
+        let mut roomy = Zeroizing::new(Vec::with_capacity(self.current.len() + response.len() + 16));
+        roomy.extend_from_slice(&self.current);
+        self.current = roomy;
         if self.capabilities.has("SASL-IR") {
             self.push(b" ");
         } else {
             self.push(b"\r\n");
             self.cut();
+            self.current = Zeroizing::new(Vec::with_capacity(response.len() + 16));
         }
         self.push(response.as_bytes());
     }
@@ -365,7 +386,7 @@ mod tests {
     }
 
     fn credentials(user: &str, password: &str) -> Credentials {
-        Credentials { user: user.into(), password: password.into() }
+        Credentials { user: user.into(), proof: Proof::Password(password.into()) }
     }
 
     #[test]
@@ -424,11 +445,11 @@ mod tests {
         let c = credentials("bob", "pw");
         let response = data_encoding::BASE64.encode(b"\0bob\0pw");
         assert_eq!(
-            text(&Command::AuthenticatePlain(&c), &["SASL-IR"]).unwrap(),
+            text(&Command::Authenticate(Mechanism::Plain, &c), &["SASL-IR"]).unwrap(),
             [format!("t1 AUTHENTICATE PLAIN {response}\r\n")]
         );
         assert_eq!(
-            text(&Command::AuthenticatePlain(&c), &[]).unwrap(),
+            text(&Command::Authenticate(Mechanism::Plain, &c), &[]).unwrap(),
             ["t1 AUTHENTICATE PLAIN\r\n".to_owned(), format!("{response}\r\n")]
         );
     }
@@ -438,7 +459,7 @@ mod tests {
         for bad in ["a\rb", "a\nb", "a\0b"] {
             for c in [credentials(bad, "x"), credentials("x", bad)] {
                 assert_eq!(text(&Command::Login(&c), &[]), Err(Unsendable));
-                assert_eq!(text(&Command::AuthenticatePlain(&c), &[]), Err(Unsendable));
+                assert_eq!(text(&Command::Authenticate(Mechanism::Plain, &c), &[]), Err(Unsendable));
             }
             assert!(text(&Command::Examine { mailbox: bad.as_bytes(), condstore: false }, &[]).is_err());
         }

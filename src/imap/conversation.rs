@@ -441,11 +441,17 @@ impl Shared {
 
 /// The inputs.
 impl Shared {
-    fn reply(&mut self, mut phase: Phase, reply: Reply, now: Instant) -> Phase {
+    fn reply(&mut self, phase: Phase, reply: Reply, now: Instant) -> Phase {
         if matches!(phase, Phase::Ended) {
             return Phase::Ended;
         }
         let Some(reply) = self.continued(reply) else { return phase };
+        let (mut phase, reply) = match (phase, reply) {
+            (Phase::AwaitLogin(login), Reply::Continue(challenge)) => {
+                return login.challenged(self, &challenge);
+            }
+            both => both,
+        };
         let kind = Kind::of(&reply);
         match rule(phase.state(), kind) {
             Rule::Take => {}

@@ -16,6 +16,7 @@ pub mod parse;
 pub mod refusal;
 pub mod reply;
 pub mod rules;
+pub mod sasl;
 pub mod search;
 mod select;
 pub mod summary;

@@ -9,6 +9,8 @@ pub enum Why {
     Credentials,
     /// A limit, an overload, a failure behind the server: patience helps, another password does not.
     Patience,
+    /// The access token of the connection has ended its life: a matter of course.
+    Token,
     /// The mailbox does not exist or may not be opened.
     Mailbox,
     /// It is not said.
@@ -52,6 +54,14 @@ const PATIENCE_TEXTS: &[&str] = &[
     "backend",                       // proxies
 ];
 
+/// Of servers that end connections with their tokens, in lower case.
+const TOKEN_TEXTS: &[&str] = &[
+    "accesstokenexpired",  // Exchange: "Session invalidated - AccessTokenExpired"
+    "session invalidated", // Exchange, with other reasons
+    "token expired",
+    "token has expired",
+];
+
 impl Refusal {
     /// A refusal of a login.
     pub fn of_login(text: &StatusText) -> Self {
@@ -81,7 +91,12 @@ fn by_code(code: &str) -> Option<Why> {
 
 fn by_text(text: &str) -> Option<Why> {
     let text = text.to_lowercase();
-    PATIENCE_TEXTS.iter().any(|known| text.contains(known)).then_some(Why::Patience)
+    let has = |known: &[&str]| known.iter().any(|known| text.contains(known));
+    match () {
+        () if has(TOKEN_TEXTS) => Some(Why::Token),
+        () if has(PATIENCE_TEXTS) => Some(Why::Patience),
+        () => None,
+    }
 }
 
 #[cfg(test)]

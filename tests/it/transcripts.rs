@@ -11,7 +11,7 @@ use futures::future::LocalBoxFuture;
 use idlewatch::account::lifecycle::SessionEnd;
 use idlewatch::account::session::{Delivers, Milestone, pump};
 use idlewatch::event::{Cursor, MailboxKey, MailboxName};
-use idlewatch::imap::command::Credentials;
+use idlewatch::imap::command::{Credentials, Proof};
 use idlewatch::imap::conversation::{Delivery, Finding, Goal, Plan, Security, ToldFrom, Until, Watch};
 use idlewatch::imap::ending::Ending;
 use idlewatch::imap::refusal::Refusal;
@@ -193,7 +193,10 @@ impl Transcript {
             allow_preauth: self.get("preauth") == Some("yes"),
             credentials: Credentials {
                 user: self.get("user").unwrap_or("bob").to_owned(),
-                password: self.get("password").unwrap_or("secret").into(),
+                proof: match self.get("token") {
+                    Some(token) => Proof::AccessToken(token.into()),
+                    None => Proof::Password(self.get("password").unwrap_or("secret").into()),
+                },
             },
             sasl_ir: self.get("sasl_ir") != Some("no"),
             idle_refresh: Duration::from_secs(540),

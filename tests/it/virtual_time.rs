@@ -9,7 +9,7 @@ use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use idlewatch::account::session::{Delivers, Milestone, Outcome, pump};
 use idlewatch::event::{MailboxKey, MailboxName};
-use idlewatch::imap::command::Credentials;
+use idlewatch::imap::command::{Credentials, Proof};
 use idlewatch::imap::conversation::{Delivery, Finding, Goal, Plan, Security, Until, Watch};
 use idlewatch::imap::summary::Wanted;
 use idlewatch::journal::sqlite::SqliteJournal;
@@ -68,8 +68,12 @@ fn plan() -> Plan {
         }),
         security: Security::Plain,
         allow_preauth: false,
+<<<<<<< HEAD
         credentials: Credentials { user: "bob".to_owned(), password: "pw".into() },
         sasl_ir: true,
+=======
+        credentials: Credentials { user: "bob".to_owned(), proof: Proof::Password("pw".into()) },
+>>>>>>> ce86417 (Logins by access token: OAUTHBEARER and XOAUTH2, the refusing challenge answered and told; a token that ends with its connection is a matter of course)
         idle_refresh: Duration::from_secs(540),
         poll_interval: Duration::from_secs(60),
         greeting_timeout: Duration::from_secs(10),

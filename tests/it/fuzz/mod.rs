@@ -111,6 +111,7 @@ fn choices(transcript: &Transcript) -> u16 {
         | is("initial", "since", choice::SINCE)
         | is("caution", "", choice::CAUTION)
         | is("password", "pä", choice::EIGHT_BIT)
+        | is("token", "", choice::TOKEN)
         | is("mailbox", "INBOX/Größe", choice::EIGHT_BIT)
         | if transcript.checkpoint.is_some() { choice::CHECKPOINT } else { 0 }
 }
