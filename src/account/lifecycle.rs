@@ -78,6 +78,7 @@ impl Blame {
             Self::Network => "network",
             Self::Server => "server",
             Self::Limit => "limit",
+            Self::Token => "token",
             Self::Excess => "excess",
             Self::Credentials => "credentials",
             Self::Mailbox => "mailbox",

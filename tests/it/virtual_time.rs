@@ -68,12 +68,8 @@ fn plan() -> Plan {
         }),
         security: Security::Plain,
         allow_preauth: false,
-<<<<<<< HEAD
-        credentials: Credentials { user: "bob".to_owned(), password: "pw".into() },
-        sasl_ir: true,
-=======
         credentials: Credentials { user: "bob".to_owned(), proof: Proof::Password("pw".into()) },
->>>>>>> ce86417 (Logins by access token: OAUTHBEARER and XOAUTH2, the refusing challenge answered and told; a token that ends with its connection is a matter of course)
+        sasl_ir: true,
         idle_refresh: Duration::from_secs(540),
         poll_interval: Duration::from_secs(60),
         greeting_timeout: Duration::from_secs(10),
