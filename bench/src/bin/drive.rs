@@ -19,6 +19,12 @@ struct Args {
     /// Whom to measure; all that are installed where not given.
     #[arg(long, value_delimiter = ',')]
     only: Vec<Candidate>,
+    /// The length of `soak`, in minutes.
+    #[arg(long, default_value_t = 30.0)]
+    minutes: f64,
+    /// The picture that `soak` draws.
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/soak.svg"))]
+    picture: PathBuf,
     /// The monitor.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/release/idlewatch"))]
     idlewatch: PathBuf,
@@ -58,10 +64,16 @@ fn plan(args: &Args) -> Result<Plan> {
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
     let programs = std::env::current_exe()?.parent().ok_or("no folder")?.to_owned();
     let disk = target.join("run");
-    let places = Places { programs, idlewatch: args.idlewatch.clone(), peers: target.join("peers"), disk };
+    let places = Places {
+        programs,
+        idlewatch: args.idlewatch.clone(),
+        peers: target.join("peers"),
+        disk,
+        picture: args.picture.clone(),
+    };
     let wanted = |candidate: &Candidate| args.only.is_empty() || args.only.contains(candidate);
     let (candidates, missing): (Vec<_>, Vec<_>) =
         Candidate::ALL.into_iter().filter(wanted).partition(|candidate| candidate.is_installed(&places));
     missing.iter().for_each(|candidate| eprintln!("not installed: {}", candidate.name()));
-    Ok(Plan { places, candidates, scale: args.scale })
+    Ok(Plan { places, candidates, scale: args.scale, minutes: args.minutes })
 }

@@ -37,6 +37,8 @@ pub struct Places {
     pub peers: PathBuf,
     /// For states and outputs, on a disk.
     pub disk: PathBuf,
+    /// Where the soak draws what it saw.
+    pub picture: PathBuf,
 }
 
 /// How a candidate is to work.
@@ -202,6 +204,11 @@ impl Run {
     /// What was told on stdout, and when.
     pub fn seen(&self) -> Vec<Seen> {
         self.lines.seen()
+    }
+
+    /// The same, without the first ones.
+    pub fn seen_after(&self, count: usize) -> Vec<Seen> {
+        self.lines.seen().split_off(count)
     }
 
     /// KiB.

@@ -35,7 +35,8 @@ pub struct Server {
     pub plain_port: u16,
     /// The port with it.
     pub tls_port: u16,
-    orders: BufReader<TcpStream>,
+    control: u16,
+    orders: Orders,
     _stdin: Option<ChildStdin>,
 }
 
@@ -58,9 +59,18 @@ impl Server {
         let [plain_port, tls_port, control] = ports.as_slice() else {
             return Err("the server did not start".into());
         };
-        let orders = BufReader::new(TcpStream::connect(("127.0.0.1", *control))?);
+        let orders = Orders::to(*control)?;
         let stdin = child.stdin();
-        Ok(Self { child, ca, plain_port: *plain_port, tls_port: *tls_port, orders, _stdin: stdin })
+        let (plain_port, tls_port, control) = (*plain_port, *tls_port, *control);
+        Ok(Self { child, ca, plain_port, tls_port, control, orders, _stdin: stdin })
+    }
+
+    /// Another way to give orders, for those that take long.
+    ///
+    /// # Errors
+    /// Where the server takes no more.
+    pub fn more_orders(&self) -> Result<Orders> {
+        Orders::to(self.control)
     }
 
     /// Its addresses.
@@ -74,13 +84,7 @@ impl Server {
     /// Where there is none.
     pub fn order(&mut self, command: &str) -> Result<String> {
         self.child.lives()?;
-        self.orders.get_mut().write_all(format!("{command}\n").as_bytes())?;
-        let mut answer = String::new();
-        self.orders.read_line(&mut answer)?;
-        if answer.starts_with("error") || !answer.ends_with('\n') {
-            return Err(format!("{command}: {answer}").into());
-        }
-        Ok(answer.trim_end().to_owned())
+        self.orders.give(command)
     }
 
     /// A command that changes something; answers with the time at which it was taken.
@@ -118,6 +122,14 @@ impl Server {
         Ok(self.stat("logins")? >= logins && self.stat("resting")? == resting)
     }
 
+    /// The same of nearly all of them, which is what there is while mail comes.
+    ///
+    /// # Errors
+    /// Where it does not answer.
+    pub fn is_nearly_at_rest(&mut self, logins: u64, users: u32) -> Result<bool> {
+        Ok(self.stat("logins")? >= logins && self.stat("resting")? * 100 >= u64::from(users) * 99)
+    }
+
     /// When EXISTS of each `(user, uid)` was written, since this was asked last.
     ///
     /// # Errors
@@ -125,6 +137,30 @@ impl Server {
     pub fn told(&mut self) -> Result<HashMap<(u32, u32), u64>> {
         let line = self.order("told")?;
         Ok(line.split(',').filter_map(told).collect())
+    }
+}
+
+/// One connection to the control port.
+#[derive(Debug)]
+pub struct Orders(BufReader<TcpStream>);
+
+impl Orders {
+    fn to(port: u16) -> Result<Self> {
+        Ok(Self(BufReader::new(TcpStream::connect(("127.0.0.1", port))?)))
+    }
+
+    /// One command of the control protocol, and its answer.
+    ///
+    /// # Errors
+    /// Where there is none, or the server does not understand.
+    pub fn give(&mut self, command: &str) -> Result<String> {
+        self.0.get_mut().write_all(format!("{command}\n").as_bytes())?;
+        let mut answer = String::new();
+        self.0.read_line(&mut answer)?;
+        if answer.starts_with("error") || !answer.ends_with('\n') {
+            return Err(format!("{command}: {answer}").into());
+        }
+        Ok(answer.trim_end().to_owned())
     }
 }
 

@@ -4,6 +4,7 @@ pub mod candidate;
 pub mod child;
 pub mod load;
 pub mod measure;
+pub mod picture;
 pub mod proc;
 pub mod report;
 

@@ -94,7 +94,7 @@ fn join(run: &mut Run, warm: usize) -> Result<Vec<f64>> {
     Ok(latencies)
 }
 
-fn percentile(sorted: &[f64], percent: usize) -> f64 {
+pub(super) fn percentile(sorted: &[f64], percent: usize) -> f64 {
     sorted
         .get((sorted.len() * percent / 100).min(sorted.len().saturating_sub(1)))
         .copied()

@@ -6,6 +6,7 @@ mod idle;
 mod latency;
 mod memory;
 mod recovery;
+mod soak;
 mod start;
 
 use super::Result;
@@ -21,6 +22,8 @@ pub struct Plan {
     pub candidates: Vec<Candidate>,
     /// 1 is the full size.
     pub scale: f64,
+    /// How long the soak is.
+    pub minutes: f64,
 }
 
 impl Plan {
@@ -53,6 +56,8 @@ pub enum Measure {
     CatchUp,
     /// The binary, a large configuration, the way to the first login.
     Start,
+    /// Many accounts for a long time, under steady mail and storms; not among `all`.
+    Soak,
 }
 
 impl Measure {
@@ -74,6 +79,7 @@ impl Measure {
             Self::Recovery => recovery::measure(plan),
             Self::CatchUp => catch_up::measure(plan),
             Self::Start => start::measure(plan),
+            Self::Soak => soak::measure(plan),
         }
     }
 }
