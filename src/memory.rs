@@ -1,5 +1,6 @@
 //! What was told of a mailbox lately, to be known again when the server gives its UIDs anew.
 
+use std::cmp::Reverse;
 use std::collections::HashSet;
 
 use jiff::{SignedDuration, Timestamp};
@@ -26,6 +27,10 @@ impl Memory {
     /// Of the messages told, and of the moment of the first contact: what was there before it was not to be told.
     pub fn new(first_contact: Option<Timestamp>, told: &[Told]) -> Self {
         let newest = told.iter().map(|message| message.received_at).max();
+        let mut told = told.to_vec();
+        told.retain(|message| newest.is_none_or(|newest| newest.duration_since(message.received_at) <= DAY));
+        told.sort_by_key(|message| Reverse(message.received_at));
+        told.truncate(MOST as usize);
         // Behind what is remembered nothing is known again.
         let oldest =
             told.iter().map(|message| message.received_at).min().filter(|_| told.len() + 1 >= MOST as usize);

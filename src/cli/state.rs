@@ -1,5 +1,7 @@
 //! `idlewatch state`
 
+use std::sync::Arc;
+
 use clap::{Args, Subcommand};
 
 use super::{Exit, Globals, say, tell};
@@ -148,7 +150,8 @@ fn replay(which: &Which, settings: &Settings) -> Done {
 }
 
 /// For its own output alone.
-fn entry(DeadLetter { output, mut event, .. }: DeadLetter) -> Entry {
+fn entry(DeadLetter { output, event, .. }: DeadLetter) -> Entry {
+    let mut event = Arc::unwrap_or_clone(event);
     let filtered = event.filtered.take().unwrap_or_default();
     event.filtered = Some(Box::new(Filtered { outputs: vec![output], ..*filtered }));
     Entry::new(event.into())

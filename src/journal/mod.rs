@@ -3,17 +3,19 @@
 pub mod aggregate;
 mod damage;
 pub mod lock;
+mod recent;
 pub mod sqlite;
 pub mod writer;
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-pub use self::writer::{JournalHandle, JournalHealth, LaneSpec};
-use crate::event::{AccountId, Action, Cursor, Event, MailboxKey};
+pub use self::writer::{JournalHandle, JournalHealth, LaneSpec, Saving};
+use crate::event::{AccountId, Cursor, Event, MailboxKey};
 use crate::memory::Memory;
 use crate::messages::{Batch, Checkpoint, Note};
 use crate::refusals::Refusals;
@@ -40,20 +42,28 @@ impl Receipt {
 /// A batch with its events encoded: what a commit takes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
-    events: Vec<(Action, String)>,
+    events: Vec<Encoded>,
     checkpoint: Option<Checkpoint>,
     notes: Vec<Note>,
+}
+
+/// An event, and as it is stored.
+#[derive(Clone, Debug, PartialEq)]
+struct Encoded {
+    event: Arc<Event>,
+    payload: String,
 }
 
 impl Entry {
     /// Encodes a batch.
     pub fn new(batch: Batch) -> Self {
-        let encode = |event: &Event| {
+        let encode = |event: Event| {
             // The event's own types can always be written.
-            serde_json::to_string(event).ok().map(|payload| (event.body.action(), payload))
+            let payload = serde_json::to_string(&event).ok()?;
+            Some(Encoded { event: Arc::new(event), payload })
         };
         Self {
-            events: batch.events.iter().filter_map(encode).collect(),
+            events: batch.events.into_iter().filter_map(encode).collect(),
             checkpoint: batch.checkpoint,
             notes: batch.notes,
         }
@@ -61,7 +71,7 @@ impl Entry {
 
     /// Bytes of its events.
     pub fn bytes(&self) -> u64 {
-        self.events.iter().map(|(_, payload)| payload.len() as u64).sum()
+        self.events.iter().map(|encoded| encoded.payload.len() as u64).sum()
     }
 
     /// How many events it holds.
@@ -95,7 +105,7 @@ pub struct JournalledEvent {
     /// `event.sequence`
     pub sequence: u64,
     /// The event.
-    pub event: Event,
+    pub event: Arc<Event>,
 }
 
 /// How far an output has come.
@@ -196,11 +206,14 @@ pub trait Journal: Send {
     /// Brings everything into one file, for whoever copies that one alone.
     fn tidy(&mut self);
 
-    /// Bytes of the events that are kept, and the last sequence given.
+    /// Bytes of the events that are kept.
+    fn bytes(&self) -> u64;
+
+    /// The last sequence given.
     ///
     /// # Errors
     /// When the journal cannot be read.
-    fn extent(&mut self) -> Result<(u64, u64), JournalError>;
+    fn last(&mut self) -> Result<u64, JournalError>;
 }
 
 /// What goes wrong with an open journal.

@@ -4,15 +4,16 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Transaction, ffi, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Statement, Transaction, ffi, params};
 
 use super::{
-    Entry, FileEnd, Journal, JournalError, JournalledEvent, LanePosition, OpenError, Receipt, StateOrigin,
-    damage,
+    Encoded, Entry, FileEnd, Journal, JournalError, JournalledEvent, LanePosition, OpenError, Receipt,
+    StateOrigin, damage,
 };
 use crate::event::{AccountId, Cursor, Event, MailboxKey, MailboxName};
 use crate::memory::{self, Fingerprint, Memory, Told};
@@ -352,8 +353,8 @@ fn insert(transaction: &Transaction<'_>, entry: &Entry) -> rusqlite::Result<Rece
     let mut statement =
         transaction.prepare_cached("INSERT INTO events (action, payload, crc) VALUES (?1, ?2, ?3)")?;
     let mut sequences: Option<(u64, u64)> = None;
-    for (action, payload) in &entry.events {
-        statement.execute(params![action.as_str(), payload, crc(&[payload.as_bytes()])])?;
+    for Encoded { event, payload } in &entry.events {
+        statement.execute(params![event.body.action().as_str(), payload, crc(&[payload.as_bytes()])])?;
         let sequence = u64::try_from(transaction.last_insert_rowid()).unwrap_or_default();
         sequences = Some(sequences.map_or((sequence, sequence), |(first, _)| (first, sequence)));
     }
@@ -367,37 +368,56 @@ fn insert(transaction: &Transaction<'_>, entry: &Entry) -> rusqlite::Result<Rece
     Ok(Receipt { checkpoint, sequences: sequences.map(|(first, last)| first..=last) })
 }
 
-fn store(transaction: &Transaction<'_>, Checkpoint { key, cursor }: &Checkpoint) -> rusqlite::Result<()> {
+/// A mailbox has one cursor: nearly always it is there, of the same epoch, and merely moves.
+fn store(transaction: &Transaction<'_>, checkpoint: &Checkpoint) -> rusqlite::Result<()> {
+    let moved = transaction
+        .prepare_cached(
+            "UPDATE cursors SET uid_next = ?4, seen = ?5, modseq = ?6, updated_at = ?7, crc = ?8, blind_since = ?9, look_back = ?10
+             WHERE account = ?1 AND mailbox = ?2 AND uid_validity = ?3",
+        )
+        .and_then(|mut update| write_cursor(&mut update, checkpoint))?;
+    if moved == 0 { begin_epoch(transaction, checkpoint) } else { Ok(()) }
+}
+
+fn begin_epoch(transaction: &Transaction<'_>, checkpoint: &Checkpoint) -> rusqlite::Result<()> {
+    let Checkpoint { key, cursor } = checkpoint;
     let (account, mailbox) = (key.account.as_str(), key.mailbox.as_str());
-    let now = Timestamp::now().as_millisecond();
     // The first contact is remembered, since nothing is told of what came before it.
     transaction
         .prepare_cached(
             "INSERT INTO told (account, mailbox, received_at, fingerprint) SELECT ?1, ?2, ?3, ?4
              WHERE NOT EXISTS (SELECT 1 FROM cursors WHERE account = ?1 AND mailbox = ?2)",
         )?
-        .execute(params![account, mailbox, now, FIRST_CONTACT])?;
+        .execute(params![account, mailbox, Timestamp::now().as_millisecond(), FIRST_CONTACT])?;
     transaction
         .prepare_cached(
-            "INSERT OR REPLACE INTO cursors (account, mailbox, uid_validity, uid_next, seen, modseq, updated_at, crc, blind_since, look_back)
+            "INSERT INTO cursors (account, mailbox, uid_validity, uid_next, seen, modseq, updated_at, crc, blind_since, look_back)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
-        )?
-        .execute(params![
-            account,
-            mailbox,
-            cursor.uid_validity,
-            cursor.uid_next,
-            cursor.seen.to_string(),
-            cursor.modseq.and_then(|modseq| i64::try_from(modseq).ok()),
-            now,
-            cursor_crc(account, mailbox, cursor),
-            cursor.blind_since.map(Timestamp::as_millisecond),
-            cursor.look_back,
-        ])?;
+        )
+        .and_then(|mut insert| write_cursor(&mut insert, checkpoint))?;
     transaction
         .prepare_cached("DELETE FROM cursors WHERE account = ?1 AND mailbox = ?2 AND uid_validity <> ?3")?
         .execute(params![account, mailbox, cursor.uid_validity])?;
     Ok(())
+}
+
+fn write_cursor(
+    statement: &mut Statement<'_>,
+    Checkpoint { key, cursor }: &Checkpoint,
+) -> rusqlite::Result<usize> {
+    let (account, mailbox) = (key.account.as_str(), key.mailbox.as_str());
+    statement.execute(params![
+        account,
+        mailbox,
+        cursor.uid_validity,
+        cursor.uid_next,
+        cursor.seen.to_string(),
+        cursor.modseq.and_then(|modseq| i64::try_from(modseq).ok()),
+        Timestamp::now().as_millisecond(),
+        cursor_crc(account, mailbox, cursor),
+        cursor.blind_since.map(Timestamp::as_millisecond),
+        cursor.look_back,
+    ])
 }
 
 fn keep(transaction: &Transaction<'_>, note: &Note) -> rusqlite::Result<()> {
@@ -435,9 +455,16 @@ fn remember(transaction: &Transaction<'_>, key: &MailboxKey, messages: &[Told]) 
     for Told { fingerprint, received_at } in messages {
         insert.execute(params![account, mailbox, received_at.as_millisecond(), fingerprint.0])?;
     }
+    // Whoever reads them leaves out what is too old or too much: it need not go at once.
+    if !messages.iter().any(|message| message.fingerprint.0 & TRIM_MASK == 0) {
+        return Ok(());
+    }
     let day = i64::try_from(memory::DAY.as_millis()).unwrap_or(i64::MAX);
     transaction.prepare_cached(TRIM_TOLD)?.execute(params![account, mailbox, day, memory::MOST]).map(drop)
 }
+
+/// Of the bits of a digest: once in 64 messages of a mailbox what is forgotten of it goes.
+const TRIM_MASK: i64 = 63;
 
 /// Keeps the last day, and the most that are kept of a mailbox.
 const TRIM_TOLD: &str = "DELETE FROM told WHERE account = ?1 AND mailbox = ?2 AND received_at < MAX(
@@ -563,7 +590,7 @@ impl Journal for SqliteJournal {
             let Some(event) = event else {
                 return Err(JournalError::Failed(format!("event {sequence} is damaged")));
             };
-            events.push(JournalledEvent { sequence, event });
+            events.push(JournalledEvent { sequence, event: Arc::new(event) });
         }
         Ok(events)
     }
@@ -616,14 +643,16 @@ impl Journal for SqliteJournal {
         let _ = self.db.pragma_update(None, "wal_checkpoint", "TRUNCATE");
     }
 
-    fn extent(&mut self) -> Result<(u64, u64), JournalError> {
+    fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn last(&mut self) -> Result<u64, JournalError> {
         // sqlite_sequence knows the last number given even when all events are gone.
-        let last = self
-            .db
+        self.db
             .prepare_cached("SELECT COALESCE(MAX(seq), 0) FROM sqlite_sequence WHERE name = 'events'")
             .and_then(|mut last| last.query_row([], |row| row.get(0)))
-            .map_err(failed)?;
-        Ok((self.bytes, last))
+            .map_err(failed)
     }
 }
 
@@ -672,7 +701,8 @@ mod tests {
         let (mut journal, origin) = open(copy.path()).unwrap();
         assert_eq!(origin, StateOrigin::Existing);
         assert_eq!(journal.cursor(&key()).unwrap(), Some(Cursor::baseline(7, 5, Some(5))));
-        let ids = |events: Vec<JournalledEvent>| events.into_iter().map(|e| e.event.id).collect::<Vec<_>>();
+        let ids =
+            |events: Vec<JournalledEvent>| events.iter().map(|e| e.event.id.clone()).collect::<Vec<_>>();
         assert_eq!(ids(journal.pending(0, 10).unwrap()), ["one", "two"]);
         assert_eq!(ids(journal.pending(1, 10).unwrap()), ["two"]);
     }
@@ -683,7 +713,7 @@ mod tests {
         let (mut journal, _) = open(dir.path()).unwrap();
         journal.commit(&[entry("one", None)], &[]).unwrap();
         journal.forget(1).unwrap();
-        assert_eq!(journal.extent().unwrap(), (0, 1));
+        assert_eq!((journal.bytes(), journal.last().unwrap()), (0, 1));
         drop(journal);
         let (mut journal, _) = open(dir.path()).unwrap();
         assert_eq!(journal.commit(&[entry("two", None)], &[]).unwrap()[0].sequences(), Some(2..=2));
@@ -780,7 +810,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (mut journal, _) = SqliteJournal::open(dir.path(), false, false).unwrap();
         for n in 1..4 {
-            let told = Told { fingerprint: Fingerprint(n), received_at: Timestamp::now() };
+            let told = Told { fingerprint: Fingerprint(n << 6), received_at: Timestamp::now() };
             let note = Note::Told { key: key(), messages: vec![told] };
             journal.commit(&[entry("a", Some(9)), Entry::new(note.into())], &[]).unwrap();
             assert!(!journal.pending(0, 100).unwrap().is_empty());

@@ -9,7 +9,8 @@ use log::{error, info, warn};
 use tokio::sync::{oneshot, watch};
 
 use super::aggregate::Group;
-use super::{Entry, Journal, JournalError, JournalledEvent, LanePosition, Receipt};
+use super::recent::Recent;
+use super::{Encoded, Entry, Journal, JournalError, JournalledEvent, LanePosition, Receipt};
 use crate::event::{AccountId, Cursor, Event, EventBody, MailboxKey, MonitorState};
 use crate::event_id;
 use crate::memory::Memory;
@@ -22,10 +23,21 @@ const RETRY: Duration = Duration::from_secs(2);
 /// How often it is remembered that the monitor lives: what a crash may add to the length of a blindness.
 const ALIVE: Duration = Duration::from_secs(30);
 
+/// The longest that a lane's position waits for events to be committed with. It bounds what is sent twice after a
+/// loss of power.
+const POSITION: Duration = Duration::from_millis(200);
+
+/// Events that all lanes have, beyond which they are forgotten at once: one deletion costs as much as many.
+const MOST_PASSED: u64 = 1_000;
+
+/// And how long fewer of them are kept.
+const PASSED: Duration = Duration::from_secs(1);
+
 /// Where to ask the writer; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct JournalHandle {
     requests: Sender<Request>,
+    recent: Recent,
     /// The last sequence that is durable.
     news: watch::Receiver<u64>,
     health: watch::Receiver<JournalHealth>,
@@ -61,6 +73,7 @@ pub struct LaneSpec {
 enum Request {
     Commit { entry: Entry, answer: oneshot::Sender<Result<Receipt, Undelivered>> },
     Delivered { lane: usize, position: LanePosition, answer: oneshot::Sender<Result<(), JournalError>> },
+    Save,
     Memory { key: MailboxKey, answer: oneshot::Sender<Result<Memory, JournalError>> },
     Refusals { account: AccountId, answer: oneshot::Sender<Result<Refusals, JournalError>> },
     IdlePeriods { answer: oneshot::Sender<Result<Vec<(String, Duration)>, JournalError>> },
@@ -70,6 +83,27 @@ enum Request {
 }
 
 type CursorAnswer = oneshot::Sender<Result<Option<Cursor>, JournalError>>;
+
+/// A lane's position on its way to the disk.
+#[derive(Debug)]
+pub struct Saving {
+    answered: oneshot::Receiver<Result<(), JournalError>>,
+    requests: Sender<Request>,
+}
+
+impl Saving {
+    /// Until it is durable; it waits for nothing else any more.
+    ///
+    /// # Errors
+    /// When the journal cannot be written.
+    pub async fn done(mut self) -> Result<(), JournalError> {
+        if let Ok(answer) = self.answered.try_recv() {
+            return answer;
+        }
+        self.requests.send(Request::Save).map_err(|_| JournalError::Closed)?;
+        self.answered.await.map_err(|_| JournalError::Closed)?
+    }
+}
 
 impl JournalHandle {
     /// Starts the writer's thread. `failed` hears of a failure that cannot be survived.
@@ -84,11 +118,12 @@ impl JournalHandle {
     ) -> Result<(Self, Vec<LanePosition>), JournalError> {
         let names: Vec<_> = lanes.iter().map(|lane| lane.name.clone()).collect();
         let positions = journal.lanes(&names)?;
-        let (bytes, last) = journal.extent()?;
+        let (bytes, last) = (journal.bytes(), journal.last()?);
         let (requests, inbox) = channel();
         let (told, news) = watch::channel(last);
         let (tell_health, health) =
             watch::channel(JournalHealth { bytes, max_bytes, ..JournalHealth::default() });
+        let recent = Recent::new(positions.iter().map(|position| position.sequence).collect());
         let lanes = lanes.into_iter().zip(positions.clone()).collect();
         let mut writer = Writer {
             journal,
@@ -100,12 +135,16 @@ impl JournalHandle {
             told,
             tell_health,
             committed_at: None,
+            recent: recent.clone(),
             waiting: VecDeque::new(),
+            positions: Positions::default(),
             asked: Vec::new(),
             full: false,
             losing: HashSet::new(),
             disk_full: false,
+            passed: 0,
             forgotten: 0,
+            forgotten_at: Instant::now(),
             alive_at: Instant::now(),
         };
         writer.begin()?;
@@ -117,7 +156,7 @@ impl JournalHandle {
                 }
             })
             .map_err(|error| JournalError::Failed(error.to_string()))?;
-        Ok((Self { requests, news, health }, positions))
+        Ok((Self { requests, recent, news, health }, positions))
     }
 
     /// Makes an entry durable.
@@ -175,15 +214,20 @@ impl JournalHandle {
     /// # Errors
     /// When the journal cannot be read.
     pub async fn pending(&self, after: u64, most: usize) -> Result<Vec<JournalledEvent>, JournalError> {
+        if let Some(events) = self.recent.after(after, most) {
+            return Ok(events);
+        }
         self.ask(|answer| Request::Pending { after, most, answer }).await?
     }
 
-    /// An output took everything up to `position`.
-    ///
-    /// # Errors
-    /// When the journal cannot be written.
-    pub async fn delivered(&self, lane: usize, position: LanePosition) -> Result<(), JournalError> {
-        self.ask(|answer| Request::Delivered { lane, position, answer }).await?
+    /// An output took everything up to `position`. It becomes durable with the next events, or soon, or when
+    /// [`Saving::done`] asks for it; a later one of the lane replaces it.
+    pub fn delivered(&self, lane: usize, position: LanePosition) -> Saving {
+        let (answer, answered) = oneshot::channel();
+        self.recent.taken(lane, position.sequence);
+        // Where nobody takes it, nobody answers.
+        let _ = self.requests.send(Request::Delivered { lane, position, answer });
+        Saving { answered, requests: self.requests.clone() }
     }
 
     /// The monitor is about to end: remembers when; how many events some required output still lacks.
@@ -219,8 +263,10 @@ struct Writer<J> {
     told: watch::Sender<u64>,
     tell_health: watch::Sender<JournalHealth>,
     committed_at: Option<Timestamp>,
+    recent: Recent,
     /// Entries that have to wait for room.
     waiting: VecDeque<(Entry, oneshot::Sender<Result<Receipt, Undelivered>>)>,
+    positions: Positions,
     /// Cursors that were asked for.
     asked: Vec<(MailboxKey, CursorAnswer)>,
     full: bool,
@@ -228,18 +274,50 @@ struct Writer<J> {
     losing: HashSet<usize>,
     /// The disk had no room for the last commit.
     disk_full: bool,
+    /// Events up to here are of no use to any lane.
+    passed: u64,
     /// Events up to here are gone already.
     forgotten: u64,
+    forgotten_at: Instant,
     /// When it was last remembered that the monitor lives.
     alive_at: Instant,
+}
+
+/// Positions of lanes that are not durable yet.
+#[derive(Default)]
+struct Positions {
+    taken: Vec<(usize, LanePosition)>,
+    receivers: Vec<oneshot::Sender<Result<(), JournalError>>>,
+    /// When they are to be durable at the latest.
+    due: Option<Instant>,
+}
+
+impl Positions {
+    fn add(
+        &mut self,
+        lane: usize,
+        position: LanePosition,
+        answer: oneshot::Sender<Result<(), JournalError>>,
+    ) {
+        self.taken.push((lane, position));
+        self.receivers.push(answer);
+        self.due.get_or_insert_with(|| Instant::now() + POSITION);
+    }
+
+    fn hurry(&mut self) {
+        self.due = self.due.map(|_| Instant::now());
+    }
+
+    fn are_due(&self) -> bool {
+        self.due.is_some_and(|due| due <= Instant::now())
+    }
 }
 
 #[derive(Default)]
 struct Round {
     entries: Vec<Entry>,
     receivers: Vec<oneshot::Sender<Result<Receipt, Undelivered>>>,
-    positions: Vec<(usize, LanePosition)>,
-    position_receivers: Vec<oneshot::Sender<Result<(), JournalError>>>,
+    positions: Positions,
     group: Group,
     /// Whether the journal is full, where that is to be told.
     full: Option<bool>,
@@ -249,7 +327,7 @@ impl<J: Journal> Writer<J> {
     fn run(mut self, inbox: &Receiver<Request>) -> Result<(), JournalError> {
         let mut blocked = false;
         loop {
-            let patience = if blocked { RETRY } else { ALIVE.saturating_sub(self.alive_at.elapsed()) };
+            let patience = if blocked { RETRY } else { self.patience() };
             let request = match inbox.recv_timeout(patience) {
                 Ok(request) => Some(request),
                 Err(RecvTimeoutError::Timeout) => None,
@@ -271,6 +349,9 @@ impl<J: Journal> Writer<J> {
                 blocked = self.finish(Round::default())?;
             }
             self.answer_cursors();
+            if self.forgotten_at.elapsed() >= PASSED {
+                self.forget()?;
+            }
             self.tell_health();
         }
     }
@@ -279,6 +360,15 @@ impl<J: Journal> Writer<J> {
         let Self { bytes, max_bytes, full, disk_full, committed_at, .. } = *self;
         let now = JournalHealth { bytes, max_bytes, full, disk_full: disk_full || !self.begun, committed_at };
         self.tell_health.send_if_modified(|told| std::mem::replace(told, now) != now);
+    }
+
+    /// How long nothing has to be done unasked.
+    fn patience(&self) -> Duration {
+        let alive = ALIVE.saturating_sub(self.alive_at.elapsed());
+        let positions = self.positions.due.map(|due| due.saturating_duration_since(Instant::now()));
+        let passed = self.passed > self.forgotten;
+        let forget = passed.then(|| PASSED.saturating_sub(self.forgotten_at.elapsed()));
+        [Some(alive), positions, forget].into_iter().flatten().min().unwrap_or(alive)
     }
 
     /// A full disk is no reason not to start: what waits can be sent, and the rest has to wait for room.
@@ -313,14 +403,15 @@ impl<J: Journal> Writer<J> {
                 round.group.add(entry.len(), entry.bytes());
                 self.waiting.push_back((entry, answer));
             }
-            Request::Delivered { lane, position, answer } => {
-                round.positions.push((lane, position));
-                round.position_receivers.push(answer);
-            }
+            Request::Delivered { lane, position, answer } => self.positions.add(lane, position, answer),
+            Request::Save => self.positions.hurry(),
             Request::IdlePeriods { answer } => drop(answer.send(self.journal.idle_periods())),
             Request::Cursor { key, answer } => self.asked.push((key, answer)),
-            Request::Pending { after, most, answer } => drop(answer.send(self.journal.pending(after, most))),
+            Request::Pending { after, most, answer } => {
+                drop(answer.send(self.journal.pending(after.max(self.passed), most)));
+            }
             Request::Settle { answer } => {
+                let _ = self.forget();
                 let _ = self.remember_alive();
                 self.journal.tidy();
                 let _ = answer.send(self.undelivered());
@@ -340,12 +431,20 @@ impl<J: Journal> Writer<J> {
 
     /// Commits the round; whether something has to wait for the disk.
     fn finish(&mut self, mut round: Round) -> Result<bool, JournalError> {
+        // Where there is little room, what was taken is to make some.
+        if self.positions.are_due() || self.bytes >= self.max_bytes / 2 {
+            round.positions = std::mem::take(&mut self.positions);
+        }
         self.admit(&mut round);
-        if round.entries.is_empty() && round.positions.is_empty() {
+        if round.entries.is_empty() && round.positions.taken.is_empty() {
             return Ok(false);
+        }
+        if round.positions.taken.is_empty() {
+            round.positions = std::mem::take(&mut self.positions);
         }
         let positions: Vec<_> = round
             .positions
+            .taken
             .iter()
             .filter_map(|(lane, position)| Some((self.lanes.get(*lane)?.0.name.clone(), position.clone())))
             .collect();
@@ -358,7 +457,7 @@ impl<J: Journal> Writer<J> {
                 for (entry, answer) in round.entries.into_iter().zip(round.receivers).rev() {
                     self.waiting.push_front((entry, answer));
                 }
-                for answer in round.position_receivers {
+                for answer in round.positions.receivers {
                     let _ = answer.send(Err(JournalError::DiskFull));
                 }
                 Ok(true)
@@ -409,7 +508,7 @@ impl<J: Journal> Writer<J> {
             let words = if full { "is full" } else { "takes events again" };
             warn!("the journal {words}: {} of {} bytes wait for an output", self.bytes, self.max_bytes);
         }
-        for (lane, position) in round.positions {
+        for (lane, position) in round.positions.taken {
             if let Some((_, known)) = self.lanes.get_mut(lane) {
                 *known = position;
             }
@@ -417,10 +516,11 @@ impl<J: Journal> Writer<J> {
         if let Some(last) = receipts.iter().filter_map(Receipt::sequences).map(|range| *range.end()).max() {
             self.last = self.last.max(last);
         }
+        self.recent.add(numbered(round.entries, &receipts));
         for (answer, receipt) in round.receivers.into_iter().zip(receipts) {
             let _ = answer.send(Ok(receipt));
         }
-        for answer in round.position_receivers {
+        for answer in round.positions.receivers {
             let _ = answer.send(Ok(()));
         }
         self.prune()?;
@@ -432,7 +532,7 @@ impl<J: Journal> Writer<J> {
     /// is full: the others must go on.
     fn prune(&mut self) -> Result<(), JournalError> {
         let last = self.last;
-        self.bytes = self.journal.extent()?.0;
+        self.bytes = self.journal.bytes();
         let full = self.bytes >= self.max_bytes;
         let held = self.lanes.iter().map(|(spec, position)| match spec.required {
             true => position.sequence,
@@ -441,15 +541,26 @@ impl<J: Journal> Writer<J> {
         });
         let taken = held.min().unwrap_or(last);
         self.tell_dropped(taken);
-        if taken > self.forgotten {
-            match self.journal.forget(taken) {
-                Ok(()) => self.forgotten = taken,
+        if taken > self.passed {
+            self.passed = taken;
+            self.recent.forget(taken);
+        }
+        let many = self.passed.saturating_sub(self.forgotten) >= MOST_PASSED;
+        if many || self.bytes >= self.max_bytes / 2 { self.forget() } else { Ok(()) }
+    }
+
+    /// What is of no use any more goes.
+    fn forget(&mut self) -> Result<(), JournalError> {
+        self.forgotten_at = Instant::now();
+        if self.passed > self.forgotten {
+            match self.journal.forget(self.passed) {
+                Ok(()) => self.forgotten = self.passed,
                 // What is not forgotten now is forgotten next time.
                 Err(JournalError::DiskFull) => {}
                 Err(failure) => return Err(failure),
             }
         }
-        self.bytes = self.journal.extent()?.0;
+        self.bytes = self.journal.bytes();
         Ok(())
     }
 
@@ -469,6 +580,17 @@ impl<J: Journal> Writer<J> {
         let required = self.lanes.iter().filter(|(spec, _)| spec.required);
         required.map(|(_, position)| self.last.saturating_sub(position.sequence)).max().unwrap_or(0)
     }
+}
+
+/// The events of entries as lanes take them, with their bytes.
+fn numbered(entries: Vec<Entry>, receipts: &[Receipt]) -> impl Iterator<Item = (JournalledEvent, u64)> {
+    let events = entries.into_iter().zip(receipts.iter().map(Receipt::sequences));
+    events.flat_map(|(entry, sequences)| {
+        let number = |(sequence, Encoded { event, payload }): (u64, Encoded)| {
+            (JournalledEvent { sequence, event }, payload.len() as u64)
+        };
+        sequences.into_iter().flatten().zip(entry.events).map(number)
+    })
 }
 
 /// Whether it was done, or has to wait for room.
@@ -502,8 +624,8 @@ mod tests {
 
     async fn pending(journal: &JournalHandle) -> Vec<String> {
         let events = journal.pending(0, 100).await.unwrap();
-        let name = |event: JournalledEvent| match event.event.body {
-            EventBody::MonitorState(MonitorState::Started) => event.event.id,
+        let name = |event: JournalledEvent| match &event.event.body {
+            EventBody::MonitorState(MonitorState::Started) => event.event.id.clone(),
             body => format!("{body:?}"),
         };
         events.into_iter().map(name).collect()
@@ -518,7 +640,7 @@ mod tests {
         news.changed().await.unwrap();
         assert_eq!(*news.borrow(), 1);
         assert_eq!(journal.settle().await, 1);
-        journal.delivered(0, LanePosition { sequence: 1, file: None }).await.unwrap();
+        journal.delivered(0, LanePosition { sequence: 1, file: None }).done().await.unwrap();
         assert_eq!((pending(&journal).await.len(), journal.settle().await), (0, 0));
     }
 
@@ -534,7 +656,7 @@ mod tests {
             news.changed().await.unwrap();
         }
         assert!(futures::poll!(&mut second).is_pending());
-        journal.delivered(0, LanePosition { sequence: 2, file: None }).await.unwrap();
+        journal.delivered(0, LanePosition { sequence: 2, file: None }).done().await.unwrap();
         assert!(second.await.unwrap().is_ok());
         let left = pending(&journal).await;
         assert!(left.contains(&"two".to_owned()) && left.iter().any(|e| e.contains("JournalOk")), "{left:?}");
@@ -551,7 +673,7 @@ mod tests {
         for n in 0..100 {
             let receipt = journal.commit(entry(&format!("event {n}"))).await.unwrap();
             let sequence = *receipt.sequences().unwrap().end();
-            journal.delivered(0, LanePosition { sequence, file: None }).await.unwrap();
+            journal.delivered(0, LanePosition { sequence, file: None }).done().await.unwrap();
         }
     }
 
@@ -580,7 +702,7 @@ mod tests {
         let other = MailboxKey { account: "b".into(), ..key };
         assert_eq!(journal.cursor(other).await.unwrap(), None, "others are answered");
         assert!(futures::poll!(&mut cursor).is_pending());
-        journal.delivered(0, LanePosition { sequence: 2, file: None }).await.unwrap();
+        journal.delivered(0, LanePosition { sequence: 2, file: None }).done().await.unwrap();
         waits.await.unwrap().unwrap();
         assert_eq!(cursor.await.unwrap().unwrap(), Some(Cursor::baseline(7, 5, None)));
     }

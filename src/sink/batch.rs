@@ -23,7 +23,7 @@ pub struct Item {
     /// `event.sequence`
     pub sequence: u64,
     /// The event, as the output may know it.
-    pub event: Event,
+    pub event: Arc<Event>,
     line: Range<usize>,
 }
 
@@ -107,7 +107,7 @@ pub(super) mod tests {
             body: EventBody::MonitorState(MonitorState::Started),
             filtered: None,
         };
-        JournalledEvent { sequence, event }
+        JournalledEvent { sequence, event: event.into() }
     }
 
     pub(in crate::sink) fn batch(sequences: Range<u64>) -> Batch {

@@ -29,7 +29,7 @@ pub struct DeadLetter {
     /// `event.sequence`
     pub sequence: u64,
     /// The event as the output would have been told it: `[privacy]` holds here too.
-    pub event: Event,
+    pub event: Arc<Event>,
 }
 
 /// Where they are kept. Cheap to clone.

@@ -17,7 +17,7 @@ use super::encode::Encoder;
 use super::health::{LaneHealth, LaneState};
 use super::output::{Outcome, Output};
 use crate::event::Action;
-use crate::journal::{FileEnd, JournalError, JournalHandle, JournalledEvent, LanePosition};
+use crate::journal::{FileEnd, JournalError, JournalHandle, JournalledEvent, LanePosition, Saving};
 use crate::text;
 
 /// One lane; its own trouble is nobody else's.
@@ -33,6 +33,8 @@ pub(super) struct Lane {
     pub(super) encoder: Encoder,
     pub(super) output: Output,
     pub(super) position: LanePosition,
+    /// The position on its way to the disk: no further batch is written before it is there.
+    pub(super) saving: Option<Saving>,
     pub(super) journal: JournalHandle,
     pub(super) dead_letters: DeadLetters,
     pub(super) health: watch::Sender<LaneHealth>,
@@ -72,7 +74,7 @@ impl Lane {
             let events = self.journal.pending(self.position.sequence, self.batch_max_events).await?;
             if events.is_empty() {
                 if *self.stopped.borrow() {
-                    return Ok(());
+                    return self.saved().await;
                 }
                 tokio::select! {
                     changed = news.changed() => changed.map_err(|_| Ended::Stopped)?,
@@ -111,7 +113,8 @@ impl Lane {
         if !batch.is_empty() {
             self.hand_over(batch).await?;
         }
-        self.advance(last).await
+        self.advance(last);
+        Ok(())
     }
 
     /// Until the output has it, or what it never takes is buried, or we are told to stop.
@@ -153,13 +156,14 @@ impl Lane {
             };
             // What is done of a batch is done, whatever becomes of the rest.
             if let Some(done) = done.filter(|done| !done.is_empty() && !pieces.is_empty()) {
-                self.advance(done.sequences().1).await?;
+                self.advance(done.sequences().1);
             }
         }
         Ok(())
     }
 
     async fn offer(&mut self, piece: &Batch) -> Result<Outcome, Ended> {
+        self.saved().await?;
         match self.output.prepare().await {
             Ok(end) => self.begin_at(end).await?,
             Err(error) => return Ok(error.into()),
@@ -232,29 +236,38 @@ impl Lane {
             return Ok(());
         }
         self.position.file = end;
-        self.remember().await
+        self.save();
+        self.saved().await
     }
 
-    async fn advance(&mut self, sequence: u64) -> Result<(), Ended> {
+    /// What comes next is written only once this is durable, and it is so with the next events nearly always.
+    fn save(&mut self) {
+        self.saving = Some(self.journal.delivered(self.index, self.position.clone()));
+    }
+
+    fn advance(&mut self, sequence: u64) {
         self.position = LanePosition { sequence, file: self.output.end() };
-        self.remember().await?;
+        self.save();
         self.health.send_modify(|health| (health.sequence, health.oldest) = (sequence, None));
-        Ok(())
     }
 
     /// The position is as durable as an event: a full disk delays it, and nothing more is sent meanwhile. Told to stop,
     /// a lane leaves it as it is: what was written behind it is known by the next start.
-    async fn remember(&mut self) -> Result<(), Ended> {
-        loop {
-            match self.journal.delivered(self.index, self.position.clone()).await {
+    async fn saved(&mut self) -> Result<(), Ended> {
+        while let Some(saving) = self.saving.take() {
+            match saving.done().await {
                 Err(JournalError::DiskFull) if *self.stopped.borrow() => return Err(Ended::Stopped),
                 // The writer tells of it.
-                Err(JournalError::DiskFull) => tokio::select! {
-                    () = sleep(Duration::from_secs(2)) => {}
-                    _ = self.stopped.changed() => {}
-                },
-                other => return Ok(other?),
+                Err(JournalError::DiskFull) => {
+                    tokio::select! {
+                        () = sleep(Duration::from_secs(2)) => {}
+                        _ = self.stopped.changed() => {}
+                    }
+                    self.save();
+                }
+                done => done?,
             }
         }
+        Ok(())
     }
 }

@@ -171,6 +171,7 @@ impl Sink {
                 encoder: Encoder::new(EncoderSettings::new(&options, settings)),
                 output,
                 position,
+                saving: None,
                 journal: journal.clone(),
                 dead_letters: dead_letters.clone(),
                 health,

@@ -526,7 +526,7 @@ fn read(journal: &mut SqliteJournal) {
         let cursor = Cursor { blind_since: None, ..cursor };
         assert!(STATE.cursors.contains(&cursor), "{cursor:?}");
     }
-    let _ = (journal.lanes(&["out".to_owned()]), journal.extent(), journal.forget(1));
+    let _ = (journal.lanes(&["out".to_owned()]), journal.last(), journal.forget(1));
     let _ = journal.commit(&[Entry::new(Batch { events: STATE.events.clone(), ..Batch::default() })], &[]);
 }
 
