@@ -23,10 +23,11 @@ use crate::filter::in_force::FiltersInForce;
 use crate::journal::StateOrigin;
 use crate::messages::{Deliver, Drain, Reload, ReopenFiles, StartAccounts, StopAccounts, Summarize};
 use crate::metrics::Metrics;
+use crate::once::{self, Pass, PassContext};
 use crate::process;
 use crate::service;
 use crate::signals::{Signal, Signals};
-use crate::sink::{Fatal, Sink, SinkHandle, SinkOptions};
+use crate::sink::{Fatal, Sink, SinkHandle, SinkOptions, StateUse};
 
 /// What `run` may be told besides the configuration.
 #[derive(Debug, Default)]
@@ -35,11 +36,18 @@ pub struct RunOptions {
     pub loader: Option<Loader>,
     /// Move a damaged journal aside and start anew.
     pub new_state: bool,
+    /// One look at every account, and the end; else for ever.
+    pub once: Option<Pass>,
+    /// What becomes of the state.
+    pub state: StateUse,
+    /// Outputs that take nothing this time.
+    pub at_rest: Vec<String>,
 }
 
 /// Runs the monitor until a signal, `stop`, or a failure that cannot be survived.
 pub fn run(settings: &Settings, options: &RunOptions, stop: BoxFuture<'static, ()>) -> Exit {
-    if let Err(error) = process::reserve_descriptors(connections(settings)) {
+    let most = if options.once.is_some() { once::MOST_AT_ONCE as u64 } else { u64::MAX };
+    if let Err(error) = process::reserve_descriptors(connections(settings).min(most)) {
         error!("{error}");
         return Exit::CannotStart;
     }
@@ -73,7 +81,10 @@ async fn monitor(settings: &Settings, options: &RunOptions, stop: BoxFuture<'sta
             return error.exit();
         }
     };
-    let listeners = match Listeners::open(&settings.http) {
+    // Only the monitor itself is to be asked how it is.
+    let is_monitor = options.once.is_none() && options.state == StateUse::Kept;
+    let listeners = if is_monitor { Listeners::open(&settings.http) } else { Ok(Listeners::default()) };
+    let listeners = match listeners {
         Ok(listeners) => listeners,
         Err(error) => {
             error!("{error}");
@@ -83,8 +94,9 @@ async fn monitor(settings: &Settings, options: &RunOptions, stop: BoxFuture<'sta
     let arbiters = arbiters();
     let mut stop = stop;
     let filters = FiltersInForce::new(settings.filters.clone());
-    let coordinator =
-        Coordinator::new(context(settings, options, &filters, &arbiters, &sink, metrics).await).start();
+    let context = context(settings, options, &filters, &arbiters, &sink, metrics).await;
+    let look = options.once.map(|pass| once::look(pass, pass_context(&context)));
+    let coordinator = Coordinator::new(context).start();
     let heartbeats = Heartbeats::start(&arbiters.iter().map(Arbiter::handle).collect::<Vec<_>>());
     actix_rt::spawn(service::attend(coordinator.clone(), heartbeats.clone()));
     let admin = match listeners.serve(&coordinator, &heartbeats) {
@@ -95,21 +107,25 @@ async fn monitor(settings: &Settings, options: &RunOptions, stop: BoxFuture<'sta
         }
     };
     // A journal that is full lets nothing in, and a signal must be heard all the same.
-    let announced = announce(settings, sink.addr.clone(), sink.origin, sink.restored);
+    let announced = announce(settings, options, sink.addr.clone(), sink.origin, sink.restored);
     let announced = tokio::select! {
         () = announced => Ok(()),
-        exit = wait(&mut signals, &mut sink, &coordinator, &mut stop) => Err(exit),
+        ended = wait(&mut signals, &mut sink, &coordinator, &mut stop) => Err(ended.exit(options)),
     };
-    let exit = match announced {
-        Ok(()) => {
+    let exit = match (announced, look) {
+        (Ok(()), None) => {
             coordinator.do_send(StartAccounts);
             service::ready();
-            wait(&mut signals, &mut sink, &coordinator, &mut stop).await
+            wait(&mut signals, &mut sink, &coordinator, &mut stop).await.exit(options)
         }
-        Err(exit) => exit,
+        (Ok(()), Some(look)) => tokio::select! {
+            exit = look => exit,
+            ended = wait(&mut signals, &mut sink, &coordinator, &mut stop) => ended.exit(options),
+        },
+        (Err(exit), _) => exit,
     };
     service::stopping();
-    let exit = shut_down(settings, &coordinator, admin, &sink, &filters, &mut signals, exit).await;
+    let exit = shut_down(settings, options, &coordinator, admin, &sink, &filters, &mut signals, exit).await;
     for arbiter in arbiters {
         arbiter.stop();
     }
@@ -121,6 +137,8 @@ fn sink_options(settings: &Settings, options: &RunOptions, metrics: Metrics) -> 
         state_dir: settings.monitor.state_dir.clone(),
         require_state: settings.monitor.require_state,
         new_state: options.new_state,
+        state: options.state,
+        at_rest: options.at_rest.clone(),
         journal: settings.journal.clone(),
         outputs: settings.outputs.clone(),
         events: settings.events.clone(),
@@ -160,6 +178,18 @@ async fn context(
     }
 }
 
+fn pass_context(context: &CoordinatorContext) -> PassContext {
+    PassContext {
+        settings: context.settings.clone(),
+        wires: context.wires.clone(),
+        sink: context.sink.clone(),
+        journal: context.journal.clone(),
+        outputs: context.outputs.clone(),
+        include: context.include.clone(),
+        filters: context.filters.clone(),
+    }
+}
+
 /// The actions that are on and that some output takes.
 fn included(settings: &Settings) -> Arc<[Action]> {
     let taken = |action: &Action| settings.outputs.iter().any(|output| output.include.contains(action));
@@ -167,8 +197,15 @@ fn included(settings: &Settings) -> Arc<[Action]> {
 }
 
 /// `monitor.state` events of a start: a state that was lost must not look like a quiet one.
-async fn announce(settings: &Settings, sink: Addr<Sink>, origin: StateOrigin, restored: bool) {
-    let mut states = vec![MonitorState::Started];
+async fn announce(
+    settings: &Settings,
+    options: &RunOptions,
+    sink: Addr<Sink>,
+    origin: StateOrigin,
+    restored: bool,
+) {
+    // That somebody looks in now and then is no news.
+    let mut states = if options.once.is_none() { vec![MonitorState::Started] } else { Vec::new() };
     if origin == StateOrigin::New {
         warn!(
             "there is no state in {}: every mailbox begins with a baseline",
@@ -198,6 +235,7 @@ async fn tell(settings: &Settings, sink: &Addr<Sink>, state: MonitorState) {
 /// Accounts first (DONE, LOGOUT), then what they delivered last, then the outputs. A second signal ends at once.
 async fn shut_down(
     settings: &Settings,
+    options: &RunOptions,
     coordinator: &Addr<Coordinator>,
     admin: Admin,
     sink: &SinkHandle,
@@ -210,10 +248,12 @@ async fn shut_down(
     let orderly = async {
         // Most of the time is for the outputs: connections that do not answer LOGOUT are merely cut.
         let _ = coordinator.send(StopAccounts { deadline: left() / 2 }).await;
-        let told = tell(settings, &sink.addr, MonitorState::Stopping);
-        let _ = tokio::time::timeout(left() / 4, told).await;
+        if options.once.is_none() {
+            let told = tell(settings, &sink.addr, MonitorState::Stopping);
+            let _ = tokio::time::timeout(left() / 4, told).await;
+        }
         let report = sink.addr.send(Drain { deadline: left() }).await.unwrap_or_default();
-        if report.undelivered > 0 {
+        if report.undelivered > 0 && options.state == StateUse::Kept {
             info!("{} events wait for the next start", report.undelivered);
         }
         if filters.dropped() > 0 {
@@ -242,15 +282,15 @@ async fn wait(
     sink: &mut SinkHandle,
     coordinator: &Addr<Coordinator>,
     stop: &mut BoxFuture<'static, ()>,
-) -> Exit {
+) -> Ended {
     loop {
         let signal = tokio::select! {
             signal = signals.next() => signal,
-            () = stop.as_mut() => return Exit::Ok,
-            fatal = sink.fatal.recv() => return fatally(&fatal),
+            () = stop.as_mut() => return Ended::Asked,
+            fatal = sink.fatal.recv() => return Ended::Failed(fatal),
         };
         match signal {
-            Signal::Stop(_) => return Exit::Ok,
+            Signal::Stop(_) => return Ended::Asked,
             Signal::Summarize => coordinator.do_send(Summarize),
             Signal::Reopen => sink.addr.do_send(ReopenFiles),
             Signal::Reload => {
@@ -261,7 +301,25 @@ async fn wait(
     }
 }
 
-fn fatally(fatal: &Fatal) -> Exit {
-    error!("{fatal}");
-    Exit::Io
+/// Why it does not go on.
+enum Ended {
+    /// A signal, or whoever called.
+    Asked,
+    /// It cannot.
+    Failed(Fatal),
+}
+
+impl Ended {
+    fn exit(&self, options: &RunOptions) -> Exit {
+        match self {
+            Self::Asked if options.once.is_some() => once::interrupted(),
+            Self::Asked => Exit::Ok,
+            // Nothing is kept: whoever reads our stdout may leave when they have seen enough.
+            Self::Failed(Fatal::StdoutClosed) if options.state != StateUse::Kept => Exit::Ok,
+            Self::Failed(fatal) => {
+                error!("{fatal}");
+                Exit::Io
+            }
+        }
+    }
 }

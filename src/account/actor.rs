@@ -11,19 +11,20 @@ use jiff::Timestamp;
 use log::{debug, info, warn};
 use rand::Rng;
 use tokio::sync::oneshot;
-use tokio::task::spawn_blocking;
 
 use super::findings::Reporter;
 use super::lifecycle::{Blame, Verdict, blame, trouble, verdict};
 use super::pulse::Pulse;
+use super::recall::{Recalled, recall};
 use super::schedule::{Ended, Schedule};
-use super::session::{self, Assignment, Milestone, Milestones, Outcome, Outlet, RefusedLogin, Wires};
+use super::session::{self, Assignment, Milestone, Milestones, Outcome, Outlet, RefusedLogin, Start, Wires};
 use super::standing::{MailboxStanding, Setback, Standing};
 use crate::config::settings::Account;
 use crate::event::{AccountState, Event, EventBody, MailboxKey, MailboxName, StateChange, Trouble};
+use crate::imap::conversation::Until;
 use crate::journal::JournalHandle;
 use crate::messages::{AccountDetails, Deliver, Describe, Farewell, Note, StatusChanged, StopAccount, Wish};
-use crate::refusals::{LoginDigest, NextLogin, QuickDigest, Refusals};
+use crate::refusals::{NextLogin, QuickDigest, Refusals};
 use crate::status::{MailboxReport, PastState};
 use crate::text;
 
@@ -98,26 +99,6 @@ struct MailboxWatch {
     timer: Option<SpawnHandle>,
 }
 
-/// What an earlier process left of refused logins.
-enum Recalled {
-    /// Nothing that still counts.
-    Nothing,
-    /// These, with the secret that is still configured; `None` while nobody can tell.
-    Refused(Refusals, Option<QuickDigest>),
-}
-
-async fn recall(journal: JournalHandle, account: Arc<Account>) -> Recalled {
-    let refusals = journal.refusals(account.id()).await.unwrap_or_default();
-    let Some(login) = refusals.login().cloned() else { return Recalled::Nothing };
-    let Ok(secret) = account.password.resolve().await else { return Recalled::Refused(refusals, None) };
-    let quick = QuickDigest::new(&secret);
-    let identity = account.identity.clone();
-    match spawn_blocking(move || LoginDigest::new(&identity, &secret)).await {
-        Ok(configured) if configured == login => Recalled::Refused(refusals, Some(quick)),
-        _ => Recalled::Nothing,
-    }
-}
-
 impl AccountActor {
     /// An actor that is not started yet.
     pub fn new(account: Arc<Account>, context: AccountContext) -> Self {
@@ -190,6 +171,8 @@ impl AccountActor {
         let assignment = Assignment {
             mailbox: watched.mailbox.clone(),
             caution: self.schedule.caution(index),
+            until: Until::Stopped,
+            from: Start::Checkpoint,
             refused: self.refused.clone(),
             pulse: watched.pulse.clone(),
             alive: self.context.alive.clone(),

@@ -5,6 +5,7 @@ pub mod findings;
 pub mod idle_period;
 pub mod lifecycle;
 pub mod pulse;
+pub mod recall;
 pub mod schedule;
 pub mod session;
 pub mod standing;

@@ -168,12 +168,25 @@ pub struct Assignment {
     pub mailbox: MailboxName,
     /// How many sessions in a row ended in the middle of a FETCH.
     pub caution: u8,
+    /// How long it is watched.
+    pub until: Until,
+    /// Where it begins.
+    pub from: Start,
     /// Set once another session of the account found the login refused.
     pub refused: Arc<AtomicBool>,
     /// Beats with every reply.
     pub pulse: Pulse,
     /// The account's, which beats with the replies of all of its sessions.
     pub alive: Pulse,
+}
+
+/// Where a session begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// Where the last one stood, as the journal has it.
+    Checkpoint,
+    /// As if the mailbox was never met, from there on.
+    Anew(ToldFrom),
 }
 
 /// Watches one mailbox until the connection ends. Never panics: a panic inside is one more way to end.
@@ -186,18 +199,21 @@ pub fn run(
     mut stop: oneshot::Receiver<()>,
 ) -> impl Future<Output = Outcome> {
     let life = async move {
-        let Assignment { mailbox, caution, refused, pulse, alive } = assignment;
-        let checkpoint = tokio::select! {
-            checkpoint = sink.checkpoint(&mailbox) => checkpoint?,
-            _ = &mut stop => return Err(SessionEnd::Conversation(Ending::LoggedOut)),
+        let Assignment { mailbox, caution, until, from, refused, pulse, alive } = assignment;
+        let (checkpoint, told_from) = match from {
+            Start::Anew(from) => (None, Some(from)),
+            Start::Checkpoint => tokio::select! {
+                checkpoint = sink.checkpoint(&mailbox) => (checkpoint?, account.initial.told_from(Timestamp::now())),
+                _ = &mut stop => return Err(SessionEnd::Conversation(Ending::LoggedOut)),
+            },
         };
         let goal = Goal::Watch(Watch {
             mailbox: mailbox.clone(),
             checkpoint,
-            told_from: account.initial.told_from(Timestamp::now()).map(ToldFrom::Time),
+            told_from,
             caution,
             search: account.search.clone(),
-            until: Until::Stopped,
+            until,
         });
         let told = |milestone| match milestone {
             Milestone::Alive => {

@@ -31,8 +31,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// Bytes of a request's body: none is needed.
 const MOST_BODY: usize = 1024;
 
-/// Listeners that are open, and do not answer yet.
-#[derive(Debug)]
+/// Listeners that are open, and do not answer yet; by default none.
+#[derive(Debug, Default)]
 pub struct Listeners {
     tcp: Option<TcpListener>,
     socket: Option<(UnixListener, PathBuf)>,

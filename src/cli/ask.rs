@@ -14,12 +14,10 @@ use crate::imap::conversation::Goal;
 use crate::imap::ending::Ending;
 use crate::imap::listing::MailboxListing;
 use crate::imap::titles::TitleListing;
+use crate::once::MOST_AT_ONCE;
 use crate::once::outcome::{Failure, verdict};
 use crate::process;
 use crate::text::line;
-
-/// The most accounts that are asked at the same time; the gate paces their hosts.
-pub(crate) const MOST_AT_ONCE: usize = 200;
 
 /// What came back.
 #[derive(Debug)]

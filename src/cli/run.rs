@@ -1,21 +1,44 @@
-//! `idlewatch run`
+//! `idlewatch run`: for ever, or once, with the state or without a trace.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 
-use super::selection::AccountSelection;
+use super::selection::{AccountSelection, MailboxSelection, problem};
+use super::since::Since;
 use super::{Exit, Globals, tell};
 use crate::app::{self, RunOptions};
-use crate::config::settings::{OutputFormat, OutputKind, Settings};
+use crate::config::settings::{Account, Initial, OutputFormat, OutputKind, OutputSettings, Policy, Settings};
 use crate::config::{self, Issue};
 use crate::coordinator::reload::Loader;
+use crate::imap::conversation::ToldFrom;
+use crate::once::Pass;
+use crate::sink::StateUse;
 
 /// Flags of `run`.
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
+    /// One look at every account: what is new since the last time is told, and that was it.
+    #[arg(long)]
+    once: bool,
+    /// Connect and print, and leave no trace: no state is written, and no other output is told anything.
+    #[arg(long, conflicts_with = "new_state")]
+    dry_run: bool,
+    /// Tell messages from then on, whatever was told before: `24h`, `2026-11-24T08:00:00Z`, or a UID. The state is neither read nor written.
+    #[arg(long, value_name = "AGE|RFC3339|UID")]
+    since: Option<Since>,
+    /// With `--once --since`: the state goes on from there.
+    #[arg(long, requires_all = ["once", "since"], conflicts_with = "dry_run")]
+    save: bool,
     #[command(flatten)]
     accounts: AccountSelection,
+    #[command(flatten)]
+    mailboxes: MailboxSelection,
+    /// Only these outputs (`stdout` is always there); events wait in the journal for the others. May be given several times.
+    #[arg(long = "output", value_name = "NAME")]
+    outputs: Vec<String>,
     /// The form of events on stdout.
     #[arg(long)]
     format: Option<FormatArg>,
@@ -43,8 +66,14 @@ pub(super) fn execute(args: RunArgs, globals: &Globals) -> Exit {
             return Exit::Config;
         }
     };
-    let new_state = args.new_state;
-    let options = RunOptions { new_state, loader: Some(loader(globals.files.clone(), args)) };
+    let state = args.state();
+    let options = RunOptions {
+        new_state: args.new_state,
+        once: args.once.then(|| Pass { anew: args.since.filter(|_| args.save).map(|Since(from)| from) }),
+        state,
+        at_rest: args.at_rest(&settings),
+        loader: (state == StateUse::Kept && !args.once).then(|| loader(globals.files.clone(), args)),
+    };
     app::run(&settings, &options, Box::pin(std::future::pending()))
 }
 
@@ -57,15 +86,92 @@ fn loader(files: Vec<PathBuf>, args: RunArgs) -> Loader {
 }
 
 impl RunArgs {
+    fn state(&self) -> StateUse {
+        match (self.since, self.dry_run) {
+            (Some(_), _) if !self.save => StateUse::Apart,
+            (_, true) => StateUse::Read,
+            _ => StateUse::Kept,
+        }
+    }
+
     /// The settings as the flags have them.
     fn narrow(&self, mut settings: Settings) -> Result<Settings, Issue> {
         self.accounts.narrow(&mut settings)?;
+        self.mailboxes.narrow(&mut settings)?;
+        if let Some(Since(from)) = self.since {
+            begin_with(&mut settings, from)?;
+        }
+        self.choose_outputs(&mut settings)?;
         if let Some(format) = self.format {
             let stdout = settings.outputs.iter_mut().filter(|output| output.kind == OutputKind::Stdout);
             stdout.for_each(|output| output.format = format.into());
         }
         Ok(settings)
     }
+
+    /// Where the state is kept, the others stay: events wait for them.
+    fn choose_outputs(&self, settings: &mut Settings) -> Result<(), Issue> {
+        let kept = self.state() == StateUse::Kept;
+        if kept && self.outputs.is_empty() {
+            return Ok(());
+        }
+        let wanted =
+            |name: &str| self.outputs.is_empty() && name == STDOUT || self.outputs.iter().any(|o| o == name);
+        let is_stdout = |output: &OutputSettings| output.kind == OutputKind::Stdout;
+        if wanted(STDOUT) && !settings.outputs.iter().any(|output| output.name == STDOUT) {
+            match settings.outputs.iter_mut().find(|output| is_stdout(output)) {
+                // By whatever name it goes.
+                Some(stdout) if !kept => stdout.name = STDOUT.to_owned(),
+                Some(_) => {}
+                None => settings.outputs.push(config::stdout_output()),
+            }
+        }
+        for name in &self.outputs {
+            let Some(output) = settings.outputs.iter().find(|output| output.name == *name) else {
+                let names: Vec<_> = settings.outputs.iter().map(|output| output.name.as_str()).collect();
+                let message = format!("there is no [outputs.{name}]; there are: {}", names.join(", "));
+                return Err(problem("--output", message));
+            };
+            if self.dry_run && !is_stdout(output) {
+                return Err(problem("--output", "a dry run prints, and tells no other output"));
+            }
+            if !kept && matches!(output.kind, OutputKind::File { .. }) {
+                let message = format!(
+                    "the file of [outputs.{name}] is written together with the state; print, and redirect that"
+                );
+                return Err(problem("--output", message));
+            }
+        }
+        if !kept {
+            settings.outputs.retain(|output| wanted(&output.name));
+        }
+        Ok(())
+    }
+
+    /// The outputs that are not named.
+    fn at_rest(&self, settings: &Settings) -> Vec<String> {
+        let others = settings.outputs.iter().filter(|output| !self.outputs.contains(&output.name));
+        if self.outputs.is_empty() { Vec::new() } else { others.map(|output| output.name.clone()).collect() }
+    }
+}
+
+const STDOUT: &str = "stdout";
+
+/// Every first contact tells from there.
+fn begin_with(settings: &mut Settings, from: ToldFrom) -> Result<(), Issue> {
+    let mailboxes: usize = settings.accounts.iter().map(|account| account.mailboxes.len()).sum();
+    if matches!(from, ToldFrom::Uid(_)) && mailboxes > 1 {
+        return Err(problem("--since", "a UID is of one mailbox: name it with --account and --mailbox"));
+    }
+    // Policies stay shared.
+    let mut begun: HashMap<*const Policy, Arc<Policy>> = HashMap::new();
+    for account in &mut settings.accounts {
+        let policy = begun.entry(Arc::as_ptr(&account.policy)).or_insert_with(|| {
+            Arc::new(Policy { initial: Initial::From(from), ..(*account.policy).clone() })
+        });
+        *account = Arc::new(Account { policy: policy.clone(), ..(**account).clone() });
+    }
+    Ok(())
 }
 
 impl From<FormatArg> for OutputFormat {

@@ -1,9 +1,11 @@
 //! `--account GLOB` and `--mailbox GLOB`: a part of what the configuration has.
 
-use clap::Args;
-use globset::{Glob, GlobMatcher};
+use std::sync::Arc;
 
-use crate::config::settings::Settings;
+use clap::Args;
+use globset::{GlobBuilder, GlobMatcher};
+
+use crate::config::settings::{Account, Policy, Settings};
 use crate::config::{Issue, Severity};
 
 /// Which accounts.
@@ -32,12 +34,51 @@ impl AccountSelection {
     }
 }
 
+/// Which mailboxes.
+#[derive(Clone, Debug, Default, Args)]
+pub(super) struct MailboxSelection {
+    /// Only mailboxes whose name matches, of those that are watched; `*` ends at a `/`. May be given several times.
+    #[arg(short = 'm', long = "mailbox", value_name = "GLOB")]
+    mailboxes: Vec<String>,
+}
+
+impl MailboxSelection {
+    /// Leaves out all others, and the accounts that have none left.
+    ///
+    /// # Errors
+    /// Where a glob is none, or none is left.
+    pub(super) fn narrow(&self, settings: &mut Settings) -> Result<(), Issue> {
+        if self.mailboxes.is_empty() {
+            return Ok(());
+        }
+        let globs = matchers("--mailbox", &self.mailboxes)?;
+        let accounts = settings.accounts.iter().filter_map(|account| {
+            let all = account.mailboxes.iter();
+            let mailboxes: Arc<[_]> = all.filter(|name| matches(&globs, name.as_str())).cloned().collect();
+            if mailboxes.len() == account.mailboxes.len() {
+                return Some(account.clone());
+            }
+            let policy = Arc::new(Policy { mailboxes: mailboxes.clone(), ..(*account.policy).clone() });
+            (!mailboxes.is_empty()).then(|| Arc::new(Account { policy, ..(**account).clone() }))
+        });
+        settings.accounts = accounts.collect();
+        if settings.accounts.is_empty() {
+            return Err(problem("--mailbox", "no mailbox that is watched matches"));
+        }
+        Ok(())
+    }
+}
+
 /// The globs of a flag.
 ///
 /// # Errors
 /// The first that is none.
 pub(super) fn matchers(flag: &str, patterns: &[String]) -> Result<Vec<GlobMatcher>, Issue> {
-    let matcher = |pattern: &String| Ok(Glob::new(pattern)?.compile_matcher());
+    let inbox = |pattern: &String| pattern.eq_ignore_ascii_case("INBOX");
+    let matcher = |pattern: &String| {
+        let pattern = if inbox(pattern) { "INBOX" } else { pattern.as_str() };
+        Ok(GlobBuilder::new(pattern).literal_separator(flag == "--mailbox").build()?.compile_matcher())
+    };
     let matchers = patterns.iter().map(matcher).collect::<Result<_, globset::Error>>();
     matchers.map_err(|error| problem(flag, error.to_string()))
 }

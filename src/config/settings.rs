@@ -15,6 +15,7 @@ pub use self::outputs::{EndpointSettings, OutputKind, WebhookBody, WebhookSettin
 use super::providers::Chosen;
 use crate::event::{AccountId, AccountIdentity, Action, MailboxName};
 use crate::filter::Filters;
+use crate::imap::conversation::ToldFrom;
 use crate::imap::search::Criteria;
 use crate::secrets::SecretSource;
 
@@ -176,15 +177,18 @@ pub enum Initial {
     All,
     /// Messages received (INTERNALDATE) within this time before the first contact.
     Since(Duration),
+    /// Messages from there on: of the command line only.
+    From(ToldFrom),
 }
 
 impl Initial {
-    /// From when messages are told, for a first contact at `now`; `None` for [`Initial::Baseline`].
-    pub fn told_from(self, now: Timestamp) -> Option<Timestamp> {
+    /// From where messages are told, for a first contact at `now`; `None` for [`Initial::Baseline`].
+    pub fn told_from(self, now: Timestamp) -> Option<ToldFrom> {
         match self {
             Self::Baseline => None,
-            Self::All => Some(Timestamp::MIN),
-            Self::Since(age) => Some(now.checked_sub(age).unwrap_or(Timestamp::MIN)),
+            Self::All => Some(ToldFrom::Time(Timestamp::MIN)),
+            Self::Since(age) => Some(ToldFrom::Time(now.checked_sub(age).unwrap_or(Timestamp::MIN))),
+            Self::From(from) => Some(from),
         }
     }
 }

@@ -88,7 +88,7 @@ pub struct Watch {
 }
 
 /// From where a first contact tells what is there already.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ToldFrom {
     /// Received (INTERNALDATE) then or later.
     Time(Timestamp),

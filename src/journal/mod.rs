@@ -246,6 +246,8 @@ pub enum OpenError {
     Damaged { path: PathBuf, cause: String },
     #[error("{path} was written by a newer idlewatch (schema {version})", path = path.display())]
     Newer { path: PathBuf, version: i64 },
+    #[error("{path} was written by an older idlewatch (schema {version}): `idlewatch run` brings it up to date, with the state", path = path.display())]
+    Older { path: PathBuf, version: i64 },
     #[error("there is no state in {path}, and monitor.require_state is set", path = path.display())]
     NoState { path: PathBuf },
 }

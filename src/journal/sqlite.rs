@@ -142,6 +142,56 @@ impl SqliteJournal {
     }
 }
 
+/// What of a journal is about mailboxes, logins and hosts. Events and positions are about outputs.
+const KNOWLEDGE: [&str; 4] = ["cursors", "told", "refusals", "hosts"];
+
+impl SqliteJournal {
+    /// What `dir/journal.db` knows of mailboxes, in a journal that is gone with the process. Nothing is written, and
+    /// another process may be using it.
+    ///
+    /// # Errors
+    /// Where it cannot be read, or is of another version.
+    pub fn copy_in_memory(dir: &Path) -> Result<(Self, StateOrigin), OpenError> {
+        let path = dir.join("journal.db");
+        let copy = Self::in_memory()
+            .map_err(|error| OpenError::StateDir { path: path.clone(), cause: io::Error::other(error) })?;
+        if !path.exists() {
+            return Ok((copy, StateOrigin::New));
+        }
+        let copied = copy_knowledge(&copy.db, &path);
+        match copied.map_err(|error| not_opened(&path, error))? {
+            SCHEMA_VERSION => Ok((copy, StateOrigin::Existing)),
+            version if version > SCHEMA_VERSION => Err(OpenError::Newer { path, version }),
+            version => Err(OpenError::Older { path, version }),
+        }
+    }
+}
+
+/// The version of the schema; other versions than ours are not copied.
+fn copy_knowledge(db: &Connection, path: &Path) -> rusqlite::Result<i64> {
+    db.execute("ATTACH ?1 AS state", [read_only(path)])?;
+    let version = db.pragma_query_value(Some("state"), "user_version", |row| row.get(0))?;
+    if version == SCHEMA_VERSION {
+        // One transaction: what is copied was true at one moment.
+        let copies = KNOWLEDGE.map(|table| format!("INSERT INTO main.{table} SELECT * FROM state.{table};"));
+        db.execute_batch(&format!("BEGIN; {} COMMIT;", copies.concat()))?;
+    }
+    db.execute_batch("DETACH state")?;
+    Ok(version)
+}
+
+/// As SQLite's URI; what has a meaning there is escaped.
+fn read_only(path: &Path) -> String {
+    let mut uri = String::from("file:");
+    for &byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => uri.push(char::from(byte)),
+            byte => uri.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    uri + "?mode=ro"
+}
+
 /// Stands while the first journal is being made: what a crash or a full disk leaves then is no damage.
 const UNFINISHED: &str = "journal.unfinished";
 

@@ -1,3 +1,252 @@
-//! One look at every account, and the end.
+//! One look at every account: what is new is told, and that was it. For cron, and for whoever tries something out.
+//!
+//! A mailbox after the other in each account, many accounts at the same time, as fast as the gate lets them. Nothing is
+//! tried again but what died in the middle of a message: the next pass comes soon enough. Refused logins count as they
+//! do when the monitor runs, so that a pass a minute locks nobody out.
 
 pub mod outcome;
+
+use std::cell::Cell;
+use std::future::ready;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use actix::Recipient;
+use futures::StreamExt;
+use futures::channel::mpsc;
+use jiff::Timestamp;
+use log::{error, info, warn};
+use tokio::sync::oneshot;
+
+use self::outcome::{Failure, verdict};
+use crate::account::findings::Reporter;
+use crate::account::lifecycle::{SessionEnd, trouble};
+use crate::account::pulse::Pulse;
+use crate::account::recall::{Recalled, recall};
+use crate::account::session::{self, Assignment, Milestone, Outcome, Outlet, Start, Wires};
+use crate::config::settings::{Account, Settings};
+use crate::event::{Action, MailboxName};
+use crate::exit::Exit;
+use crate::filter::in_force::FiltersInForce;
+use crate::imap::conversation::{ToldFrom, Until};
+use crate::imap::ending::Ending;
+use crate::journal::JournalHandle;
+use crate::messages::{Deliver, Note};
+use crate::refusals::{NextLogin, Refusals};
+use crate::sink::health::{LaneState, OutputHealth};
+use crate::text;
+
+/// The most accounts that are looked at at the same time; the gate paces their hosts.
+pub const MOST_AT_ONCE: usize = 200;
+
+/// Failures that are told one by one.
+const MOST_TOLD: usize = 20;
+
+/// Sessions that may die of a message one after the other, each more careful: see `imap::fetch`.
+const MOST_CAUTION: u8 = 5;
+
+/// Bytes of a server's words that are passed on.
+const MOST_ALERT: usize = 512;
+
+/// What a pass looks for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pass {
+    /// From there on, whatever was told before; else what is new since the last time.
+    pub anew: Option<ToldFrom>,
+}
+
+/// What a pass is given.
+#[derive(Debug)]
+pub struct PassContext {
+    /// The configuration; its enabled accounts are looked at.
+    pub settings: Settings,
+    /// What sessions share.
+    pub wires: Wires,
+    /// Where batches go.
+    pub sink: Recipient<Deliver>,
+    /// Where checkpoints are read.
+    pub journal: JournalHandle,
+    /// The outputs that take events.
+    pub outputs: Vec<OutputHealth>,
+    /// The actions that some output takes.
+    pub include: Arc<[Action]>,
+    /// Which messages are told, and to whom.
+    pub filters: FiltersInForce,
+}
+
+/// Looks at all of them, and waits until the outputs have what was found.
+pub async fn look(pass: Pass, context: PassContext) -> Exit {
+    let accounts = context.settings.accounts.iter().filter(|account| account.enabled).cloned();
+    let accounts: Vec<Arc<Account>> = accounts.collect();
+    let (asked, told) = (accounts.len(), Cell::new(0));
+    let looks = futures::stream::iter(accounts).map(|account| {
+        let look = Look { account, pass, context: &context, told: &told };
+        look.run()
+    });
+    let failures: Vec<Failure> = looks.buffer_unordered(MOST_AT_ONCE).filter_map(ready).collect().await;
+    info!("{asked} accounts were looked at, {} with failures", failures.len());
+    let patience = context.settings.monitor.shutdown_timeout;
+    let mut delivered = true;
+    for output in context.outputs.iter().filter(|output| output.required) {
+        delivered &= has_all(output, patience).await;
+    }
+    if delivered { verdict(asked, &failures) } else { Exit::Io }
+}
+
+/// A pass that was not let come to its end.
+pub fn interrupted() -> Exit {
+    warn!("stopped before every account was looked at");
+    Exit::SomeFailed
+}
+
+/// Whether the output took everything. One that is only slow is waited for; one that fails, so long.
+async fn has_all(output: &OutputHealth, patience: Duration) -> bool {
+    while !output.catches_up(patience).await {
+        if output.has_ended() {
+            // Why is told to whoever waits beside this.
+            return std::future::pending().await;
+        }
+        let health = output.now();
+        if health.state == LaneState::Retrying {
+            let why = health.last_error.unwrap_or_default();
+            error!(output:% = output.name; "it does not take events, which wait for the next time: {why}");
+            return false;
+        }
+    }
+    true
+}
+
+/// A look at one account.
+struct Look<'c> {
+    account: Arc<Account>,
+    pass: Pass,
+    context: &'c PassContext,
+    /// Failures that were told one by one.
+    told: &'c Cell<usize>,
+}
+
+impl Look<'_> {
+    async fn run(self) -> Option<Failure> {
+        let mut refusals = match recall(self.context.journal.clone(), self.account.clone()).await {
+            Recalled::Nothing => Refusals::default(),
+            Recalled::Refused(refusals, _) => refusals,
+        };
+        if !may_log_in(&refusals) {
+            let why = refusals.trouble().map_or("", |trouble| trouble.message.as_str());
+            self.tell(&format!("not tried again yet: the login was refused before ({why})"));
+            return Some(Failure::Refused);
+        }
+        let mut failure = None;
+        for mailbox in self.account.mailboxes.iter() {
+            let outcome = self.mailbox(mailbox, &mut refusals).await;
+            let Some(of_mailbox) = self.failure(mailbox, &outcome.end) else { continue };
+            failure = Some(of_mailbox);
+            if of_mailbox != Failure::Denied {
+                self.keep_refusal(outcome, &mut refusals);
+                break;
+            }
+        }
+        failure
+    }
+
+    /// Until a session of it did not die of a message.
+    async fn mailbox(&self, mailbox: &MailboxName, refusals: &mut Refusals) -> Outcome {
+        let mut start = self.pass.anew.map_or(Start::Checkpoint, Start::Anew);
+        let mut caution = 0;
+        loop {
+            let outcome = self.session(mailbox, caution, start, refusals).await;
+            if !outcome.died_fetching || caution >= MOST_CAUTION {
+                return outcome;
+            }
+            (caution, start) = (caution + 1, Start::Checkpoint);
+        }
+    }
+
+    async fn session(
+        &self,
+        mailbox: &MailboxName,
+        caution: u8,
+        from: Start,
+        refusals: &mut Refusals,
+    ) -> Outcome {
+        let context = self.context;
+        let reporter = Reporter {
+            identity: self.account.identity.clone(),
+            include: context.include.clone(),
+            filters: context.filters.clone(),
+        };
+        let outlet = Outlet { sink: context.sink.clone(), journal: context.journal.clone(), reporter };
+        let assignment = Assignment {
+            mailbox: mailbox.clone(),
+            caution,
+            until: Until::CaughtUp,
+            from,
+            refused: Arc::new(AtomicBool::new(false)),
+            pulse: Pulse::default(),
+            alive: Pulse::default(),
+        };
+        let (milestones, mut heard) = mpsc::unbounded();
+        let (_keep, stop) = oneshot::channel();
+        let wires = context.wires.clone();
+        let life = session::run(self.account.clone(), assignment, wires, outlet, milestones, stop);
+        let outcome = life.await;
+        while let Ok((_, milestone)) = heard.try_recv() {
+            self.reached(&milestone, refusals);
+        }
+        outcome
+    }
+
+    fn reached(&self, milestone: &Milestone, refusals: &mut Refusals) {
+        let (id, host) = (self.account.id(), &self.account.identity.host);
+        match milestone {
+            Milestone::LoggedIn if !refusals.is_empty() => {
+                *refusals = Refusals::default();
+                self.note(refusals);
+            }
+            Milestone::Alert(alert) => {
+                warn!(account:% = id, host:% = host; "the server says: {}", text::line(alert, MOST_ALERT));
+            }
+            Milestone::SearchRefused(why) => {
+                let why = text::line(why, MOST_ALERT);
+                warn!(account:% = id, host:% = host; "the search was refused, and everything is fetched: {why}");
+            }
+            _ => {}
+        }
+    }
+
+    fn failure(&self, mailbox: &MailboxName, end: &SessionEnd) -> Option<Failure> {
+        if matches!(end, SessionEnd::Conversation(Ending::LoggedOut)) {
+            return None;
+        }
+        let why = trouble(end).map_or_else(|| "it was not looked at to the end".to_owned(), |t| t.message);
+        self.tell(&format!("{mailbox}: {why}"));
+        Some(Failure::of(end))
+    }
+
+    /// The next pass has to know of it.
+    fn keep_refusal(&self, outcome: Outcome, refusals: &mut Refusals) {
+        if let Some(login) = outcome.refused {
+            refusals.add(Some(login.digest), trouble(&outcome.end), Timestamp::now());
+            self.note(refusals);
+        }
+    }
+
+    fn note(&self, refusals: &Refusals) {
+        let (account, refusals) = (self.account.id().clone(), refusals.clone());
+        self.context.journal.note(Note::Refusals { account, refusals });
+    }
+
+    fn tell(&self, why: &str) {
+        let told = self.told.replace(self.told.get() + 1);
+        if told < MOST_TOLD {
+            error!(account:% = self.account.id(), host:% = self.account.identity.host; "{why}");
+        } else if told == MOST_TOLD {
+            error!("there are more failures, which are not told one by one");
+        }
+    }
+}
+
+fn may_log_in(refusals: &Refusals) -> bool {
+    refusals.next(Timestamp::now()) == NextLogin::After(Duration::ZERO)
+}

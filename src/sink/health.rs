@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 /// What a lane tells of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,6 +90,18 @@ impl OutputHealth {
     /// How many events it still lacks, those that are not for it included.
     pub fn waiting(&self) -> u64 {
         self.news.borrow().saturating_sub(self.health.borrow().sequence)
+    }
+
+    /// Whether it has everything that is durable now, once so much time has passed at the latest.
+    pub async fn catches_up(&self, patience: Duration) -> bool {
+        let (mut health, last) = (self.health.clone(), *self.news.borrow());
+        let caught_up = health.wait_for(|health| health.sequence >= last);
+        matches!(timeout(patience, caught_up).await, Ok(Ok(_)))
+    }
+
+    /// Whether nobody carries events to it any more.
+    pub fn has_ended(&self) -> bool {
+        self.health.has_changed().is_err()
     }
 
     /// The age of the oldest event that is being delivered; nothing where none is.

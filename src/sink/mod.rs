@@ -38,6 +38,10 @@ pub struct SinkOptions {
     pub require_state: bool,
     /// Move a damaged journal aside.
     pub new_state: bool,
+    /// What becomes of the state.
+    pub state: StateUse,
+    /// The names of outputs that take nothing this time: events wait in the journal for them.
+    pub at_rest: Vec<String>,
     /// Its bounds.
     pub journal: JournalSettings,
     /// The outputs; at least one.
@@ -48,6 +52,18 @@ pub struct SinkOptions {
     pub instance: Arc<str>,
     /// What is counted.
     pub metrics: Metrics,
+}
+
+/// What becomes of the state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StateUse {
+    /// It is read and written.
+    #[default]
+    Kept,
+    /// It is read once, and never written.
+    Read,
+    /// It is neither read nor written.
+    Apart,
 }
 
 /// A running sink.
@@ -65,7 +81,7 @@ pub struct SinkHandle {
     pub outputs: Vec<OutputHealth>,
     /// Hears of failures that end the process.
     pub fatal: FatalReceiver,
-    _lock: StateLock,
+    _lock: Option<StateLock>,
 }
 
 /// Hears of failures that end the process.
@@ -129,9 +145,7 @@ impl Sink {
     /// # Errors
     /// Where one of them cannot be had.
     pub async fn start_with(options: SinkOptions) -> Result<SinkHandle, SinkStartError> {
-        let lock = StateLock::take(&options.state_dir)?;
-        let (journal, origin) =
-            SqliteJournal::open(&options.state_dir, options.require_state, options.new_state)?;
+        let (lock, journal, origin) = journal(&options)?;
         let (failed, fatal) = mpsc::unbounded_channel();
         let specs = options.outputs.iter().map(|output| LaneSpec {
             name: output.name.clone(),
@@ -151,6 +165,9 @@ impl Sink {
         let (mut lanes, mut healths) = (Vec::new(), Vec::new());
         let mut restored = false;
         for (index, (settings, position)) in options.outputs.iter().zip(positions).enumerate() {
+            if options.at_rest.contains(&settings.name) {
+                continue;
+            }
             let (output, was_restored) = open(settings, &position, &options, last)?;
             restored |= was_restored;
             let (health, watched) = watch::channel(LaneHealth::new(position.sequence));
@@ -184,6 +201,23 @@ impl Sink {
         let addr = Self::new(journal.clone(), stop, reopen, lanes, options.metrics).start();
         let fatal = FatalReceiver(fatal);
         Ok(SinkHandle { addr, journal, origin, restored, outputs: healths, fatal, _lock: lock })
+    }
+}
+
+/// The journal, and the lock of its directory where it is written.
+fn journal(options: &SinkOptions) -> Result<(Option<StateLock>, SqliteJournal, StateOrigin), SinkStartError> {
+    match options.state {
+        StateUse::Kept => {
+            let lock = StateLock::take(&options.state_dir)?;
+            let (journal, origin) =
+                SqliteJournal::open(&options.state_dir, options.require_state, options.new_state)?;
+            Ok((Some(lock), journal, origin))
+        }
+        StateUse::Read => {
+            let (journal, origin) = SqliteJournal::copy_in_memory(&options.state_dir)?;
+            Ok((None, journal, origin))
+        }
+        StateUse::Apart => Ok((None, SqliteJournal::in_memory()?, StateOrigin::Existing)),
     }
 }
 

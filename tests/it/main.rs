@@ -18,6 +18,7 @@ mod limits;
 mod lists;
 mod local_faults;
 mod network;
+mod once;
 mod program;
 mod proofs;
 mod real_servers;

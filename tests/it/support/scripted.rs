@@ -77,6 +77,13 @@ impl Scripted {
     }
 }
 
+impl Shared {
+    /// What a client said last.
+    pub fn last_command(&self) -> String {
+        self.commands.lock().unwrap().last().cloned().unwrap_or_default()
+    }
+}
+
 impl Drop for Scripted {
     fn drop(&mut self) {
         self.task.abort();
