@@ -203,11 +203,13 @@ pub fn trouble(end: &SessionEnd) -> Option<Trouble> {
     let trouble = match end {
         SessionEnd::Conversation(ending) => return ending_trouble(ending),
         SessionEnd::Dial(error) => {
-            let error_type = match error {
-                DialError::Dns { .. } => ErrorType::Dns,
-                _ => ErrorType::Connect,
+            let (error_type, code) = match error {
+                DialError::Dns { .. } => (ErrorType::Dns, None),
+                DialError::Connect { .. } => (ErrorType::Connect, None),
+                DialError::Source { .. } => (ErrorType::Connect, Some("source_address")),
+                DialError::Proxy { .. } => (ErrorType::Connect, Some("proxy")),
             };
-            Trouble { error_type, code: None, message: error.to_string() }
+            tell(error_type, code, error.to_string())
         }
         SessionEnd::Tls(error) => tell(ErrorType::Tls, Some(error.code()), error.to_string()),
         SessionEnd::Link { error: LinkError::Limit(_), .. } => {

@@ -43,7 +43,7 @@ use crate::memory::Memory;
 use crate::messages::{Deliver, Undelivered};
 use crate::metrics::Metrics;
 use crate::refusals::{LoginDigest, QuickDigest};
-use crate::wire::dial::{Addresses, Endpoint, dial};
+use crate::wire::dial::{Addresses, Endpoint, Route, dial};
 use crate::wire::link::{Link, LinkError};
 use crate::wire::tls::{Stream, TlsContexts, TlsError};
 
@@ -340,6 +340,11 @@ async fn connect(account: &Account, wires: &Wires) -> Result<Stream, SessionEnd>
         port: account.identity.port,
         connect_timeout: account.connect_timeout,
         keepalive: account.keepalive,
+        route: Route {
+            source: account.source_address,
+            ip_version: account.ip_version,
+            proxy: account.proxy.clone(),
+        },
     };
     let tcp = dial(&endpoint, &wires.addresses).await?;
     match account.tls {

@@ -3,6 +3,7 @@
 use std::borrow::{Borrow, Cow};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::Hash;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use secrecy::SecretString;
 use super::keys;
 use super::placeholders::{self, Piece, Slot};
 use super::providers::{Chosen, Provider, Providers};
+use super::proxies::Proxies;
 use super::search;
 use super::section::{Issues, Section, nearest, parse_duration};
 use super::settings::*;
@@ -37,6 +39,7 @@ pub(super) struct AccountReader<'a> {
     unfillable: HashSet<String>,
     policies: Shared<Policy>,
     tls_options: Shared<TlsOptions>,
+    proxies: Proxies,
     mailboxes: Shared<[MailboxName]>,
     hosts: Shared<str>,
     labels: Shared<BTreeMap<String, String>>,
@@ -84,6 +87,7 @@ impl<'a> AccountReader<'a> {
             unfillable: HashSet::new(),
             policies: Shared::default(),
             tls_options: Shared::default(),
+            proxies: Proxies::default(),
             mailboxes: Shared::default(),
             hosts: Shared::default(),
             labels: Shared::default(),
@@ -145,6 +149,7 @@ impl<'a> AccountReader<'a> {
         let labels = self.labels.one(section.text_table("labels", issues));
         let enabled = section.boolean("enabled", true, issues);
         let host = self.host(&names, issues);
+        let proxy = self.proxies.of(section, issues);
         let password = self.password(&names, issues);
         if let Some(host) = &host {
             check_host(section, host, &policy, issues);
@@ -156,7 +161,7 @@ impl<'a> AccountReader<'a> {
         }
         let user = provider.map_or(&*user, |provider| provider.login_name(&user)).to_owned();
         let identity = AccountIdentity { id: id?, user, host, port, labels };
-        Some(Account { identity: Arc::new(identity), enabled, password, policy })
+        Some(Account { identity: Arc::new(identity), enabled, password, proxy, policy })
     }
 
     fn id(&mut self, section: &Section<'_>, issues: &mut Issues) -> Option<AccountId> {
@@ -226,6 +231,8 @@ impl<'a> AccountReader<'a> {
             search: search::criteria(section, issues).map(Arc::new),
             idle_refresh,
             poll_interval: section.duration("poll_interval", Duration::from_secs(60), SECOND..=DAY, issues),
+            source_address: source_address(section, issues),
+            ip_version: section.choice("ip_version", IpVersion::Auto, &IP_VERSIONS, issues),
             connect_timeout: section.duration(
                 "connect_timeout",
                 Duration::from_secs(10),
@@ -353,6 +360,7 @@ impl<'a> AccountReader<'a> {
             let policy = self.read_policy(&layer, chosen, issues);
             port(&layer, policy.tls, issues);
             layer.boolean("enabled", true, issues);
+            self.proxies.of(&layer, issues);
             layer.text_table("labels", issues);
             for key in ["host", "user"].into_iter().filter(|key| layer.is_own(key)) {
                 let text = required(&layer, key, issues).unwrap_or_default();
@@ -488,6 +496,27 @@ fn check_host(section: &Section<'_>, host: &str, policy: &Policy, issues: &mut I
         let message = "tls = \"none\" sends the password in clear: only to this machine, or with allow_plaintext = true";
         section.error(if section.is_own("tls") { "tls" } else { "host" }, message, issues);
     }
+}
+
+const IP_VERSIONS: [(&str, IpVersion); 5] = [
+    ("auto", IpVersion::Auto),
+    ("4", IpVersion::Only4),
+    ("6", IpVersion::Only6),
+    ("prefer4", IpVersion::Prefer4),
+    ("prefer6", IpVersion::Prefer6),
+];
+
+fn source_address(section: &Section<'_>, issues: &mut Issues) -> Option<IpAddr> {
+    let text = section.text("source_address", issues)?;
+    let address: Option<IpAddr> = text.parse().ok();
+    let excluded = address.map(|address| if address.is_ipv4() { "6" } else { "4" });
+    if address.is_none() {
+        let text = crate::text::shortened(text, 60);
+        section.error("source_address", format!("\"{text}\" is no IP address"), issues);
+    } else if excluded.is_some() && section.text("ip_version", issues) == excluded {
+        section.error("source_address", "no address of that ip_version can be reached from it", issues);
+    }
+    address
 }
 
 /// The provider would refuse it each time, and block the account at last.

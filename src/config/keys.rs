@@ -38,6 +38,8 @@ pub enum Kind {
     Tables(&'static [Key]),
     /// Where a password comes from.
     Secret,
+    /// A string, or a table with these keys.
+    TextOr(&'static [Key]),
 }
 
 const fn key(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Key {
@@ -48,7 +50,6 @@ const fn key(name: &'static str, kind: Kind, default: &'static str, doc: &'stati
 pub const LATER: &[&str] = &[
     "oauth",
     "oauth2",
-    "proxy",
     "privacy",
     "kafka",
     "providers",
@@ -149,10 +150,30 @@ pub const DEFAULTS: &[Key] = &[
         "\"60s\"",
         "For servers without a working IDLE. One that announces IDLE and pushes nothing is found out after two idle_refresh.",
     ),
+    key(
+        "proxy",
+        Kind::TextOr(PROXY),
+        "\"none\"",
+        "\"socks5h://host:1080\" or \"http://host:3128\" (CONNECT), which resolves names too; or { url, user, password = { file = \"...\" } }; \"none\" in place of one named below: docs/network.md.",
+    ),
+    key("source_address", Kind::Text, "", "The address of this machine that connections come from."),
+    key(
+        "ip_version",
+        Kind::Choice(&["auto", "4", "6", "prefer4", "prefer6"]),
+        "\"auto\"",
+        "Which addresses of the host are tried; `auto` is the resolver's order.",
+    ),
     key("connect_timeout", Kind::Text, "\"10s\"", "TCP per address, TLS, greeting: each."),
     key("command_timeout", Kind::Text, "\"30s\"", "A command without a byte of answer."),
     key("keepalive", Kind::Table(KEEPALIVE), "", "TCP keepalive: how fast a dead link is noticed."),
     key("labels", Kind::TextTable, "", "`labels.*` of every event."),
+];
+
+/// `proxy`, as a table
+pub const PROXY: &[Key] = &[
+    key("url", Kind::Text, "", "\"socks5h://host:1080\" or \"http://host:3128\"."),
+    key("user", Kind::Text, "", "Who we are to it."),
+    key("password", Kind::Secret, "", "Exactly one of env, file, command, credential, inline."),
 ];
 
 /// `[providers.X]`
@@ -441,6 +462,7 @@ static COLUMNS: LazyLock<Vec<(String, Kind)>> = LazyLock::new(|| {
         Kind::Table(keys) => dotted(key, keys),
         Kind::Secret => dotted(key, SECRET),
         Kind::TextTable => vec![(format!("{}.NAME", key.name), Kind::Text)],
+        Kind::TextOr(_) => vec![(key.name.to_owned(), Kind::Text)],
         kind => vec![(key.name.to_owned(), kind)],
     };
     account().iter().flat_map(columns).collect()
@@ -568,6 +590,8 @@ fn schema_of(key: &Key) -> Value {
         }
         Kind::Tables(keys) => json!({"type": "array", "items": {
             "type": "object", "additionalProperties": false, "properties": tables(keys) }}),
+        Kind::TextOr(keys) => json!({"oneOf": [{"type": "string"}, {
+            "type": "object", "additionalProperties": false, "properties": tables(keys) }]}),
         Kind::Secret => {
             json!({"type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": false, "properties": tables(SECRET)})
         }

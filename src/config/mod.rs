@@ -10,6 +10,7 @@ mod outputs;
 mod placeholders;
 mod print;
 pub mod providers;
+mod proxies;
 mod search;
 mod section;
 pub mod settings;
@@ -174,7 +175,6 @@ mod tests {
     fn what_comes_in_later_versions_is_called_so() {
         for (text, at) in [
             ("[outputs.a]\ntype = \"kafka\"\n", "t.toml:2:1: outputs.a.type: \"kafka\" is "),
-            ("[defaults]\nproxy = \"x\"\n", "t.toml:2:1: defaults.proxy: "),
             ("[defaults]\noauth2 = \"x\"\n", "t.toml:2:1: defaults.oauth2: "),
         ] {
             assert_eq!(issues(&format!("{text}{MINIMAL}")), [format!("{at}not supported in this version")]);

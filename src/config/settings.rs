@@ -66,8 +66,41 @@ pub struct Account {
     pub enabled: bool,
     /// Where the password comes from.
     pub password: SecretSource,
+    /// Who connects for it; one for all accounts that have it from the same place.
+    pub proxy: Option<Arc<ProxySettings>>,
     /// How it is watched; equal policies are one.
     pub policy: Arc<Policy>,
+}
+
+/// `proxy`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProxySettings {
+    /// What it speaks.
+    pub protocol: ProxyProtocol,
+    /// Name or address, without brackets.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Who we are to it.
+    pub credentials: Option<ProxyCredentials>,
+}
+
+/// What a proxy speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// SOCKS5 (RFC 1928); names are resolved by the proxy.
+    Socks5,
+    /// CONNECT (RFC 9110 section 9.3.6).
+    Http,
+}
+
+/// `proxy.user` and `proxy.password`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProxyCredentials {
+    /// The user.
+    pub user: String,
+    /// Where the password comes from.
+    pub password: SecretSource,
 }
 
 /// How accounts are watched: all that is not about who they are.
@@ -95,6 +128,10 @@ pub struct Policy {
     pub idle_refresh: Duration,
     /// NOOP interval where IDLE is missing.
     pub poll_interval: Duration,
+    /// Our own address.
+    pub source_address: Option<IpAddr>,
+    /// Which addresses of the host are tried, and in which order.
+    pub ip_version: IpVersion,
     /// TCP per address, TLS, greeting: each.
     pub connect_timeout: Duration,
     /// A command without a byte of answer.
@@ -133,6 +170,22 @@ pub enum TlsMode {
     StartTls,
     /// None: loopback, or `allow_plaintext`.
     None,
+}
+
+/// `ip_version`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum IpVersion {
+    /// As the resolver orders them (RFC 6724).
+    #[default]
+    Auto,
+    /// IPv4 only.
+    Only4,
+    /// IPv6 only.
+    Only6,
+    /// IPv4 first.
+    Prefer4,
+    /// IPv6 first.
+    Prefer6,
 }
 
 /// `tls_options`

@@ -5,5 +5,6 @@ pub mod dial;
 pub mod frame;
 pub mod guard;
 pub mod link;
+mod proxy;
 pub mod records;
 pub mod tls;

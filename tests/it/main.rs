@@ -21,6 +21,7 @@ mod network;
 mod once;
 mod program;
 mod proofs;
+mod proxies;
 mod real_servers;
 mod reload;
 mod support;

@@ -11,6 +11,7 @@ pub mod isolated;
 pub mod limits;
 pub mod monitor;
 pub mod process;
+pub mod proxy;
 pub mod receiver;
 pub mod scripted;
 
