@@ -125,11 +125,11 @@ async fn monitor(settings: &Settings, options: &RunOptions, stop: BoxFuture<'sta
         (Err(exit), _) => exit,
     };
     service::stopping();
-    let exit = shut_down(settings, options, &coordinator, admin, &sink, &filters, &mut signals, exit).await;
+    let at_once = shut_down(settings, options, &coordinator, admin, &sink, &filters, &mut signals).await;
     for arbiter in arbiters {
         arbiter.stop();
     }
-    exit
+    at_once.unwrap_or(exit)
 }
 
 fn sink_options(settings: &Settings, options: &RunOptions, metrics: Metrics) -> SinkOptions {
@@ -232,7 +232,8 @@ async fn tell(settings: &Settings, sink: &Addr<Sink>, state: MonitorState) {
     }
 }
 
-/// Accounts first (DONE, LOGOUT), then what they delivered last, then the outputs. A second signal ends at once.
+/// Accounts first (DONE, LOGOUT), then what they delivered last, then the outputs. A second signal ends at once, with an
+/// exit code of its own.
 async fn shut_down(
     settings: &Settings,
     options: &RunOptions,
@@ -241,8 +242,7 @@ async fn shut_down(
     sink: &SinkHandle,
     filters: &FiltersInForce,
     signals: &mut Signals,
-    exit: Exit,
-) -> Exit {
+) -> Option<Exit> {
     let deadline = Instant::now() + settings.monitor.shutdown_timeout;
     let left = || deadline.saturating_duration_since(Instant::now());
     let orderly = async {
@@ -261,17 +261,16 @@ async fn shut_down(
         }
         admin.stop().await;
         info!("stopped");
-        exit
     };
     tokio::select! {
-        exit = orderly => exit,
+        () = orderly => None,
         signal = signals.stop_again() => {
             warn!("stopped at once by a second signal");
-            signal.exit()
+            Some(signal.exit())
         }
         () = tokio::time::sleep(left() + Duration::from_secs(1)) => {
             warn!("stopped: the time to stop in is over");
-            exit
+            None
         }
     }
 }

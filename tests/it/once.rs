@@ -63,7 +63,7 @@ fn state(monitor: &Monitor) -> Vec<(String, Vec<u8>)> {
     let mut files: Vec<_> = files
         .map(|file| (file.file_name().to_string_lossy().into_owned(), read(&file.path())))
         // What SQLite needs to read beside a writer holds nothing of ours.
-        .filter(|(name, bytes)| !name.ends_with("-shm") && !(name.ends_with("-wal") && bytes.is_empty()))
+        .filter(|(name, bytes)| !(name.ends_with("-shm") || name.ends_with("-wal") && bytes.is_empty()))
         .collect();
     files.sort();
     files
