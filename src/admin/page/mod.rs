@@ -1,5 +1,7 @@
 //! The page for people. Pure: from what is known to HTML; maud escapes every text.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use maud::{DOCTYPE, Markup, html};
 
@@ -210,11 +212,19 @@ fn arrivals(latest: &[Arrival], now: Timestamp) -> Markup {
                         td { (arrival.account.as_str()) }
                         td.words { (line(arrival.mailbox.as_str(), 128)) }
                         td.number { (arrival.uid) }
-                        td.number { @if let Some(delay) = arrival.delay { (format!("{:.1} s", delay.as_secs_f64())) } }
+                        td.number { @if let Some(delay) = arrival.delay { (noticed_after(delay)) } }
                     }
                 } }
             } }
         }
+    }
+}
+
+/// A server whose clock is wrong is no reason for a number that nobody can read.
+fn noticed_after(delay: Duration) -> String {
+    match delay.as_secs() {
+        ..3600 => format!("{:.1} s", delay.as_secs_f64()),
+        _ => "> 1 h".to_owned(),
     }
 }
 
