@@ -299,14 +299,39 @@ pub const EVENTS: &[Key] = &[
 
 /// `[outputs.X]`
 pub const OUTPUT: &[Key] = &[
-    key("type", Kind::Choice(&["stdout", "file", "webhook"]), "", "Where to: docs/outputs.md."),
+    key("type", Kind::Choice(&["stdout", "file", "webhook", "nats"]), "", "Where to: docs/outputs.md."),
     key("path", Kind::Text, "", "file: the file."),
-    key("url", Kind::Text, "", "webhook: where to POST; http:// to loopback only, or with allow_plaintext."),
+    key(
+        "url",
+        Kind::Text,
+        "",
+        "webhook: where to POST; http:// to loopback only, or with allow_plaintext. nats: tls://host:4222 or nats://host:4222.",
+    ),
     key("secret", Kind::Secret, "", "webhook: requests are signed with it (HMAC-SHA256)."),
-    key("token", Kind::Secret, "", "webhook: sent as `Authorization: Bearer`."),
+    key(
+        "subject",
+        Kind::Text,
+        "\"idlewatch.{account}.{action}\"",
+        "nats: also {mailbox}, {instance}; `.` in a value becomes %2E.",
+    ),
+    key(
+        "stream",
+        Kind::Text,
+        "",
+        "nats: the stream; by default the one that takes the subject. None is ever made.",
+    ),
+    key("jetstream", Kind::Boolean, "true", "nats: always; nothing else says whether an event arrived."),
+    key("credentials", Kind::Secret, "", "nats: the content of a .creds file."),
+    key(
+        "hold",
+        Kind::Text,
+        "\"10m\"",
+        "nats: how long events stay in the journal after the acknowledgement, which is not durable; 0s for servers with sync_interval: always.",
+    ),
+    key("token", Kind::Secret, "", "nats: a token. webhook: sent as `Authorization: Bearer`."),
     key("headers", Kind::TextTable, "", "webhook: further headers."),
     key("body", Kind::Choice(&["ndjson", "json"]), "\"ndjson\"", "webhook: one object a line, or one array."),
-    key("tls_options", Kind::Table(OUTPUT_TLS), "", "webhook: the TLS policy."),
+    key("tls_options", Kind::Table(OUTPUT_TLS), "", "The TLS policy of webhook and nats."),
     key(
         "proxy",
         Kind::Text,
@@ -317,10 +342,10 @@ pub const OUTPUT: &[Key] = &[
         "allow_plaintext",
         Kind::Boolean,
         "false",
-        "webhook: http:// to other hosts: mail metadata goes in clear.",
+        "http:// and nats:// to other hosts: mail metadata goes in clear.",
     ),
-    key("connect_timeout", Kind::Text, "\"10s\"", "webhook: TCP and TLS."),
-    key("timeout", Kind::Text, "\"30s\"", "webhook: a whole exchange."),
+    key("connect_timeout", Kind::Text, "\"10s\"", "webhook, nats: TCP and TLS."),
+    key("timeout", Kind::Text, "\"30s\"", "A whole exchange; nats: 5s."),
     key("required", Kind::Boolean, "true", "Events wait in the journal for it."),
     key("include", Kind::Texts, "", "The actions it takes. Default: all."),
     key(

@@ -16,6 +16,7 @@ use super::surroundings::Thing;
 use super::validate::{DAY, SECOND, actions};
 use crate::event::Action;
 use crate::secrets::SecretSource;
+use crate::sink::output::subject::SubjectTemplate;
 
 /// Events may wait for others to go with them for this long.
 const LONGEST_DELAY: Duration = Duration::from_secs(60);
@@ -45,7 +46,7 @@ fn place(kind: &OutputKind) -> Option<String> {
     match kind {
         OutputKind::Stdout => Some("stdout".to_owned()),
         OutputKind::File { path } => Some(path.display().to_string()),
-        OutputKind::Webhook(_) => None,
+        OutputKind::Webhook(_) | OutputKind::Nats(_) => None,
     }
 }
 
@@ -69,11 +70,26 @@ type Reader = fn(&Section<'_>, &mut Issues) -> Option<OutputKind>;
 const HTTP: [&str; 8] =
     ["url", "token", "headers", "tls_options", "proxy", "allow_plaintext", "connect_timeout", "timeout"];
 
+const NATS: [&str; 11] = [
+    "url",
+    "subject",
+    "stream",
+    "jetstream",
+    "credentials",
+    "token",
+    "tls_options",
+    "allow_plaintext",
+    "connect_timeout",
+    "timeout",
+    "hold",
+];
+
 /// The types. Every key that is here belongs to the types that name it; all others belong to every type.
-const TYPES: [(&str, &[&[&str]], Reader); 3] = [
+const TYPES: [(&str, &[&[&str]], Reader); 4] = [
     ("stdout", &[], |_, _| Some(OutputKind::Stdout)),
     ("file", &[&["path"]], file),
     ("webhook", &[&HTTP, &["secret", "body"]], webhook),
+    ("nats", &[&NATS], nats),
 ];
 
 /// The type, and complaints of keys that belong to others.
@@ -133,31 +149,61 @@ fn webhook(section: &Section<'_>, issues: &mut Issues) -> Option<OutputKind> {
     Some(OutputKind::Webhook(Box::new(WebhookSettings { http: http?, secret, body })))
 }
 
-fn http(section: &Section<'_>, issues: &mut Issues) -> Option<EndpointSettings> {
-    let tls_options = tls_options(section, issues);
-    if tls_options.backend != TlsBackend::Rustls {
+/// JetStream only: without it, nobody says whether an event arrived.
+fn nats(section: &Section<'_>, issues: &mut Issues) -> Option<OutputKind> {
+    if !section.boolean("jetstream", true, issues) {
+        section.error("jetstream", "without JetStream nothing says whether an event arrived", issues);
+    }
+    if !cfg!(feature = "nats") {
+        section.error("type", "this build is without the feature nats", issues);
+    }
+    let text = section.text("subject", issues).unwrap_or("idlewatch.{account}.{action}");
+    let subject = SubjectTemplate::parse(text).map_err(|problem| section.error("subject", problem, issues));
+    let second = |n| SECOND * n;
+    Some(OutputKind::Nats(Box::new(NatsSettings {
+        stream: section.text("stream", issues).map(str::to_owned),
+        credentials: secret(section, "credentials", issues),
+        token: secret(section, "token", issues),
+        tls_options: rustls_options(section, issues),
+        connect_timeout: section.duration("connect_timeout", second(10), SECOND..=DAY, issues),
+        timeout: section.duration("timeout", second(5), SECOND..=DAY, issues),
+        hold: section.duration("hold", second(600), Duration::ZERO..=DAY, issues),
+        url: endpoint(section, ["tls", "nats"], issues)?,
+        subject: subject.ok()?,
+    })))
+}
+
+fn rustls_options(section: &Section<'_>, issues: &mut Issues) -> TlsOptions {
+    let options = tls_options(section, issues);
+    if options.backend != TlsBackend::Rustls {
         section.error("tls_options", "outputs have rustls only", issues);
     }
+    options
+}
+
+fn http(section: &Section<'_>, issues: &mut Issues) -> Option<EndpointSettings> {
     let second = |n| SECOND * n;
     Some(EndpointSettings {
         token: secret(section, "token", issues),
         headers: headers(section, issues),
-        tls_options,
+        tls_options: rustls_options(section, issues),
         proxy: section.has("proxy").then(|| url(section, "proxy", &PROXIES, issues)).flatten(),
         connect_timeout: section.duration("connect_timeout", second(10), SECOND..=DAY, issues),
         timeout: section.duration("timeout", second(30), SECOND..=DAY, issues),
-        url: endpoint(section, issues)?,
+        url: endpoint(section, ["https", "http"], issues)?,
     })
 }
 
 const PROXIES: [&str; 4] = ["http", "https", "socks5", "socks5h"];
 
-fn endpoint(section: &Section<'_>, issues: &mut Issues) -> Option<Url> {
+fn endpoint(section: &Section<'_>, [tls, plain]: [&str; 2], issues: &mut Issues) -> Option<Url> {
     let allow_plaintext = section.boolean("allow_plaintext", false, issues);
     required(section, "url", issues)?;
-    let url = url(section, "url", &["https", "http"], issues)?;
-    if url.scheme() == "http" && !allow_plaintext && !url.host_str().is_some_and(is_loopback) {
-        let message = "http:// to another host sends mail metadata in clear: use https://, or set allow_plaintext = true";
+    let url = url(section, "url", &[tls, plain], issues)?;
+    if url.scheme() == plain && !allow_plaintext && !url.host_str().is_some_and(is_loopback) {
+        let message = format!(
+            "{plain}:// to another host sends mail metadata in clear: use {tls}://, or set allow_plaintext = true"
+        );
         section.error("url", message, issues);
         return None;
     }

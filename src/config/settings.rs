@@ -11,7 +11,7 @@ use std::time::Duration;
 use globset::GlobSet;
 use jiff::Timestamp;
 
-pub use self::outputs::{EndpointSettings, OutputKind, WebhookBody, WebhookSettings};
+pub use self::outputs::{EndpointSettings, NatsSettings, OutputKind, WebhookBody, WebhookSettings};
 use super::providers::Chosen;
 use crate::event::{AccountId, AccountIdentity, Action, MailboxName};
 use crate::filter::Filters;

@@ -33,6 +33,8 @@ pub(super) enum Step {
     Split,
     /// It is one event, and will never be taken.
     Bury,
+    /// Offer everything again that is held.
+    Rewind,
     /// Nothing will ever be taken again.
     End,
 }
@@ -48,6 +50,7 @@ impl Attempts {
             Outcome::TryAgain { taken, pause, .. } => self.again(*taken, *pause, random),
             Outcome::Rejected { .. } if events > 1 => Step::Split,
             Outcome::Rejected { .. } => self.rejected(random),
+            Outcome::Forgotten => Step::Rewind,
             Outcome::Closed => Step::End,
         }
     }

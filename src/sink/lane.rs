@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use log::{error, info, warn};
 use rand::Rng;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::Fatal;
 use super::attempts::{Attempts, Step};
@@ -15,6 +15,7 @@ use super::batch::{Batch, Item};
 use super::dead_letters::{DeadLetter, DeadLetters};
 use super::encode::Encoder;
 use super::health::{LaneHealth, LaneState};
+use super::held::Held;
 use super::output::{Outcome, Output};
 use crate::event::Action;
 use crate::journal::{FileEnd, JournalError, JournalHandle, JournalledEvent, LanePosition, Saving};
@@ -32,9 +33,13 @@ pub(super) struct Lane {
     pub(super) batch_max_delay: Duration,
     pub(super) encoder: Encoder,
     pub(super) output: Output,
+    /// Durable: what lies behind it is offered after a restart.
     pub(super) position: LanePosition,
     /// The position on its way to the disk: no further batch is written before it is there.
     pub(super) saving: Option<Saving>,
+    /// What was taken, ahead of `position` by what is held.
+    pub(super) sent: u64,
+    pub(super) held: Held,
     pub(super) journal: JournalHandle,
     pub(super) dead_letters: DeadLetters,
     pub(super) health: watch::Sender<LaneHealth>,
@@ -42,6 +47,9 @@ pub(super) struct Lane {
     pub(super) stopped: watch::Receiver<bool>,
     pub(super) reopened: watch::Receiver<u64>,
 }
+
+/// How often an output is asked whether it still has what is held for it.
+const ASK: Duration = Duration::from_secs(5);
 
 /// Why a lane ends before it is told to.
 enum Ended {
@@ -69,9 +77,13 @@ impl Lane {
     async fn carry(&mut self) -> Result<(), Ended> {
         let mut news = self.journal.news();
         loop {
+            self.release();
+            if !self.held.is_empty() && self.output.has_lost().await {
+                self.rewind();
+            }
             // Marked before asking: what is committed from here on wakes us again.
             news.borrow_and_update();
-            let events = self.journal.pending(self.position.sequence, self.batch_max_events).await?;
+            let events = self.journal.pending(self.sent, self.batch_max_events).await?;
             if events.is_empty() {
                 if *self.stopped.borrow() {
                     return self.saved().await;
@@ -80,6 +92,7 @@ impl Lane {
                     changed = news.changed() => changed.map_err(|_| Ended::Stopped)?,
                     _ = self.stopped.changed() => {}
                     Ok(()) = self.reopened.changed() => self.output.reopen(),
+                    () = sleep(ASK), if !self.held.is_empty() => continue,
                 }
                 self.gather(&mut news).await;
                 continue;
@@ -97,7 +110,7 @@ impl Lane {
         if self.batch_max_delay.is_zero() || *self.stopped.borrow() {
             return;
         }
-        let full = self.position.sequence + self.batch_max_events as u64;
+        let full = self.sent + self.batch_max_events as u64;
         tokio::select! {
             _ = timeout(self.batch_max_delay, news.wait_for(|last| *last >= full)) => {}
             _ = self.stopped.changed() => {}
@@ -110,15 +123,15 @@ impl Lane {
             self.include.contains(&event.body.action()) && event.is_for(&self.name, &self.outputs)
         });
         let batch = Batch::new(wanted, &self.encoder);
-        if !batch.is_empty() {
-            self.hand_over(batch).await?;
+        if batch.is_empty() || self.hand_over(batch).await? {
+            self.advance(last);
         }
-        self.advance(last);
         Ok(())
     }
 
-    /// Until the output has it, or what it never takes is buried, or we are told to stop.
-    async fn hand_over(&mut self, batch: Batch) -> Result<(), Ended> {
+    /// Until the output has it, or what it never takes is buried, or we are told to stop. Not so where there is older
+    /// that has to go before.
+    async fn hand_over(&mut self, batch: Batch) -> Result<bool, Ended> {
         let mut attempts = Attempts::default();
         let mut pieces = vec![batch];
         while let Some(piece) = pieces.pop() {
@@ -152,6 +165,10 @@ impl Lane {
                     self.bury(&piece, &outcome).await?;
                     Some(piece)
                 }
+                Step::Rewind => {
+                    self.rewind();
+                    return Ok(false);
+                }
                 Step::End => return Err(Ended::Fatal(Fatal::StdoutClosed)),
             };
             // What is done of a batch is done, whatever becomes of the rest.
@@ -159,7 +176,7 @@ impl Lane {
                 self.advance(done.sequences().1);
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     async fn offer(&mut self, piece: &Batch) -> Result<Outcome, Ended> {
@@ -246,9 +263,24 @@ impl Lane {
     }
 
     fn advance(&mut self, sequence: u64) {
-        self.position = LanePosition { sequence, file: self.output.end() };
-        self.save();
+        self.sent = sequence;
+        self.held.add(Instant::now(), sequence);
+        self.release();
         self.health.send_modify(|health| (health.sequence, health.oldest) = (sequence, None));
+    }
+
+    /// Lets the journal forget what nobody has to offer again.
+    fn release(&mut self) {
+        if let Some(sequence) = self.held.release(Instant::now()) {
+            self.position = LanePosition { sequence, file: self.output.end() };
+            self.save();
+        }
+    }
+
+    fn rewind(&mut self) {
+        self.sent = self.held.rewind();
+        warn!(output:% = self.name; "the output has lost what it took: everything since event {} is offered again", self.sent);
+        self.health.send_modify(|health| health.sequence = self.sent);
     }
 
     /// The position is as durable as an event: a full disk delays it, and nothing more is sent meanwhile. Told to stop,

@@ -6,6 +6,7 @@ pub mod batch;
 pub mod dead_letters;
 pub mod encode;
 pub mod health;
+mod held;
 mod lane;
 pub mod output;
 
@@ -19,8 +20,9 @@ pub use self::actor::Sink;
 use self::dead_letters::DeadLetters;
 use self::encode::{Encoder, EncoderSettings};
 use self::health::{LaneHealth, OutputHealth};
+use self::held::Held;
 use self::lane::Lane;
-use self::output::{Output, OutputError, Past};
+use self::output::{Around, Output, OutputError, Past};
 use crate::config::settings::{EventSettings, JournalSettings, OutputSettings};
 use crate::event::Action;
 use crate::exit::Exit;
@@ -168,7 +170,7 @@ impl Sink {
             if options.at_rest.contains(&settings.name) {
                 continue;
             }
-            let (output, was_restored) = open(settings, &position, &options, last)?;
+            let (output, was_restored) = open(settings, &position, &options, &journal, last)?;
             restored |= was_restored;
             let (health, watched) = watch::channel(LaneHealth::new(position.sequence));
             healths.push(OutputHealth {
@@ -187,6 +189,8 @@ impl Sink {
                 batch_max_delay: settings.batch_max_delay,
                 encoder: Encoder::new(EncoderSettings::new(&options, settings)),
                 output,
+                sent: position.sequence,
+                held: held(settings, &options, position.sequence),
                 position,
                 saving: None,
                 journal: journal.clone(),
@@ -230,10 +234,18 @@ fn open(
     settings: &OutputSettings,
     position: &LanePosition,
     options: &SinkOptions,
+    journal: &JournalHandle,
     last: u64,
 ) -> Result<(Output, bool), SinkStartError> {
     // One batch.
     let most_bytes = settings.batch_max_events.saturating_mul(options.events.max_bytes + 1) as u64;
-    Output::open(settings, &Past { position, most_bytes, last, instance: &options.instance })
+    let past = Past { position, most_bytes, last };
+    Output::open(settings, &Around { past, instance: &options.instance, journal })
         .map_err(|error| SinkStartError::Output { name: settings.name.clone(), error })
+}
+
+/// At most half of the journal is for what is held.
+fn held(settings: &OutputSettings, options: &SinkOptions, position: u64) -> Held {
+    let most = options.journal.max_bytes / 2 / options.events.max_bytes.max(1) as u64;
+    Held::new(settings.kind.hold(), most.min(100_000), position)
 }

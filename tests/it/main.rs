@@ -17,6 +17,8 @@ mod headers;
 mod limits;
 mod lists;
 mod local_faults;
+#[cfg(feature = "nats")]
+mod nats;
 mod network;
 mod once;
 mod program;

@@ -7,6 +7,7 @@ use reqwest::Url;
 
 use super::TlsOptions;
 use crate::secrets::SecretSource;
+use crate::sink::output::subject::SubjectTemplate;
 
 /// `type` and what belongs to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub enum OutputKind {
     },
     /// Events by HTTP POST.
     Webhook(Box<WebhookSettings>),
+    /// NATS JetStream.
+    Nats(Box<NatsSettings>),
 }
 
 impl OutputKind {
@@ -29,6 +32,15 @@ impl OutputKind {
             Self::Stdout => "stdout",
             Self::File { .. } => "file",
             Self::Webhook(_) => "webhook",
+            Self::Nats(_) => "nats",
+        }
+    }
+
+    /// How long what it took is kept for it all the same.
+    pub fn hold(&self) -> Duration {
+        match self {
+            Self::Nats(nats) => nats.hold,
+            _ => Duration::ZERO,
         }
     }
 }
@@ -70,4 +82,27 @@ pub enum WebhookBody {
     Ndjson,
     /// One JSON array.
     Json,
+}
+
+/// `type = "nats"`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NatsSettings {
+    /// `nats` or `tls`; no user in it.
+    pub url: Url,
+    /// What each event is published to.
+    pub subject: SubjectTemplate,
+    /// The stream; the one that takes the subject where not set.
+    pub stream: Option<String>,
+    /// The content of a credentials file.
+    pub credentials: Option<SecretSource>,
+    /// A token.
+    pub token: Option<SecretSource>,
+    /// The TLS policy; rustls.
+    pub tls_options: TlsOptions,
+    /// TCP, TLS and the server's greeting.
+    pub connect_timeout: Duration,
+    /// One request.
+    pub timeout: Duration,
+    /// How long events are kept after the acknowledgement.
+    pub hold: Duration,
 }

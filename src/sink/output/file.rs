@@ -198,10 +198,7 @@ mod tests {
     /// Of a lane that has event 1; the journal has given `last`.
     fn try_open(path: &Path, file: Option<&FileEnd>, last: u64) -> Result<(FileOutput, bool), OutputError> {
         let position = LanePosition { sequence: 1, file: file.cloned() };
-        FileOutput::open(
-            path.to_owned(),
-            &Past { position: &position, most_bytes: 1000, last, instance: "test" },
-        )
+        FileOutput::open(path.to_owned(), &Past { position: &position, most_bytes: 1000, last })
     }
 
     fn open(path: &Path, known: Option<&FileEnd>) -> (FileOutput, bool) {

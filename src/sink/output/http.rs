@@ -1,7 +1,6 @@
 //! One HTTP endpoint that batches are POSTed to: no redirect is followed, no answer is read without bound, every
 //! exchange has a deadline.
 
-use std::error::Error;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,7 +13,7 @@ use secrecy::ExposeSecret;
 use tokio::time::timeout;
 
 use super::kept_secret::KeptSecret;
-use super::{Outcome, OutputError, Pause};
+use super::{Outcome, OutputError, Pause, chain};
 use crate::config::settings::EndpointSettings;
 use crate::text;
 use crate::wire::tls::TlsContexts;
@@ -166,20 +165,6 @@ fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
     }
     let at = rfc2822::parse(value.trim()).ok()?.timestamp();
     Some(Duration::try_from(at.duration_since(now)).unwrap_or_default())
-}
-
-/// An error with its causes, each once.
-fn chain(error: &dyn Error) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !words.contains(&more) {
-            words.push_str(&format!(": {more}"));
-        }
-        cause = error.source();
-    }
-    words
 }
 
 #[cfg(test)]

@@ -6,19 +6,25 @@
 pub mod file;
 mod http;
 mod kept_secret;
+#[cfg(feature = "nats")]
+pub mod nats;
 pub mod stdout;
+pub mod subject;
 pub mod webhook;
 
+use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use self::file::FileOutput;
+#[cfg(feature = "nats")]
+use self::nats::NatsOutput;
 use self::stdout::StdoutOutput;
 use self::webhook::WebhookOutput;
 use super::batch::Batch;
 use crate::config::settings::{OutputKind, OutputSettings};
-use crate::journal::{FileEnd, LanePosition};
+use crate::journal::{FileEnd, JournalHandle, LanePosition};
 
 /// What the journal knows of an output's past.
 #[derive(Clone, Copy, Debug)]
@@ -29,8 +35,17 @@ pub struct Past<'a> {
     pub most_bytes: u64,
     /// The last `event.sequence` that was given.
     pub last: u64,
+}
+
+/// What an output may need of the monitor.
+#[derive(Clone, Copy, Debug)]
+pub struct Around<'a> {
+    /// Its own past.
+    pub past: Past<'a>,
     /// `idlewatch.instance`
     pub instance: &'a str,
+    /// Where the events are.
+    pub journal: &'a JournalHandle,
 }
 
 /// An output that is open.
@@ -42,6 +57,9 @@ pub enum Output {
     File(FileOutput),
     /// An HTTP endpoint.
     Webhook(Box<WebhookOutput>),
+    /// NATS JetStream.
+    #[cfg(feature = "nats")]
+    Nats(Box<NatsOutput>),
 }
 
 /// What an output says to a batch.
@@ -63,6 +81,8 @@ pub enum Outcome {
         /// Why, for people.
         reason: String,
     },
+    /// It has lost what it took before: all that is still held is to be offered again.
+    Forgotten,
     /// It will never take anything again.
     Closed,
 }
@@ -87,7 +107,7 @@ impl Outcome {
     /// Why it was not taken.
     pub fn reason(&self) -> Option<&str> {
         match self {
-            Self::Taken | Self::Closed => None,
+            Self::Taken | Self::Forgotten | Self::Closed => None,
             Self::TryAgain { reason, .. } | Self::Rejected { reason } => Some(reason),
         }
     }
@@ -139,16 +159,24 @@ impl Output {
     ///
     /// # Errors
     /// Where it cannot be opened.
-    pub fn open(settings: &OutputSettings, past: &Past<'_>) -> Result<(Self, bool), OutputError> {
+    pub fn open(settings: &OutputSettings, around: &Around<'_>) -> Result<(Self, bool), OutputError> {
         match &settings.kind {
             OutputKind::Stdout => Ok((Self::Stdout(StdoutOutput::open()?), false)),
             OutputKind::File { path } => {
-                let (file, restored) = FileOutput::open(path.clone(), past)?;
+                let (file, restored) = FileOutput::open(path.clone(), &around.past)?;
                 Ok((Self::File(file), restored))
             }
             OutputKind::Webhook(webhook) => {
-                let output = WebhookOutput::open(webhook, settings.format, past.instance)?;
+                let output = WebhookOutput::open(webhook, settings.format, around.instance)?;
                 Ok((Self::Webhook(Box::new(output)), false))
+            }
+            #[cfg(feature = "nats")]
+            OutputKind::Nats(nats) => {
+                Ok((Self::Nats(Box::new(NatsOutput::new(nats, around.instance, around.journal))), false))
+            }
+            #[cfg(not(feature = "nats"))]
+            OutputKind::Nats(_) => {
+                Err(OutputError::Client("this build is without the feature nats".to_owned()))
             }
         }
     }
@@ -160,7 +188,7 @@ impl Output {
     pub async fn prepare(&mut self) -> Result<Option<FileEnd>, OutputError> {
         match self {
             Self::File(output) => output.prepare().await.map(Some),
-            Self::Stdout(_) | Self::Webhook(_) => Ok(None),
+            _ => Ok(None),
         }
     }
 
@@ -170,6 +198,17 @@ impl Output {
             Self::Stdout(output) => output.write(batch.text()).await.into(),
             Self::File(output) => output.write(batch.text()).await.into(),
             Self::Webhook(output) => output.deliver(batch).await,
+            #[cfg(feature = "nats")]
+            Self::Nats(output) => output.deliver(batch).await,
+        }
+    }
+
+    /// Whether it has lost what it took: asked now and then while events are held for it.
+    pub async fn has_lost(&mut self) -> bool {
+        match self {
+            #[cfg(feature = "nats")]
+            Self::Nats(output) => output.has_lost().await,
+            _ => false,
         }
     }
 
@@ -177,7 +216,7 @@ impl Output {
     pub fn end(&self) -> Option<FileEnd> {
         match self {
             Self::File(output) => Some(output.end()),
-            Self::Stdout(_) | Self::Webhook(_) => None,
+            _ => None,
         }
     }
 
@@ -187,4 +226,18 @@ impl Output {
             output.reopen();
         }
     }
+}
+
+/// An error with its causes, each once.
+fn chain(error: &dyn Error) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !words.contains(&more) {
+            words.push_str(&format!(": {more}"));
+        }
+        cause = error.source();
+    }
+    words
 }

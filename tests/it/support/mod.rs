@@ -10,6 +10,8 @@ pub mod imap4d;
 pub mod isolated;
 pub mod limits;
 pub mod monitor;
+#[cfg(feature = "nats")]
+pub mod nats;
 pub mod process;
 pub mod proxy;
 pub mod receiver;
