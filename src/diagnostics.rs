@@ -8,6 +8,7 @@ use log::kv::{Error, Key, Value, VisitSource};
 use log::{Level, LevelFilter, Record};
 
 use crate::config::settings::{LogFormat, LogSettings};
+use crate::terminal::has_colors;
 use crate::text::{escape, json_string};
 
 /// Starts logging; the environment (`IDLEWATCH_LOG`, then `RUST_LOG`) goes before the configuration.
@@ -53,13 +54,12 @@ enum Style {
 }
 
 fn style(format: LogFormat) -> Style {
-    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     match format {
         LogFormat::Json => Style::Json,
         LogFormat::Auto if std::env::var_os("JOURNAL_STREAM").is_some() && !io::stderr().is_terminal() => {
             Style::Journal
         }
-        LogFormat::Auto | LogFormat::Text => Style::Text { color: io::stderr().is_terminal() && !no_color },
+        LogFormat::Auto | LogFormat::Text => Style::Text { color: has_colors(io::stderr().is_terminal()) },
     }
 }
 

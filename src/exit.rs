@@ -32,6 +32,11 @@ pub enum Exit {
 }
 
 impl Exit {
+    /// This one, where something went wrong; else the other.
+    pub fn and(self, other: Self) -> Self {
+        if self == Self::Ok { other } else { self }
+    }
+
     /// The process's exit code (sysexits where they fit).
     pub const fn code(self) -> i32 {
         match self {

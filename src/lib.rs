@@ -31,6 +31,8 @@ pub mod service;
 pub mod signals;
 pub mod sink;
 pub mod status;
+pub mod survey;
+pub mod terminal;
 pub mod text;
 pub mod uid_set;
 pub mod wire;

@@ -207,8 +207,12 @@ impl AccountActor {
             Milestone::SearchRefused(why) => {
                 self.alerted("the search was refused, and everything is fetched", why);
             }
-            Milestone::Alive | Milestone::Traffic { .. } | Milestone::Mailboxes(_) | Milestone::Titles(_) => {
-            }
+            Milestone::Alive
+            | Milestone::Traffic { .. }
+            | Milestone::Mailboxes(_)
+            | Milestone::Titles(_)
+            | Milestone::Reached(_)
+            | Milestone::Surveyed(_) => {}
         }
     }
 

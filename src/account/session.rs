@@ -37,6 +37,7 @@ use crate::imap::conversation::{
 use crate::imap::ending::Ending;
 use crate::imap::listing::MailboxListing;
 use crate::imap::summary::Wanted;
+use crate::imap::survey::Surveyed;
 use crate::imap::titles::TitleListing;
 use crate::journal::{JournalHandle, Receipt};
 use crate::memory::Memory;
@@ -45,6 +46,7 @@ use crate::metrics::Metrics;
 use crate::refusals::{LoginDigest, QuickDigest};
 use crate::wire::dial::{Addresses, Endpoint, Route, dial};
 use crate::wire::link::{Link, LinkError};
+use crate::wire::peer::Peer;
 use crate::wire::tls::{Stream, TlsContexts, TlsError};
 
 /// For one write, at the very most.
@@ -119,6 +121,10 @@ pub enum Milestone {
     Mailboxes(MailboxListing),
     /// The answer to a one-shot question.
     Titles(TitleListing),
+    /// Who was reached; for one-shot questions only.
+    Reached(Box<Peer>),
+    /// The answer to a survey.
+    Surveyed(Box<Surveyed>),
 }
 
 /// Where a session's milestones go, with the mailbox that they are about.
@@ -223,7 +229,7 @@ pub fn run(
             }
             milestone => drop(milestones.unbounded_send((mailbox.clone(), milestone))),
         };
-        converse(&account, goal, &wires, &sink, told, &refused, stop).await
+        converse(&account, goal, &wires, &sink, (told, |_: &Stream| {}), &refused, stop).await
     };
     unpanicked(Box::pin(life))
 }
@@ -233,7 +239,8 @@ pub async fn ask(account: &Account, goal: Goal, wires: &Wires, milestones: &Mile
     let (_keep, stop) = oneshot::channel();
     let told = |milestone| drop(milestones.unbounded_send((MailboxName::inbox(), milestone)));
     let refused = AtomicBool::new(false);
-    unpanicked(Box::pin(converse(account, goal, wires, &NoOutlet, told, &refused, stop))).await.end
+    let reached = |stream: &Stream| told(Milestone::Reached(Box::new(stream.peer())));
+    unpanicked(Box::pin(converse(account, goal, wires, &NoOutlet, (told, reached), &refused, stop))).await.end
 }
 
 /// A life is as large as a page, and it is kept once: what wraps it holds a pointer.
@@ -256,7 +263,7 @@ async fn converse(
     goal: Goal,
     wires: &Wires,
     delivers: &impl Delivers,
-    mut told: impl FnMut(Milestone),
+    (mut told, reached): (impl FnMut(Milestone), impl Fn(&Stream)),
     refused: &AtomicBool,
     mut stop: oneshot::Receiver<()>,
 ) -> Result<Outcome, SessionEnd> {
@@ -280,7 +287,10 @@ async fn converse(
         _ = &mut stop => return Err(SessionEnd::Conversation(Ending::LoggedOut)),
     };
     // Boxed: a handshake is large, and seldom needed here.
-    let secure = async |stream| Box::pin(upgrade(account, wires, stream)).await;
+    let secure = async |stream| Box::pin(upgrade(account, wires, stream)).await.inspect(&reached);
+    if account.tls != TlsMode::StartTls {
+        reached(&stream);
+    }
     let mut permit = permit;
     // Kept until the login is done: a refused one has to be known again.
     let secret = RefCell::new(Some(plan.credentials.proof.secret().clone()));
@@ -594,6 +604,7 @@ impl<D: Delivers, T: FnMut(Milestone)> Pump<'_, D, T> {
                 Action::Alert(text) => (self.told)(Milestone::Alert(text)),
                 Action::SearchRefused(why) => (self.told)(Milestone::SearchRefused(why)),
                 Action::Mailboxes(listing) => (self.told)(Milestone::Mailboxes(listing)),
+                Action::Surveyed(found) => (self.told)(Milestone::Surveyed(found)),
                 Action::Titles(messages) => (self.told)(Milestone::Titles(messages)),
                 Action::Deliver(found) => self.asked = Some(Asked::Delivery(self.delivers.deliver(found))),
                 Action::Recall(mailbox) => self.asked = Some(Asked::Memory(self.delivers.recall(&mailbox))),

@@ -86,7 +86,9 @@ async fn answer(account: &Account, goal: Goal, wires: &Wires) -> Result<Answer, 
             | Milestone::Traffic { .. }
             | Milestone::Alert(_)
             | Milestone::SearchRefused(_)
-            | Milestone::Watching(_) => {}
+            | Milestone::Watching(_)
+            | Milestone::Reached(_)
+            | Milestone::Surveyed(_) => {}
         }
     }
     match (end, answer) {

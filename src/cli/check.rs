@@ -1,20 +1,41 @@
-//! `idlewatch check`
+//! `idlewatch check`: the configuration, then every account once.
+
+use std::collections::HashMap;
+use std::io::{self, IsTerminal};
+use std::time::Duration;
 
 use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use jiff::Timestamp;
+use log::error;
+use serde_json::{Value, json};
 
+use super::selection::AccountSelection;
 use super::{Exit, Globals, say, tell, tell_issues};
-use crate::config::{Severity, shown};
+use crate::account::session::Wires;
+use crate::config::settings::Settings;
+use crate::config::{Issue, Severity, shown};
+use crate::journal::peek;
+use crate::once::MOST_AT_ONCE;
+use crate::process;
+use crate::survey::report::AccountReport;
+use crate::survey::runner::survey_all;
+use crate::survey::summary::{Summary, exit};
+use crate::survey::table;
+use crate::terminal::has_colors;
 
 /// Flags of `check`.
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
-    /// The configuration only; nothing is connected to. (Checking logins comes in a later version.)
-    #[arg(long, required = true)]
+    /// The configuration only: nothing is connected to.
+    #[arg(long)]
     no_network: bool,
+    #[command(flatten)]
+    accounts: AccountSelection,
     /// Warnings are errors.
     #[arg(long)]
     deny_warnings: bool,
-    /// Problems as JSON on stdout.
+    /// All that was found as one JSON object on stdout: docs/check.md.
     #[arg(long)]
     json: bool,
 }
@@ -23,45 +44,120 @@ pub(super) fn execute(args: &CheckArgs, globals: &Globals) -> Exit {
     if globals.has_no_file() {
         return Exit::Config;
     }
-    debug_assert!(args.no_network, "clap requires it");
-    let (issues, summary) = match crate::config::check(&globals.files) {
-        Ok((settings, warnings)) => {
-            let mailboxes: usize = settings.accounts.iter().map(|account| account.mailboxes.len()).sum();
-            let outputs: Vec<_> = settings.outputs.iter().map(|output| output.name.clone()).collect();
-            let summary = format!(
-                "ok: {} accounts, {mailboxes} mailboxes, outputs: {}, state: {}\n",
-                settings.accounts.len(),
-                outputs.join(", "),
-                settings.monitor.state_dir.display()
-            );
-            (warnings, Some(summary))
-        }
-        Err(issues) => (issues, None),
+    let (mut settings, warnings) = match crate::config::check(&globals.files) {
+        Ok(loaded) => loaded,
+        Err(issues) => return args.invalid(&issues),
     };
-    if args.json {
-        let rows: Vec<_> = issues
-            .iter()
-            .map(|issue| {
-                let severity = if issue.severity == Severity::Error { "error" } else { "warning" };
-                serde_json::json!({"severity": severity, "origin": issue.origin, "path": issue.path, "message": issue.message})
-            })
-            .collect();
-        let _ = say(&format!("{}\n", serde_json::json!({"ok": summary.is_some(), "issues": rows})));
+    if let Err(problem) = args.accounts.narrow(&mut settings) {
+        tell(&format!("error: {problem}"));
+        return Exit::Config;
     }
-    match summary {
-        None if args.json => Exit::Config,
-        None => {
-            tell_issues(&issues);
-            Exit::Config
+    if !args.json {
+        shown(&warnings).iter().for_each(|line| tell(line));
+    }
+    let denied = args.deny_warnings && !warnings.is_empty();
+    match (args.no_network, denied) {
+        (false, false) => args.online(&settings, &warnings, globals),
+        (_, true) => args.offline(&settings, &warnings).and(Exit::Config),
+        (true, false) => args.offline(&settings, &warnings),
+    }
+}
+
+impl CheckArgs {
+    fn invalid(&self, issues: &[Issue]) -> Exit {
+        if self.json {
+            let _ = say(&format!("{}\n", json!({"ok": false, "issues": rows(issues)})));
+        } else {
+            tell_issues(issues);
         }
-        Some(summary) => {
-            if !args.json {
-                shown(&issues).iter().for_each(|line| tell(line));
-            }
-            if args.deny_warnings && !issues.is_empty() {
-                return Exit::Config;
-            }
-            if args.json { Exit::Ok } else { say(&summary) }
+        Exit::Config
+    }
+
+    fn offline(&self, settings: &Settings, warnings: &[Issue]) -> Exit {
+        if self.json {
+            return say(&format!("{}\n", json!({"ok": true, "issues": rows(warnings)})));
+        }
+        say(&format!("ok: {}\n", overview(settings)))
+    }
+
+    fn online(&self, settings: &Settings, warnings: &[Issue], globals: &Globals) -> Exit {
+        globals.log(&settings.log);
+        let reports = match survey(settings, globals.quiet || self.json) {
+            Ok(reports) => reports,
+            Err(exit) => return exit,
+        };
+        let summary = Summary::new(&reports, &settings.connections);
+        let said = if self.json {
+            let ok = summary.failed == 0;
+            let all = json!({"ok": ok, "issues": rows(warnings), "summary": summary, "accounts": reports});
+            say(&format!("{all}\n"))
+        } else {
+            let text = table::text(&reports, &summary, has_colors(io::stdout().is_terminal()));
+            say(&format!("{text}configuration: {}\n", overview(settings)))
+        };
+        match exit(&reports) {
+            Exit::Ok if self.deny_warnings && summary.has_warnings() => said.and(Exit::SomeFailed),
+            exit => said.and(exit),
         }
     }
+}
+
+/// Looks at every account that is enabled.
+fn survey(settings: &Settings, quiet: bool) -> Result<Vec<AccountReport>, Exit> {
+    let accounts: Vec<_> = settings.accounts.iter().filter(|account| account.enabled).cloned().collect();
+    let at_once = accounts.len().min(MOST_AT_ONCE);
+    if let Err(error) = process::reserve_descriptors(at_once as u64) {
+        error!("{error}");
+        return Err(Exit::CannotStart);
+    }
+    let order: HashMap<_, _> =
+        accounts.iter().enumerate().map(|(i, account)| (account.id().to_string(), i)).collect();
+    let refusals = peek::refusals(&settings.monitor.state_dir);
+    let (wires, _prober) = Wires::new(settings);
+    let progress = progress(accounts.len(), quiet);
+    let mut reports = Vec::with_capacity(accounts.len());
+    let mut failed = 0;
+    actix::System::new().block_on(survey_all(accounts, refusals, &wires, MOST_AT_ONCE, |finding| {
+        let report = AccountReport::new(&finding, Timestamp::now());
+        failed += usize::from(!report.ok);
+        progress.inc(1);
+        progress.set_message(format!("ok {} · failed {failed}", reports.len() + 1 - failed));
+        reports.push(report);
+    }));
+    progress.finish_and_clear();
+    reports.sort_by_key(|report| order.get(&report.account).copied());
+    Ok(reports)
+}
+
+/// A line on stderr where that is a terminal.
+fn progress(accounts: usize, quiet: bool) -> ProgressBar {
+    if quiet {
+        return ProgressBar::hidden();
+    }
+    let style =
+        ProgressStyle::with_template("checking {human_pos}/{human_len} · {msg} · {per_sec} · ETA {eta}");
+    let bar = ProgressBar::new(accounts as u64);
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.set_message("connecting");
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
+fn overview(settings: &Settings) -> String {
+    let mailboxes: usize = settings.accounts.iter().map(|account| account.mailboxes.len()).sum();
+    let outputs: Vec<_> = settings.outputs.iter().map(|output| output.name.clone()).collect();
+    format!(
+        "{} accounts, {mailboxes} mailboxes, outputs: {}, state: {}",
+        settings.accounts.len(),
+        outputs.join(", "),
+        settings.monitor.state_dir.display()
+    )
+}
+
+fn rows(issues: &[Issue]) -> Vec<Value> {
+    let row = |issue: &Issue| {
+        let severity = if issue.severity == Severity::Error { "error" } else { "warning" };
+        json!({"severity": severity, "origin": issue.origin, "path": issue.path, "message": issue.message})
+    };
+    issues.iter().map(row).collect()
 }

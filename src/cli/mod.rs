@@ -21,6 +21,7 @@ use crate::config::settings::{LogFormat, LogSettings, Settings};
 use crate::config::{Issue, Severity, shown};
 use crate::diagnostics;
 pub(crate) use crate::exit::Exit;
+use crate::terminal::{self, Color};
 
 /// Watches many IMAP mailboxes and turns every new message into one structured event.
 #[derive(Debug, Parser)]
@@ -44,6 +45,9 @@ pub struct Globals {
     /// Errors only.
     #[arg(short, long, global = true)]
     quiet: bool,
+    /// Colours.
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", hide_default_value = true)]
+    color: Color,
     /// The form of the diagnostics on stderr.
     #[arg(long, global = true, value_name = "FORMAT")]
     log_format: Option<LogFormatArg>,
@@ -60,7 +64,7 @@ enum LogFormatArg {
 enum Command {
     /// Watch all accounts until told to stop.
     Run(run::RunArgs),
-    /// Check the configuration.
+    /// Check the configuration, then log in to every account once.
     Check(check::CheckArgs),
     /// Show the configuration, its schema, its reference, its places.
     #[command(subcommand)]
@@ -93,6 +97,7 @@ pub fn main() -> i32 {
     crate::process::keep_secrets();
     crate::wire::tls::use_ring();
     let globals = &cli.globals;
+    terminal::choose(globals.color);
     let exit = match cli.command {
         Command::Run(args) => run::execute(args, globals),
         Command::Check(args) => check::execute(&args, globals),

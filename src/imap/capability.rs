@@ -50,6 +50,11 @@ impl Capabilities {
         Self(self.0 & !bit(name))
     }
 
+    /// Those that are offered, in capitals.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        KNOWN.into_iter().filter(move |name| self.has(name))
+    }
+
     /// Whether the server speaks IMAP4rev1 or IMAP4rev2 at all.
     pub fn is_imap(self) -> bool {
         self.has("IMAP4REV1") || self.has("IMAP4REV2")

@@ -23,6 +23,7 @@ use super::rules::{Kind, Rule, State, rule};
 use super::search::{Criteria, Searching};
 use super::select::{Dating, Examining, Locating, ProbingUidNext, Recalling};
 use super::summary::Wanted;
+use super::survey::{Survey, Surveyed, Surveying};
 use super::titles::{TitleFetch, TitleListing, TitleQuery};
 use super::watch::Selected;
 use crate::event::{Cursor, GapReason, MailboxName, NewMessage, Role};
@@ -68,6 +69,8 @@ pub enum Goal {
     ListMailboxes,
     /// Tell the latest messages of a mailbox, and log out.
     Titles(TitleQuery),
+    /// Tell what the server can do and whether the mailboxes that are meant can be opened, and log out.
+    Survey(Survey),
 }
 
 /// The mailbox to watch, and where the last conversation about it stood.
@@ -163,6 +166,8 @@ pub enum Action {
     Mailboxes(MailboxListing),
     /// The answer to [`Goal::Titles`].
     Titles(TitleListing),
+    /// The answer to [`Goal::Survey`]; its titles come as [`Action::Titles`].
+    Surveyed(Box<Surveyed>),
     /// The server does not search as it should, so everything is fetched: why, hostile until made harmless.
     SearchRefused(String),
     /// The server wants its users to read this (RFC 9051 section 7.1); hostile until made harmless.
@@ -754,6 +759,7 @@ impl Shared {
             Goal::Watch(watch) => Locating::begin(self, watch, now),
             Goal::ListMailboxes => list_mailboxes(self, now),
             Goal::Titles(query) => TitleFetch::begin(self, query, now),
+            Goal::Survey(survey) => Surveying::begin(self, survey, now),
         }
     }
 }

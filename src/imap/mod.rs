@@ -20,6 +20,7 @@ pub mod sasl;
 pub mod search;
 mod select;
 pub mod summary;
+pub mod survey;
 pub mod tally;
 pub mod titles;
 pub mod tolerant;

@@ -1,4 +1,4 @@
-//! Conversations that ask one thing and log out: the list of mailboxes, the latest messages of one.
+//! Conversations that ask one thing and log out: the list of mailboxes, the latest messages of one, a survey.
 
 use std::time::Instant;
 
@@ -8,6 +8,7 @@ use super::listing::MailboxListing;
 use super::reply::{Reply, Status, StatusText};
 use super::rules::Kind;
 use super::summary::Wanted;
+use super::survey::Surveying;
 use super::titles::TitleFetch;
 
 /// Awaits the answer to a one-shot question.
@@ -15,6 +16,7 @@ use super::titles::TitleFetch;
 pub(super) enum OneShot {
     Mailboxes(MailboxListing),
     Titles(TitleFetch),
+    Survey(Box<Surveying>),
 }
 
 impl OneShot {
@@ -22,6 +24,7 @@ impl OneShot {
         match (self, reply) {
             (Self::Mailboxes(listing), Reply::List(entry)) => listing.listed(&entry),
             (Self::Titles(titles), reply) => titles.told(&reply, wanted),
+            (Self::Survey(survey), reply) => survey.told(&reply),
             _ => {}
         }
     }
@@ -48,6 +51,7 @@ impl OneShot {
                 shared.log_out(now)
             }
             (Self::Titles(titles), true) => titles.completed(shared, text, now),
+            (Self::Survey(survey), _) => survey.completed(shared, status, text, now),
         }
     }
 }

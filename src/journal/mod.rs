@@ -3,6 +3,7 @@
 pub mod aggregate;
 mod damage;
 pub mod lock;
+pub mod peek;
 mod recent;
 pub mod sqlite;
 pub mod writer;

@@ -5,6 +5,7 @@ pub mod dial;
 pub mod frame;
 pub mod guard;
 pub mod link;
+pub mod peer;
 mod proxy;
 pub mod records;
 pub mod tls;

@@ -21,6 +21,11 @@ impl<S> Metered<S> {
     pub fn new(stream: S) -> Self {
         Self { stream, allowance: Allowance::new(), records: Records::default() }
     }
+
+    /// What it is over.
+    pub fn get_ref(&self) -> &S {
+        &self.stream
+    }
 }
 
 /// Where records begin (RFC 8446 section 5.1): five bytes, the last two of which are the length of the rest. Pure.

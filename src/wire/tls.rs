@@ -20,6 +20,7 @@ use tokio_rustls::rustls::{
     self, CertificateError, ClientConfig, RootCertStore, SupportedProtocolVersion, crypto::ring, version,
 };
 
+use super::peer::{Peer, TlsPeer};
 use super::records::Metered;
 use crate::config::settings::{TlsBackend, TlsOptions, TlsVersion};
 
@@ -240,6 +241,33 @@ pub enum Stream {
     /// By the operating system's library.
     #[cfg(feature = "native-tls")]
     Native(Box<async_native_tls::TlsStream<TcpStream>>),
+}
+
+impl Stream {
+    /// Who is at the other end.
+    pub fn peer(&self) -> Peer {
+        match self {
+            Self::Plain(tcp) => Peer { address: tcp.peer_addr().ok(), tls: None },
+            Self::Rustls(stream) => {
+                let (tcp, session) = stream.get_ref();
+                let version = match session.protocol_version() {
+                    Some(rustls::ProtocolVersion::TLSv1_3) => Some("1.3"),
+                    Some(rustls::ProtocolVersion::TLSv1_2) => Some("1.2"),
+                    _ => None,
+                };
+                let chain = session.peer_certificates().unwrap_or_default();
+                let chain = chain.iter().map(|certificate| certificate.to_vec()).collect();
+                Peer { address: tcp.get_ref().peer_addr().ok(), tls: Some(TlsPeer { version, chain }) }
+            }
+            #[cfg(feature = "native-tls")]
+            Self::Native(stream) => {
+                let own = stream.peer_certificate().ok().flatten();
+                let chain = own.and_then(|own| own.to_der().ok()).into_iter().collect();
+                let tls = Some(TlsPeer { version: None, chain });
+                Peer { address: stream.get_ref().peer_addr().ok(), tls }
+            }
+        }
+    }
 }
 
 macro_rules! delegate {

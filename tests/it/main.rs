@@ -9,6 +9,7 @@
 )]
 
 mod admin;
+mod check;
 mod docs;
 mod faults;
 mod filters;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::SinkOptions;
 use crate::config::settings::{OutputFormat, OutputKind, OutputSettings};
 use crate::event::Event;
+use crate::terminal::has_colors;
 
 /// How lines look.
 #[derive(Clone, Debug)]
@@ -38,8 +39,7 @@ impl EncoderSettings {
     /// For one output.
     pub fn new(options: &SinkOptions, output: &OutputSettings) -> Self {
         let terminal = output.kind == OutputKind::Stdout && std::io::stdout().is_terminal();
-        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let pretty = Format::Pretty { color: terminal && !no_color };
+        let pretty = Format::Pretty { color: output.kind == OutputKind::Stdout && has_colors(terminal) };
         let format = match output.format {
             OutputFormat::Auto if terminal => pretty,
             OutputFormat::Auto | OutputFormat::Ecs => Format::Ecs,

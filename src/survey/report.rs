@@ -1,0 +1,253 @@
+//! What is told of one account; its fields are those of `check --json`. Everything in it is harmless to show. Pure.
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::Finding;
+use super::hints;
+use crate::account::lifecycle::{SessionEnd, trouble};
+use crate::config::settings::{Account, TlsMode};
+use crate::event::Trouble;
+use crate::imap::capability::Capabilities;
+use crate::imap::ending::Ending;
+use crate::imap::survey::{Surveyed, SurveyedMailbox};
+use crate::once::outcome::Failure;
+use crate::refusals::{NextLogin, Refusals};
+use crate::text::line;
+use crate::wire::peer::TlsPeer;
+
+/// A certificate that ends within so many days is worth a warning.
+const SOON: i64 = 14;
+
+/// One account.
+#[derive(Clone, Debug, Serialize)]
+pub struct AccountReport {
+    /// Its id.
+    pub account: String,
+    /// As configured.
+    pub host: String,
+    /// As configured.
+    pub port: u16,
+    /// As configured.
+    pub user: String,
+    /// Everything is as it should be; there may be warnings.
+    pub ok: bool,
+    /// Where it was reached.
+    pub address: Option<String>,
+    /// How the connection was secured; `null` where it was not, or did not get so far.
+    pub tls: Option<TlsReport>,
+    /// The login was accepted.
+    pub logged_in: bool,
+    /// What the server can do, of what makes a difference.
+    pub capabilities: Vec<&'static str>,
+    /// The mailboxes; `null` where it did not get so far.
+    pub mailboxes: Option<MailboxesReport>,
+    /// How it is watched: `idle` or `poll`.
+    pub watched_by: Option<&'static str>,
+    /// How many connections `run` keeps for it.
+    pub connections: usize,
+    /// Why it is not ok.
+    pub error: Option<ErrorReport>,
+    /// What helps.
+    pub hint: Option<String>,
+    /// What else somebody should look at.
+    pub warnings: Vec<String>,
+    /// The kind of failure, for the exit code.
+    #[serde(skip)]
+    pub failure: Option<Failure>,
+}
+
+/// The certificate and the version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TlsReport {
+    /// `1.2` or `1.3`; `null` where the library does not tell (`native`).
+    pub version: Option<&'static str>,
+    /// How many certificates the server sent.
+    pub chain: usize,
+    /// Whose certificate it is.
+    pub subject: String,
+    /// Who signed it.
+    pub issuer: String,
+    /// When it ends.
+    pub not_after: Timestamp,
+    /// Until then.
+    pub days_left: i64,
+}
+
+/// The mailboxes of an account.
+#[derive(Clone, Debug, Serialize)]
+pub struct MailboxesReport {
+    /// How many there are.
+    pub available: usize,
+    /// How many of them are to be watched.
+    pub chosen: usize,
+    /// Those that were opened, in their order.
+    pub opened: Vec<MailboxReport>,
+    /// Those that could not be opened.
+    pub failed: Vec<MailboxFailure>,
+}
+
+/// A mailbox that was opened.
+#[derive(Clone, Debug, Serialize)]
+pub struct MailboxReport {
+    /// Its name.
+    pub name: String,
+    /// How many messages it holds.
+    pub messages: u32,
+}
+
+/// A mailbox that could not be opened.
+#[derive(Clone, Debug, Serialize)]
+pub struct MailboxFailure {
+    /// Its name.
+    pub name: String,
+    /// The server's code.
+    pub code: Option<String>,
+    /// The server's words.
+    pub message: String,
+    /// What helps.
+    pub hint: &'static str,
+}
+
+/// As `error.*` of events.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct ErrorReport {
+    /// `error.type`
+    #[serde(rename = "type")]
+    pub error_type: &'static str,
+    /// `error.code`
+    pub code: Option<String>,
+    /// `error.message`
+    pub message: String,
+}
+
+impl AccountReport {
+    /// What a finding means.
+    pub fn new(finding: &Finding, now: Timestamp) -> Self {
+        let account = &finding.account;
+        let trouble = trouble_of(&finding.end);
+        let mailboxes = finding.surveyed.as_ref().map(MailboxesReport::new);
+        let tls =
+            finding.peer.as_ref().and_then(|peer| peer.tls.as_ref()).and_then(|tls| TlsReport::new(tls, now));
+        let failed = mailboxes.as_ref().is_some_and(|mailboxes| !mailboxes.failed.is_empty());
+        let failure = match &trouble {
+            Some(_) => Some(Failure::of(&finding.end)),
+            None => failed.then_some(Failure::Denied),
+        };
+        let capabilities = finding.surveyed.as_ref().map(|surveyed| surveyed.capabilities);
+        Self {
+            account: account.id().to_string(),
+            host: line(&account.identity.host, 255),
+            port: account.identity.port,
+            user: line(&account.identity.user, 255),
+            ok: failure.is_none(),
+            address: finding.peer.as_ref().and_then(|peer| peer.address).map(|address| address.to_string()),
+            logged_in: finding.logged_in,
+            capabilities: capabilities.into_iter().flat_map(Capabilities::names).collect(),
+            watched_by: capabilities.map(watched_by),
+            connections: mailboxes.as_ref().map_or(account.mailboxes.len(), |mailboxes| mailboxes.chosen),
+            hint: trouble.as_ref().and_then(|_| hints::hint(account, &finding.end, now)),
+            warnings: warnings(finding, tls.as_ref(), now),
+            error: trouble.map(ErrorReport::new),
+            mailboxes,
+            tls,
+            failure,
+        }
+    }
+}
+
+/// Anything but the LOGOUT after everything was answered.
+fn trouble_of(end: &SessionEnd) -> Option<Trouble> {
+    match end {
+        SessionEnd::Conversation(Ending::LoggedOut) => None,
+        end => trouble(end),
+    }
+}
+
+/// What `run` will do there.
+fn watched_by(capabilities: Capabilities) -> &'static str {
+    if capabilities.has("IDLE") { "idle" } else { "poll" }
+}
+
+fn warnings(finding: &Finding, tls: Option<&TlsReport>, now: Timestamp) -> Vec<String> {
+    let surveyed = finding.surveyed.as_ref();
+    let polled = surveyed
+        .filter(|surveyed| watched_by(surveyed.capabilities) == "poll")
+        .map(|_| format!("the server has no IDLE: it is asked every {:?}", finding.account.poll_interval));
+    let unlisted = surveyed.filter(|surveyed| surveyed.listing.truncated);
+    let warnings = [
+        tls.filter(|tls| tls.days_left < SOON)
+            .map(|tls| format!("the certificate expires in {} days", tls.days_left)),
+        clear_text(&finding.account),
+        polled,
+        unlisted.map(|_| "there are more mailboxes than are looked at".to_owned()),
+        finding
+            .refusals
+            .as_ref()
+            .filter(|refusals| !refusals.is_empty())
+            .map(|refusals| refused(refusals, finding.logged_in, now)),
+    ];
+    warnings.into_iter().flatten().collect()
+}
+
+fn clear_text(account: &Account) -> Option<String> {
+    let away = !crate::config::settings::is_loopback(&account.identity.host);
+    (account.tls == TlsMode::None && away).then(|| "the password is sent in clear: tls = \"none\"".to_owned())
+}
+
+/// What the monitor's journal has of refused logins. A check does not count there, but the server counts it.
+fn refused(refusals: &Refusals, logged_in: bool, now: Timestamp) -> String {
+    let known = format!("the monitor had {} logins refused in a row", refusals.count());
+    if logged_in {
+        return format!("{known}; this one was accepted: `idlewatch resume` makes it try at once");
+    }
+    let next = match refusals.next(now) {
+        NextLogin::Never => "it waits for `idlewatch resume`".to_owned(),
+        NextLogin::After(wait) => format!("it tries again in {} min", wait.as_secs().div_ceil(60)),
+    };
+    format!("{known}, and {next}; servers lock accounts after too many, and each check is one more")
+}
+
+impl TlsReport {
+    fn new(peer: &TlsPeer, now: Timestamp) -> Option<Self> {
+        let certificate = peer.certificate()?;
+        Some(Self {
+            version: peer.version,
+            chain: peer.chain.len(),
+            days_left: certificate.days_left(now),
+            not_after: certificate.not_after,
+            subject: certificate.subject,
+            issuer: certificate.issuer,
+        })
+    }
+}
+
+impl MailboxesReport {
+    fn new(surveyed: &Surveyed) -> Self {
+        let mut report = Self {
+            available: surveyed.listing.mailboxes.len(),
+            chosen: surveyed.mailboxes.len() + surveyed.unopened,
+            opened: Vec::new(),
+            failed: Vec::new(),
+        };
+        for SurveyedMailbox { mailbox, opened } in &surveyed.mailboxes {
+            let name = line(mailbox.as_str(), 255);
+            match opened {
+                Ok(messages) => report.opened.push(MailboxReport { name, messages: *messages }),
+                Err(refusal) => report.failed.push(MailboxFailure {
+                    name,
+                    code: refusal.code.as_deref().map(|code| line(code, 64)),
+                    message: line(&refusal.text, 255),
+                    hint: hints::mailbox_hint(refusal),
+                }),
+            }
+        }
+        report
+    }
+}
+
+impl ErrorReport {
+    fn new(trouble: Trouble) -> Self {
+        Self { error_type: trouble.error_type.as_str(), code: trouble.code, message: trouble.message }
+    }
+}
