@@ -232,7 +232,7 @@ impl AccountActor {
         let blame = blame(&outcome.end);
         let trouble = trouble(&outcome.end);
         self.context.wires.metrics.disconnected(
-            self.account.provider(),
+            self.account.provider_name(),
             blame.as_str(),
             trouble.as_ref().map(|trouble| trouble.error_type),
         );

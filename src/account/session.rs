@@ -276,7 +276,7 @@ async fn converse(
     if refused.load(Ordering::Relaxed) {
         return Err(SessionEnd::Conversation(Ending::LoggedOut));
     }
-    let mut connecting = wires.metrics.connecting(account.provider());
+    let mut connecting = wires.metrics.connecting(account.provider_name());
     let set_up = Box::pin(async {
         let plan = plan(account, goal, wires).await?;
         let stream = connect(account, wires).await?;

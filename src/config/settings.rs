@@ -5,7 +5,7 @@ mod outputs;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Deref;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use globset::GlobSet;
@@ -147,8 +147,9 @@ impl Account {
     }
 
     /// `provider` in metrics: a preset's name, or `other`.
-    pub fn provider(&self) -> &'static str {
-        "other"
+    pub fn provider_name(&self) -> Arc<str> {
+        static OTHER: LazyLock<Arc<str>> = LazyLock::new(|| "other".into());
+        self.provider.as_ref().map_or_else(|| OTHER.clone(), |chosen| chosen.provider.name.clone())
     }
 }
 

@@ -250,7 +250,7 @@ impl Coordinator {
         let mut accounts = HashMap::new();
         for account in &settings.accounts {
             if let Some(status) = self.board.get(account.id()) {
-                *accounts.entry((account.provider(), status.state)).or_default() += 1;
+                *accounts.entry((account.provider_name(), status.state)).or_default() += 1;
             }
         }
         let named = settings.accounts.iter().map(|account| account.id());

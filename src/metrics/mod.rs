@@ -55,24 +55,24 @@ struct Meters {
 /// `provider`: a preset's name, or `other`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfProvider {
-    provider: &'static str,
+    provider: Label<Arc<str>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Attempt {
-    provider: &'static str,
+    provider: Label<Arc<str>>,
     result: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Disconnect {
-    provider: &'static str,
+    provider: Label<Arc<str>>,
     reason: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfError {
-    provider: &'static str,
+    provider: Label<Arc<str>>,
     r#type: Label<ErrorType>,
 }
 
@@ -93,7 +93,7 @@ struct OfReason {
 
 /// What is shown as events show it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Label<T>(T);
+pub(crate) struct Label<T>(pub(crate) T);
 
 impl<T: fmt::Display> EncodeLabelValue for Label<T> {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
@@ -150,13 +150,19 @@ impl Metrics {
     }
 
     /// A connection is being made; whoever holds this says how that went.
-    pub fn connecting(&self, provider: &'static str) -> Connecting {
-        Connecting { metrics: self.clone(), provider, since: std::time::Instant::now(), told: false }
+    pub fn connecting(&self, provider: Arc<str>) -> Connecting {
+        Connecting {
+            metrics: self.clone(),
+            provider: Label(provider),
+            since: std::time::Instant::now(),
+            told: false,
+        }
     }
 
     /// A connection ended.
-    pub fn disconnected(&self, provider: &'static str, reason: &'static str, error: Option<ErrorType>) {
-        self.0.disconnects.get_or_create(&Disconnect { provider, reason }).inc();
+    pub fn disconnected(&self, provider: Arc<str>, reason: &'static str, error: Option<ErrorType>) {
+        let provider = Label(provider);
+        self.0.disconnects.get_or_create(&Disconnect { provider: provider.clone(), reason }).inc();
         if let Some(error) = error {
             self.0.errors.get_or_create(&OfError { provider, r#type: Label(error) }).inc();
         }
@@ -266,7 +272,7 @@ impl From<&Event> for Counted {
 #[derive(Debug)]
 pub struct Connecting {
     metrics: Metrics,
-    provider: &'static str,
+    provider: Label<Arc<str>>,
     since: std::time::Instant,
     told: bool,
 }
@@ -278,8 +284,8 @@ impl Connecting {
             return;
         }
         let Meters { attempts, connect_duration, connections, .. } = &*self.metrics.0;
-        let of_provider = OfProvider { provider: self.provider };
-        attempts.get_or_create(&Attempt { provider: self.provider, result: "success" }).inc();
+        let of_provider = OfProvider { provider: self.provider.clone() };
+        attempts.get_or_create(&Attempt { provider: self.provider.clone(), result: "success" }).inc();
         connect_duration.get_or_create(&of_provider).observe(self.since.elapsed().as_secs_f64());
         connections.get_or_create(&of_provider).inc();
     }
@@ -289,9 +295,9 @@ impl Drop for Connecting {
     fn drop(&mut self) {
         let Meters { attempts, connections, .. } = &*self.metrics.0;
         if self.told {
-            connections.get_or_create(&OfProvider { provider: self.provider }).dec();
+            connections.get_or_create(&OfProvider { provider: self.provider.clone() }).dec();
         } else {
-            attempts.get_or_create(&Attempt { provider: self.provider, result: "error" }).inc();
+            attempts.get_or_create(&Attempt { provider: self.provider.clone(), result: "error" }).inc();
         }
     }
 }
@@ -308,10 +314,10 @@ mod tests {
     #[test]
     fn what_is_counted_is_named_as_promised() {
         let metrics = Metrics::new();
-        let mut connection = metrics.connecting("other");
+        let mut connection = metrics.connecting("other".into());
         connection.logged_in();
-        drop(metrics.connecting("other"));
-        metrics.disconnected("other", "network", Some(ErrorType::Connect));
+        drop(metrics.connecting("other".into()));
+        metrics.disconnected("other".into(), "network", Some(ErrorType::Connect));
         metrics.traffic(10, 5);
         let text = metrics.encode(&[process::registry()]).unwrap();
         for line in [

@@ -1,6 +1,7 @@
 //! What is known only when it is asked for: how all accounts, the journal and the process are at this moment.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use jiff::Timestamp;
@@ -11,7 +12,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::{Seconds, seconds};
+use super::{Label, Seconds, seconds};
 use crate::event::{AccountId, AccountState};
 use crate::journal::JournalHealth;
 use crate::status::{ConfigStatus, OutputReport};
@@ -25,7 +26,7 @@ pub struct Snapshot {
     /// When.
     pub at: Timestamp,
     /// How many accounts there are of each provider in each state.
-    pub accounts: HashMap<(&'static str, AccountState), i64>,
+    pub accounts: HashMap<(Arc<str>, AccountState), i64>,
     /// When each account that ever was online last proved to be alive.
     pub alive: Vec<Timestamp>,
     /// Those accounts that an operator wants to see by name.
@@ -53,7 +54,7 @@ pub struct NamedAccount {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Accounts {
-    provider: &'static str,
+    provider: Label<Arc<str>>,
     state: &'static str,
 }
 
@@ -98,7 +99,8 @@ impl Snapshot {
 
     fn register_accounts(&self, registry: &mut Registry) {
         let accounts = Family::<Accounts, Gauge>::default();
-        for (&(provider, state), &count) in &self.accounts {
+        for ((provider, state), &count) in &self.accounts {
+            let provider = Label(provider.clone());
             accounts.get_or_create(&Accounts { provider, state: state.as_str() }).set(count);
         }
         registry.register("accounts", "Number of configured accounts by state", accounts);
