@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use log::{error, info, warn};
 
 use crate::account::idle_period::IdlePeriods;
+use crate::account::pipelining::Pipelines;
 use crate::account::session::Wires;
 use crate::admin::server::{Admin, Listeners};
 use crate::config::settings::Settings;
@@ -164,6 +165,7 @@ async fn context(
     wires.metrics = metrics;
     // Whoever cannot read them learns them again.
     wires.idle_periods = IdlePeriods::learned(sink.journal.idle_periods().await.unwrap_or_default());
+    wires.pipelines = Pipelines::learned(sink.journal.unpipelined().await.unwrap_or_default());
     CoordinatorContext {
         settings: settings.clone(),
         loader: options.loader.clone(),

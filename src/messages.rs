@@ -69,6 +69,11 @@ pub enum Note {
         /// Shorter than what was known before.
         period: Duration,
     },
+    /// A host does not take commands that are sent ahead.
+    NoPipelining {
+        /// Which host.
+        host: String,
+    },
 }
 
 /// A cursor that is to be stored.

@@ -207,7 +207,9 @@ impl AccountActor {
             Milestone::SearchRefused(why) => {
                 self.alerted("the search was refused, and everything is fetched", why);
             }
+            Milestone::Pipelined { worked: false } => self.pipeline_no_more(),
             Milestone::Alive
+            | Milestone::Pipelined { worked: true }
             | Milestone::Traffic { .. }
             | Milestone::Mailboxes(_)
             | Milestone::Titles(_)
@@ -237,6 +239,7 @@ impl AccountActor {
             trouble.as_ref().map(|trouble| trouble.error_type),
         );
         self.learn_idle_period(blame, outcome.idled);
+        self.learn_pipelining(blame, outcome.died_pipelining);
         debug!(account:% = self.account.id(), mailbox:? = self.watches.get(index).map(|watch| &watch.mailbox), blame:?; "session ended: {trouble:?}");
         let ended = Ended { blame, died_fetching: outcome.died_fetching };
         let attempt = self.schedule.ended(index, ended, Instant::now());
@@ -376,6 +379,20 @@ impl AccountActor {
             info!(host:% = host; "connections are cut when they are silent: IDLE is renewed after {period:?} now");
             self.context.journal.note(Note::IdlePeriod { host: host.to_string(), period });
         }
+    }
+
+    /// Connections that end while commands sent ahead are not all answered may end of just that.
+    fn learn_pipelining(&self, blame: Blame, died_pipelining: bool) {
+        let lost = died_pipelining && matches!(blame, Blame::Network | Blame::Server);
+        if lost && self.context.wires.pipelines.lost(&self.account.identity.host) {
+            self.pipeline_no_more();
+        }
+    }
+
+    fn pipeline_no_more(&self) {
+        let host = &self.account.identity.host;
+        info!(host:% = host; "commands that are sent ahead are not answered as they should: they go out one by one now");
+        self.context.journal.note(Note::NoPipelining { host: host.to_string() });
     }
 
     fn retry(&mut self, index: usize, after: Duration, ctx: &mut Context<Self>) {

@@ -26,6 +26,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::findings::{Report, Reporter};
 use super::idle_period::IdlePeriods;
 use super::lifecycle::{Blame, SessionEnd, blame};
+use super::pipelining::Pipelines;
 use super::pulse::Pulse;
 use crate::config::settings::{Account, Settings, TlsMode};
 use crate::coordinator::gate::Gate;
@@ -68,6 +69,8 @@ pub struct Wires {
     pub addresses: Addresses,
     /// How long IDLE may last.
     pub idle_periods: IdlePeriods,
+    /// Which hosts do not take commands that are sent ahead.
+    pub pipelines: Pipelines,
     /// Changes when all connections are to be probed.
     pub probe: watch::Receiver<u64>,
     /// What is counted.
@@ -90,6 +93,7 @@ impl Wires {
             wanted: Arc::new(wanted),
             addresses: Addresses::default(),
             idle_periods: IdlePeriods::default(),
+            pipelines: Pipelines::default(),
             probe,
             metrics: Metrics::new(),
         };
@@ -117,6 +121,11 @@ pub enum Milestone {
     Alert(String),
     /// The server does not search as it should: everything is fetched.
     SearchRefused(String),
+    /// Commands that were sent ahead were answered in order, or they were not.
+    Pipelined {
+        /// Which of the two.
+        worked: bool,
+    },
     /// The answer to a one-shot question.
     Mailboxes(MailboxListing),
     /// The answer to a one-shot question.
@@ -137,6 +146,8 @@ pub struct Outcome {
     pub end: SessionEnd,
     /// It ended in the middle of a FETCH, and nothing was delivered by it.
     pub died_fetching: bool,
+    /// It ended while commands sent ahead were not all answered.
+    pub died_pipelining: bool,
     /// How long there had been nothing but IDLE.
     pub idled: Option<Duration>,
     /// The login that was refused.
@@ -145,7 +156,7 @@ pub struct Outcome {
 
 impl Outcome {
     fn early(end: SessionEnd) -> Self {
-        Self { end, died_fetching: false, idled: None, refused: None }
+        Self { end, died_fetching: false, died_pipelining: false, idled: None, refused: None }
     }
 }
 
@@ -295,8 +306,11 @@ async fn converse(
     // Kept until the login is done: a refused one has to be known again.
     let secret = RefCell::new(Some(plan.credentials.proof.secret().clone()));
     let told = |milestone| {
-        if let Milestone::Traffic { received, sent } = milestone {
-            return wires.metrics.traffic(received, sent);
+        match milestone {
+            Milestone::Traffic { received, sent } => return wires.metrics.traffic(received, sent),
+            Milestone::Pipelined { worked: true } => return wires.pipelines.worked(host),
+            Milestone::Pipelined { worked: false } if !wires.pipelines.broke(host) => return,
+            _ => {}
         }
         if matches!(milestone, Milestone::LoggedIn) {
             permit.is_set_up();
@@ -334,6 +348,7 @@ async fn plan(account: &Account, goal: Goal, wires: &Wires) -> Result<Plan, Sess
         },
         allow_preauth: account.allow_preauth,
         credentials: Credentials { user: account.identity.user.clone(), proof: Proof::Password(password) },
+        pipelining: wires.pipelines.may(&account.identity.host),
         sasl_ir: account.provider.as_ref().is_none_or(|chosen| chosen.provider.sasl_ir),
         idle_refresh: wires.idle_periods.of(&account.identity.host, account.idle_refresh).mul_f64(jitter),
         poll_interval: account.poll_interval.mul_f64(jitter),
@@ -512,7 +527,13 @@ where
     };
     let silent_since = pump.conversation.silent_since().or(pump.silent_since);
     let idled = silent_since.map(|since| now().saturating_duration_since(since));
-    Outcome { end, died_fetching: pump.fetching && !pump.delivered, idled, refused: None }
+    Outcome {
+        end,
+        died_fetching: pump.fetching && !pump.delivered,
+        died_pipelining: pump.conversation.is_pipelining(),
+        idled,
+        refused: None,
+    }
 }
 
 fn now() -> std::time::Instant {
@@ -603,6 +624,8 @@ impl<D: Delivers, T: FnMut(Milestone)> Pump<'_, D, T> {
                 Action::Watching(mailbox) => (self.told)(Milestone::Watching(mailbox)),
                 Action::Alert(text) => (self.told)(Milestone::Alert(text)),
                 Action::SearchRefused(why) => (self.told)(Milestone::SearchRefused(why)),
+                Action::PipeliningWorked => (self.told)(Milestone::Pipelined { worked: true }),
+                Action::PipeliningBroke => (self.told)(Milestone::Pipelined { worked: false }),
                 Action::Mailboxes(listing) => (self.told)(Milestone::Mailboxes(listing)),
                 Action::Surveyed(found) => (self.told)(Milestone::Surveyed(found)),
                 Action::Titles(messages) => (self.told)(Milestone::Titles(messages)),

@@ -85,6 +85,7 @@ async fn answer(account: &Account, goal: Goal, wires: &Wires) -> Result<Answer, 
             | Milestone::Alive
             | Milestone::Traffic { .. }
             | Milestone::Alert(_)
+            | Milestone::Pipelined { .. }
             | Milestone::SearchRefused(_)
             | Milestone::Watching(_)
             | Milestone::Reached(_)

@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::capability::Capabilities;
-use super::command::{Command, Credentials, Line};
+use super::command::{Command, Credentials, Encoded, Line, done};
 use super::ending::{Ending, ProtocolError, TlsUnavailable};
 use super::fetch::Fetching;
 use super::idle::{Idle, Polling};
 use super::listing::MailboxListing;
 use super::login::{self, Login};
 use super::one_shot::{OneShot, list_mailboxes};
+use super::pipelining::Pipelining;
 use super::refusal::Refusal;
 use super::reply::{Code, Reply, Status, StatusText};
 use super::rules::{Kind, Rule, State, rule};
@@ -46,6 +47,8 @@ pub struct Plan {
     pub credentials: Credentials,
     /// Whether SASL-IR (RFC 4959) is meant where it is offered.
     pub sasl_ir: bool,
+    /// Whether commands may be pipelined, if the server is one of those that are known to take it.
+    pub pipelining: bool,
     /// Ten minutes or so, with jitter: IDLE is issued anew after this.
     pub idle_refresh: Duration,
     /// NOOP interval where IDLE is of no use.
@@ -170,6 +173,10 @@ pub enum Action {
     Surveyed(Box<Surveyed>),
     /// The server does not search as it should, so everything is fetched: why, hostile until made harmless.
     SearchRefused(String),
+    /// Commands that were sent ahead were answered in order, for the first time in this conversation.
+    PipeliningWorked,
+    /// They were not: this host is to be asked one by one.
+    PipeliningBroke,
     /// The server wants its users to read this (RFC 9051 section 7.1); hostile until made harmless.
     Alert(String),
     /// It is over: close the connection.
@@ -233,6 +240,9 @@ pub(super) struct Shared {
     pub(super) stopping: bool,
     tag_count: u32,
     in_flight: Option<InFlight>,
+    /// The tags of the commands that were sent behind it, in order.
+    behind: Vec<String>,
+    pub(super) pipelining: Pipelining,
     ignored: u32,
     epochs: u32,
     /// When to step with [`Input::Elapsed`].
@@ -243,7 +253,7 @@ pub(super) struct Shared {
     actions: Vec<Action>,
 }
 
-/// The one command that the server works on.
+/// The command that the server works on.
 #[derive(Debug)]
 struct InFlight {
     tag: String,
@@ -280,11 +290,13 @@ impl Conversation {
     pub fn new(plan: Plan, now: Instant) -> Self {
         let timeout = plan.greeting_timeout;
         let mut shared = Shared {
+            pipelining: Pipelining::new(!plan.pipelining),
             plan,
             capabilities: Capabilities::default(),
             stopping: false,
             tag_count: 0,
             in_flight: None,
+            behind: Vec::new(),
             ignored: 0,
             epochs: 0,
             deadline: now,
@@ -331,6 +343,11 @@ impl Conversation {
             Phase::Idle(phase) => phase.silent_since(),
             _ => None,
         }
+    }
+
+    /// Whether commands were sent ahead that are not all answered: a connection that ends now may have ended of it.
+    pub fn is_pipelining(&self) -> bool {
+        self.shared.pipelining.is_running()
     }
 
     /// Whether a FETCH of messages runs: a connection that ends now may have died of a message.
@@ -387,13 +404,48 @@ impl Shared {
     ///
     /// Callers return the phase that awaits it. Where the command cannot be sent, the conversation ends.
     pub(super) fn send(&mut self, command: &Command<'_>, now: Instant) -> Result<(), Ending> {
-        self.tag_count += 1;
-        let tag = format!("{}{}", self.plan.tag_prefix, self.tag_count);
-        let encoded = command.encode(&tag, self.capabilities).map_err(|_| Ending::Unsendable)?;
+        let (tag, encoded) = self.encode(command)?;
         self.in_flight = Some(InFlight { tag, rest: encoded.rest });
         self.actions.push(Action::Send(encoded.first));
         self.wait(command.name(), self.plan.command_timeout, self.plan.command_timeout * 10, now);
         Ok(())
+    }
+
+    fn encode(&mut self, command: &Command<'_>) -> Result<(String, Encoded), Ending> {
+        self.tag_count += 1;
+        let tag = format!("{}{}", self.plan.tag_prefix, self.tag_count);
+        let encoded = command.encode(&tag, self.capabilities).map_err(|_| Ending::Unsendable)?;
+        Ok((tag, encoded))
+    }
+
+    /// Leaves IDLE for `command`, and enters it again, in one write. `command` has no literal.
+    pub(super) fn send_between_idles(&mut self, command: &Command<'_>, now: Instant) -> Result<(), Ending> {
+        let mut line = done().as_bytes().to_vec();
+        for command in [command, &Command::Idle] {
+            let (tag, encoded) = self.encode(command)?;
+            line.extend_from_slice(encoded.first.as_bytes());
+            self.behind.push(tag);
+        }
+        self.pipelining.begin();
+        self.actions.push(Action::Send(line.into()));
+        self.wait(command.name(), self.plan.command_timeout, self.plan.command_timeout * 10, now);
+        Ok(())
+    }
+
+    /// The command in flight is completed, and the one behind it moves up.
+    fn move_up(&mut self) {
+        let next = (!self.behind.is_empty()).then(|| self.behind.remove(0));
+        self.in_flight = next.map(|tag| InFlight { tag, rest: VecDeque::new() });
+        if self.behind.is_empty() {
+            self.behind = Vec::new();
+        }
+    }
+
+    /// Commands that were sent ahead, if there are any, were answered otherwise than in order.
+    pub(super) fn pipelining_broke(&mut self) {
+        if self.pipelining.broke() {
+            self.act(Action::PipeliningBroke);
+        }
     }
 
     /// Sends `command` and goes to `phase`.
@@ -416,6 +468,9 @@ impl Shared {
     }
 
     pub(super) fn end(&mut self, ending: Ending) -> Phase {
+        if matches!(ending, Ending::Protocol(ProtocolError::Unexpected { .. }) | Ending::TimedOut { .. }) {
+            self.pipelining_broke();
+        }
         self.in_flight = None;
         self.actions.push(Action::End(ending));
         Phase::Ended
@@ -478,10 +533,13 @@ impl Shared {
         match reply {
             Reply::Untagged { status: Status::Bye, text } => self.bye(&phase, &text),
             Reply::Tagged { tag, .. } if self.in_flight.as_ref().is_none_or(|command| command.tag != tag) => {
+                if self.behind.contains(&tag) {
+                    self.pipelining_broke();
+                }
                 self.end(Ending::Protocol(ProtocolError::UnknownTag))
             }
             Reply::Tagged { status, text, .. } => {
-                self.in_flight = None;
+                self.move_up();
                 self.completed(phase, status, &text, now)
             }
             reply => {
@@ -593,7 +651,14 @@ impl Shared {
     /// Untagged data and continuation requests.
     fn data(&mut self, phase: Phase, reply: Reply, now: Instant) -> Phase {
         match (phase, reply) {
-            (Phase::AwaitGreeting, Reply::Untagged { status, .. }) => self.greeting(status, now),
+            (Phase::AwaitGreeting, Reply::Untagged { status, text }) => {
+                self.pipelining.introduced(&text.text);
+                self.greeting(status, now)
+            }
+            (phase, Reply::Id(name)) => {
+                self.pipelining.introduced(&name);
+                phase
+            }
             (Phase::AwaitLogin(mut login), Reply::Capability(_)) => {
                 login.capabilities_told();
                 Phase::AwaitLogin(login)

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use super::command::{Command, UidRange, event_items};
 use super::conversation::{Phase, Shared};
+use super::idle::Idle;
 use super::refusal::{Refusal, Why};
 use super::reply::{FetchItems, Status, StatusText};
 use super::summary::{Wanted, fetch_header_fields, summarize, unreadable_message};
@@ -17,7 +18,7 @@ use crate::event::MessageSummary;
 use crate::uid_set::UidSet;
 
 /// Messages in one FETCH.
-const CHUNK: u32 = 100;
+pub(super) const CHUNK: u32 = 100;
 
 /// Messages that one FETCH may answer with; more are asked for again.
 const MOST_AT_ONCE: usize = 256;
@@ -34,11 +35,29 @@ const DO_NOT_ASK: u8 = 5;
 #[derive(Debug)]
 pub(super) struct Fetching {
     selected: Box<Selected>,
+    place: Place,
     asked: Asked,
     got: Got,
     present: UidSet,
     /// There was no room for all that was told.
     overflowed: bool,
+}
+
+/// Which other commands went out with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Alone,
+    /// IDLE's completion comes first, and IDLE is behind.
+    BetweenIdles,
+    /// IDLE is behind.
+    BeforeIdle,
+}
+
+/// What came of a FETCH, and the UIDs that it left out: whether they are gone is still to be asked.
+#[derive(Debug)]
+pub(super) struct Unchecked {
+    got: Got,
+    missing: UidSet,
 }
 
 /// What was asked for.
@@ -83,6 +102,33 @@ impl Fetching {
         Self::send(selected, asked, Got::default(), structure, shared, now)
     }
 
+    /// The few messages that IDLE told of, in one write with what leaves IDLE and what enters it again.
+    pub(super) fn between_idles(mut selected: Box<Selected>, shared: &mut Shared, now: Instant) -> Phase {
+        let asked = Asked::Top { from: selected.asked_to(), expected: selected.ask_for_top() };
+        let phase = Self::new(selected, Place::BetweenIdles, asked, Got::default());
+        let fields = fetch_header_fields(&shared.plan.wanted);
+        let items = event_items(shared.capabilities, &fields, shared.plan.wanted.attachments);
+        let sent = shared.send_between_idles(&phase.command(&items), now);
+        match sent {
+            Ok(()) => Phase::Fetching(phase),
+            Err(ending) => shared.end(ending),
+        }
+    }
+
+    /// Asks whether what a FETCH left out is there.
+    pub(super) fn check_left_out(
+        selected: Box<Selected>,
+        unchecked: Unchecked,
+        shared: &mut Shared,
+        now: Instant,
+    ) -> Phase {
+        Self::check(selected, unchecked.got, unchecked.missing, shared, now)
+    }
+
+    fn new(selected: Box<Selected>, place: Place, asked: Asked, got: Got) -> Self {
+        Self { selected, place, asked, got, present: UidSet::new(), overflowed: false }
+    }
+
     /// A check round: messages that came without being told, or became visible late.
     pub(super) fn sweep(selected: Box<Selected>, shared: &mut Shared, now: Instant) -> Phase {
         Self::send(selected, Asked::Sweep, Got::default(), false, shared, now)
@@ -100,7 +146,7 @@ impl Fetching {
         shared: &mut Shared,
         now: Instant,
     ) -> Phase {
-        let phase = Self { selected, asked, got, present: UidSet::new(), overflowed: false };
+        let phase = Self::new(selected, Place::Alone, asked, got);
         let fields = fetch_header_fields(&shared.plan.wanted);
         let full = event_items(shared.capabilities, &fields, structure);
         let items = if phase.is_full() { full.as_str() } else { "(UID)" };
@@ -172,6 +218,12 @@ impl Fetching {
         text: &StatusText,
         now: Instant,
     ) -> Phase {
+        if self.place == Place::BetweenIdles {
+            return self.idle_completed(shared, status);
+        }
+        if status == Status::Bad {
+            shared.pipelining_broke();
+        }
         if status != Status::Ok {
             return self.refused(shared, text, now);
         }
@@ -184,6 +236,15 @@ impl Fetching {
         }
     }
 
+    /// The completion of the IDLE that was left for this.
+    fn idle_completed(mut self, shared: &mut Shared, status: Status) -> Phase {
+        if status != Status::Ok {
+            shared.pipelining_broke();
+        }
+        self.place = Place::BeforeIdle;
+        Phase::Fetching(self)
+    }
+
     /// Where the messages end that the answer tells of.
     fn end(&self) -> u32 {
         let told = self.present.last().map_or(0, |uid| uid.saturating_add(1));
@@ -191,6 +252,9 @@ impl Fetching {
     }
 
     fn top_done(mut self, from: u32, expected: Option<u32>, shared: &mut Shared, now: Instant) -> Phase {
+        if self.place == Place::BeforeIdle && self.selected.is_epoch_ended() {
+            return Idle::await_acceptance(self.selected, None, shared, now);
+        }
         let end = self.end();
         // There, but its header did not come, or there was no room: next time.
         let mut left = self.present.clone();
@@ -204,10 +268,17 @@ impl Fetching {
             // Fewer than EXISTS said. Gone, most likely; but a message may have been left out.
             self.selected.ask_top_again();
         }
-        if holes.is_empty() {
-            self.selected.tell(shared, self.got, now)
-        } else {
-            Self::check(self.selected, self.got, holes, shared, now)
+        match (holes.is_empty(), self.place) {
+            (true, Place::BeforeIdle) => {
+                self.selected.report(shared, self.got);
+                Idle::await_acceptance(self.selected, None, shared, now)
+            }
+            (false, Place::BeforeIdle) => {
+                let unchecked = Unchecked { got: self.got, missing: holes };
+                Idle::await_acceptance(self.selected, Some(Box::new(unchecked)), shared, now)
+            }
+            (true, _) => self.selected.tell(shared, self.got, now),
+            (false, _) => Self::check(self.selected, self.got, holes, shared, now),
         }
     }
 
@@ -277,7 +348,10 @@ impl Fetching {
             Asked::Top { .. } => {
                 self.selected.set_caution(caution.saturating_add(1));
                 self.selected.ask_top_again();
-                self.selected.proceed(shared, now)
+                match self.place {
+                    Place::BeforeIdle => Idle::await_acceptance(self.selected, None, shared, now),
+                    _ => self.selected.proceed(shared, now),
+                }
             }
             Asked::Sweep if self.selected.modseq().is_some() => {
                 // CHANGEDSINCE was promised by CONDSTORE; without it the latest UIDs are compared.

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::command::{Command, done};
 use super::conversation::{Action, Phase, Shared};
+use super::fetch::{Fetching, Unchecked};
 use super::reply::{Status, StatusText};
 use super::watch::Selected;
 use crate::journal::Receipt;
@@ -20,6 +21,8 @@ pub(super) struct Idle {
     since: Instant,
     /// Whether IDLE told anything.
     told: bool,
+    /// What is to be asked as soon as IDLE can be left.
+    unchecked: Option<Box<Unchecked>>,
 }
 
 /// What is awaited.
@@ -32,10 +35,21 @@ enum Step {
 
 impl Idle {
     pub(super) fn begin(selected: Box<Selected>, shared: &mut Shared, now: Instant) -> Phase {
-        let phase = Self { selected, step: Step::Acceptance, since: now, told: false };
-        let phase = shared.send_then(&Command::Idle, now, Phase::Idle(phase));
+        match shared.send(&Command::Idle, now) {
+            Ok(()) => Self::await_acceptance(selected, None, shared, now),
+            Err(ending) => shared.end(ending),
+        }
+    }
+
+    /// IDLE was sent.
+    pub(super) fn await_acceptance(
+        selected: Box<Selected>,
+        unchecked: Option<Box<Unchecked>>,
+        shared: &mut Shared,
+        now: Instant,
+    ) -> Phase {
         shared.wait("the answer to IDLE", ANSWER, ANSWER * 3, now);
-        phase
+        Phase::Idle(Self { selected, step: Step::Acceptance, since: now, told: false, unchecked })
     }
 
     pub(super) fn selected(&mut self) -> &mut Selected {
@@ -48,15 +62,14 @@ impl Idle {
             return Phase::Idle(self);
         }
         self.step = Step::News;
+        if shared.pipelining.worked() {
+            shared.act(Action::PipeliningWorked);
+        }
         // Absolute: what the server says meanwhile, `* OK Still here` above all, does not extend it.
         let until = self.selected.sweep_at().unwrap_or(now).saturating_duration_since(now);
         shared.wait("news", until, until, now);
         // A message may have come between the last look and IDLE (Dovecot and imap4d tell it around the `+`).
-        if self.selected.has_work() || shared.stopping {
-            self.finish(false, shared, now)
-        } else {
-            Phase::Idle(self)
-        }
+        if self.has_work() || shared.stopping { self.leave(shared, now) } else { Phase::Idle(self) }
     }
 
     /// EXISTS.
@@ -67,18 +80,34 @@ impl Idle {
 
     /// Something that may, or may not, be a reason to leave IDLE: a new UIDVALIDITY is, `* OK Still here` is not.
     pub(super) fn remarked(self, shared: &mut Shared, now: Instant) -> Phase {
-        if self.step == Step::News && self.selected.has_work() {
-            return self.finish(false, shared, now);
+        if self.step == Step::News && self.has_work() {
+            return self.leave(shared, now);
         }
         Phase::Idle(self)
     }
 
     pub(super) fn delivered(mut self, receipt: &Receipt, shared: &mut Shared, now: Instant) -> Phase {
         self.selected.delivered(receipt, shared);
-        if self.step == Step::News && (self.selected.has_work() || shared.stopping) {
-            return self.finish(false, shared, now);
+        if self.step == Step::News && (self.has_work() || shared.stopping) {
+            return self.leave(shared, now);
         }
         Phase::Idle(self)
+    }
+
+    fn has_work(&self) -> bool {
+        self.unchecked.is_some() || self.selected.has_work()
+    }
+
+    /// There is something to do: by one write where that is all, and the server takes it; else in steps.
+    fn leave(mut self, shared: &mut Shared, now: Instant) -> Phase {
+        let in_one = shared.pipelining.is_trusted() && !shared.stopping && self.unchecked.is_none();
+        if !in_one || !self.selected.has_few_new() {
+            return self.finish(false, shared, now);
+        }
+        if self.told {
+            self.selected.heard();
+        }
+        Fetching::between_idles(self.selected, shared, now)
     }
 
     /// Whether only news are awaited.
@@ -111,6 +140,11 @@ impl Idle {
 
     /// The completion: asked for by DONE, or the server's own idea.
     pub(super) fn completed(mut self, shared: &mut Shared, status: Status, now: Instant) -> Phase {
+        if self.step == Step::Acceptance && shared.pipelining.is_running() {
+            // It took IDLE before: it is what was sent ahead that it does not take.
+            shared.pipelining_broke();
+            return self.go_on(shared, now);
+        }
         match self.step {
             Step::Acceptance if status != Status::Ok => self.selected.idle_was_refused(),
             Step::Acceptance | Step::News => self.selected.idle_ended_early(),
@@ -120,7 +154,14 @@ impl Idle {
             }
             Step::Completion { .. } => {}
         }
-        self.selected.proceed(shared, now)
+        self.go_on(shared, now)
+    }
+
+    fn go_on(self, shared: &mut Shared, now: Instant) -> Phase {
+        match self.unchecked {
+            Some(unchecked) => Fetching::check_left_out(self.selected, *unchecked, shared, now),
+            None => self.selected.proceed(shared, now),
+        }
     }
 }
 

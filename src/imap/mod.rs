@@ -13,6 +13,7 @@ pub mod listing;
 mod login;
 pub mod one_shot;
 pub mod parse;
+mod pipelining;
 pub mod refusal;
 pub mod reply;
 pub mod rules;

@@ -48,6 +48,11 @@ pub fn reply(response: &Response<'_>) -> Reply {
         Response::MailboxData(MailboxDatum::Status { mailbox, status }) => {
             Reply::MailboxStatus(Box::new(mailbox_status(mailbox, status)))
         }
+        Response::Id(fields) => {
+            let fields = fields.iter().flatten();
+            let name = fields.into_iter().find(|(field, _)| field.eq_ignore_ascii_case("name"));
+            Reply::Id(name.map_or_else(String::new, |(_, name)| cap(name, 64).to_owned()))
+        }
         Response::MailboxData(_) => Reply::Other("mailbox data"),
         _ => Reply::Other("data"),
     }

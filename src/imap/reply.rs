@@ -58,7 +58,9 @@ pub enum Reply {
         /// Whether all of it could be read.
         whole: bool,
     },
-    /// A response that matters to nobody here: FLAGS, RECENT, ENABLED, ID ... The keyword.
+    /// ID (RFC 2971): the name that the server gives itself, at most 64 bytes; empty where it gives none.
+    Id(String),
+    /// A response that matters to nobody here: FLAGS, RECENT, ENABLED ... The keyword.
     Other(&'static str),
     /// A complete frame that could not be read. Counted; never fatal by itself.
     Unreadable {

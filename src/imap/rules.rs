@@ -46,6 +46,8 @@ pub enum Kind {
     MailboxStatus,
     /// SEARCH
     Search,
+    /// ID
+    Id,
     /// Anything known that nobody needs.
     Other,
     /// What cannot be read.
@@ -80,6 +82,7 @@ impl Kind {
             Reply::List(_) => Self::List,
             Reply::MailboxStatus(_) => Self::MailboxStatus,
             Reply::Search { .. } => Self::Search,
+            Reply::Id(_) => Self::Id,
             Reply::Other(_) => Self::Other,
             Reply::Unreadable { .. } => Self::Unreadable,
         }
@@ -99,6 +102,7 @@ impl Kind {
             Self::List => "LIST",
             Self::MailboxStatus => "STATUS",
             Self::Search => "SEARCH",
+            Self::Id => "ID",
             Self::Other => "other data",
             Self::Unreadable => "something unreadable",
         }
@@ -114,13 +118,14 @@ pub const fn rule(state: State, kind: Kind) -> Rule {
         (State::Greeting, _) => End,
         // Between STARTTLS and its completion nothing is believed (N18): data there is an attack or a fault.
         (State::StartTls, Kind::Tagged | Kind::Bye) => Take,
-        (State::StartTls, Kind::Ok | Kind::NoBad | Kind::Other | Kind::Capability) => Ignore,
+        (State::StartTls, Kind::Ok | Kind::NoBad | Kind::Id | Kind::Other | Kind::Capability) => Ignore,
         (State::StartTls, _) => End,
         (_, Kind::Bye | Kind::Tagged) => Take,
         (_, Kind::PreAuth) => End,
         // Information that may come at any time.
         (_, Kind::Ok | Kind::Capability) => Take,
-        (_, Kind::NoBad | Kind::Other | Kind::Unreadable) => Ignore,
+        (State::Authenticated, Kind::Id) => Take,
+        (_, Kind::Id | Kind::NoBad | Kind::Other | Kind::Unreadable) => Ignore,
         // `+` only where a command waits for one; the exchange of literals and SASL is handled before this table.
         (State::Idling, Kind::Continue) => Take,
         (_, Kind::Continue) => End,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::conversation::{Action, Delivery, Finding, Phase, Shared, Until, Watch};
-use super::fetch::Fetching;
+use super::fetch::{CHUNK, Fetching};
 use super::idle::{Idle, Polling};
 use super::reply::{Code, MAX_MODSEQ, Reply, Status};
 use super::search::{Criteria, Searching};
@@ -227,6 +227,15 @@ impl Selected {
         (work || self.until == Until::CaughtUp) && !self.outstanding
     }
 
+    /// Whether all that there is to do is to ask for a few new messages, known by number.
+    pub(super) fn has_few_new(&self) -> bool {
+        let else_nothing = !self.epoch_ended && !self.ask_top && !self.sweep_due && !self.outstanding;
+        let settled = self.cursor.look_back.is_none() && self.cursor.blind_since.is_none();
+        let whole = self.search.is_none() && self.caution == 0 && self.until == Until::Stopped;
+        let news = (1..=CHUNK).contains(&self.tally.news());
+        news && else_nothing && settled && whole && self.waiting().is_none()
+    }
+
     /// The lowest UID that is there and not told.
     fn waiting(&self) -> Option<u32> {
         [&self.pending, &self.unsearched].into_iter().filter_map(UidSet::first).min()
@@ -274,10 +283,14 @@ impl Selected {
         cursor: Cursor,
         now: Instant,
     ) -> Phase {
+        self.hand_over(shared, findings, cursor);
+        self.await_receipt(shared, now)
+    }
+
+    fn hand_over(&mut self, shared: &mut Shared, findings: Vec<Finding>, cursor: Cursor) {
         let mailbox = self.located.mailbox.clone();
         shared.act(Action::Deliver(Delivery { mailbox, findings, cursor }));
         self.outstanding = true;
-        self.await_receipt(shared, now)
     }
 
     fn await_receipt(self: Box<Self>, shared: &mut Shared, now: Instant) -> Phase {
@@ -296,7 +309,12 @@ impl Selected {
     }
 
     /// All that `got` holds will have been told: delivers it, with the gaps that are left behind.
-    pub(super) fn tell(mut self: Box<Self>, shared: &mut Shared, mut got: Got, now: Instant) -> Phase {
+    pub(super) fn tell(mut self: Box<Self>, shared: &mut Shared, got: Got, now: Instant) -> Phase {
+        if self.report(shared, got) { self.await_receipt(shared, now) } else { self.proceed(shared, now) }
+    }
+
+    /// As [`Self::tell`], and the phase stays. Whether there is anything to deliver.
+    pub(super) fn report(&mut self, shared: &mut Shared, mut got: Got) -> bool {
         let (cursor, holes) = self.advance(&got.uids());
         let missed = u64::from(self.tally.take_missed());
         let mut findings = Vec::with_capacity(got.0.len() + 1);
@@ -318,9 +336,10 @@ impl Selected {
         self.recovered +=
             findings.iter().filter(|finding| matches!(finding, Finding::Message(_))).count() as u64;
         if findings.is_empty() && cursor.uid_next == self.cursor.uid_next && cursor.seen == self.cursor.seen {
-            return self.proceed(shared, now);
+            return false;
         }
-        self.deliver(shared, findings, cursor, now)
+        self.hand_over(shared, findings, cursor);
+        true
     }
 
     /// The cursor once `got` is told, and the UIDs passed over because nothing is there.
@@ -381,6 +400,10 @@ impl Selected {
     /// It cannot be known what came between two epochs.
     pub(super) fn has_passed_over(&mut self) {
         self.passed_over = true;
+    }
+
+    pub(super) fn is_epoch_ended(&self) -> bool {
+        self.epoch_ended
     }
 
     pub(super) fn mailbox(&self) -> &MailboxName {

@@ -89,7 +89,10 @@ impl Entry {
     pub fn mailbox(&self) -> Option<&MailboxKey> {
         let noted = self.notes.iter().find_map(|note| match note {
             Note::Blind { key, .. } => Some(key),
-            Note::Refusals { .. } | Note::Told { .. } | Note::IdlePeriod { .. } => None,
+            Note::Refusals { .. }
+            | Note::Told { .. }
+            | Note::IdlePeriod { .. }
+            | Note::NoPipelining { .. } => None,
         });
         self.checkpoint.as_ref().map(|checkpoint| &checkpoint.key).or(noted)
     }
@@ -173,6 +176,12 @@ pub trait Journal: Send {
     /// # Errors
     /// When the journal cannot be read.
     fn idle_periods(&mut self) -> Result<Vec<(String, Duration)>, JournalError>;
+
+    /// The hosts that do not take commands that are sent ahead.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    fn unpipelined(&mut self) -> Result<Vec<String>, JournalError>;
 
     /// A monitor begins: no mailbox has been watched since the one before was known to live.
     ///

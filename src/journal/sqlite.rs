@@ -24,7 +24,7 @@ use crate::uid_set::UidSet;
 /// "idlw": tells our databases from others.
 const APPLICATION_ID: i64 = 0x6964_6c77;
 
-const SCHEMA_VERSION: i64 = 4;
+const SCHEMA_VERSION: i64 = 5;
 
 pub(super) const SCHEMA: &str = "
 CREATE TABLE events (
@@ -68,6 +68,9 @@ CREATE TABLE hosts (
     host        TEXT PRIMARY KEY,
     idle_period INTEGER NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE unpipelined (
+    host TEXT PRIMARY KEY
+) WITHOUT ROWID;
 CREATE TABLE monitor (
     name  TEXT PRIMARY KEY,
     value INTEGER NOT NULL
@@ -75,10 +78,11 @@ CREATE TABLE monitor (
 ";
 
 /// From each version to the next.
-const UPGRADES: [&str; 3] = [
+const UPGRADES: [&str; 4] = [
     FROM_1,
     "ALTER TABLE lanes ADD COLUMN crc INTEGER;",
     "CREATE TABLE hosts (host TEXT PRIMARY KEY, idle_period INTEGER NOT NULL) WITHOUT ROWID;",
+    "CREATE TABLE unpipelined (host TEXT PRIMARY KEY) WITHOUT ROWID;",
 ];
 
 const FROM_1: &str = "
@@ -487,6 +491,9 @@ fn keep(transaction: &Transaction<'_>, note: &Note) -> rusqlite::Result<()> {
         Note::IdlePeriod { host, period } => transaction
             .prepare_cached("INSERT OR REPLACE INTO hosts (host, idle_period) VALUES (?1, ?2)")?
             .execute(params![host, i64::try_from(period.as_millis()).unwrap_or(i64::MAX)]),
+        Note::NoPipelining { host } => {
+            transaction.prepare_cached("INSERT OR REPLACE INTO unpipelined (host) VALUES (?1)")?.execute([host])
+        }
     }
     .map(drop)
 }
@@ -612,6 +619,11 @@ impl Journal for SqliteJournal {
             Ok((row.get("host")?, Duration::from_millis(u64::try_from(milliseconds).unwrap_or_default())))
         };
         statement.query_map([], period).and_then(Iterator::collect).map_err(failed)
+    }
+
+    fn unpipelined(&mut self) -> Result<Vec<String>, JournalError> {
+        let mut statement = self.db.prepare("SELECT host FROM unpipelined").map_err(failed)?;
+        statement.query_map([], |row| row.get(0)).and_then(Iterator::collect).map_err(failed)
     }
 
     fn begin(&mut self, now: Timestamp) -> Result<(), JournalError> {
@@ -812,6 +824,7 @@ mod tests {
             assert_eq!(journal.cursor(&key()).unwrap(), Some(Cursor::baseline(7, 5, None)));
             let memory = journal.memory(&key()).unwrap();
             assert_eq!(journal.idle_periods().unwrap(), []);
+            assert_eq!(journal.unpipelined().unwrap(), Vec::<String>::new());
             assert!(
                 memory.from.is_some() && memory.known.is_empty(),
                 "told by the version before: not known"
@@ -849,9 +862,12 @@ mod tests {
             let note = Note::IdlePeriod { host: "h".to_owned(), period: Duration::from_secs(seconds) };
             journal.commit(&[Entry::new(note.into())], &[]).unwrap();
         }
+        let note = Note::NoPipelining { host: "h".to_owned() };
+        journal.commit(&[Entry::new(note.clone().into()), Entry::new(note.into())], &[]).unwrap();
         drop(journal);
         let (mut journal, _) = open(dir.path()).unwrap();
         assert_eq!(journal.idle_periods().unwrap(), [("h".to_owned(), Duration::from_secs(96))]);
+        assert_eq!(journal.unpipelined().unwrap(), ["h"]);
     }
 
     /// Half of the writer's time went into planning the same statements at each message.

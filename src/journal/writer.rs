@@ -76,6 +76,7 @@ enum Request {
     Save,
     Memory { key: MailboxKey, answer: oneshot::Sender<Result<Memory, JournalError>> },
     Refusals { account: AccountId, answer: oneshot::Sender<Result<Refusals, JournalError>> },
+    Unpipelined { answer: oneshot::Sender<Result<Vec<String>, JournalError>> },
     IdlePeriods { answer: oneshot::Sender<Result<Vec<(String, Duration)>, JournalError>> },
     Cursor { key: MailboxKey, answer: CursorAnswer },
     Pending { after: u64, most: usize, answer: oneshot::Sender<Result<Vec<JournalledEvent>, JournalError>> },
@@ -192,6 +193,14 @@ impl JournalHandle {
     /// When the journal cannot be read.
     pub async fn idle_periods(&self) -> Result<Vec<(String, Duration)>, JournalError> {
         self.ask(|answer| Request::IdlePeriods { answer }).await?
+    }
+
+    /// The hosts that do not take commands that are sent ahead.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub async fn unpipelined(&self) -> Result<Vec<String>, JournalError> {
+        self.ask(|answer| Request::Unpipelined { answer }).await?
     }
 
     /// Keeps a note, before anything that is asked of the journal after it. Nobody waits for it.
@@ -405,6 +414,7 @@ impl<J: Journal> Writer<J> {
             }
             Request::Delivered { lane, position, answer } => self.positions.add(lane, position, answer),
             Request::Save => self.positions.hurry(),
+            Request::Unpipelined { answer } => drop(answer.send(self.journal.unpipelined())),
             Request::IdlePeriods { answer } => drop(answer.send(self.journal.idle_periods())),
             Request::Cursor { key, answer } => self.asked.push((key, answer)),
             Request::Pending { after, most, answer } => {

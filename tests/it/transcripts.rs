@@ -198,6 +198,7 @@ impl Transcript {
                     None => Proof::Password(self.get("password").unwrap_or("secret").into()),
                 },
             },
+            pipelining: self.get("pipelining") != Some("no"),
             sasl_ir: self.get("sasl_ir") != Some("no"),
             idle_refresh: Duration::from_secs(540),
             poll_interval: Duration::from_secs(60),
@@ -381,6 +382,10 @@ async fn play(transcript: &Transcript, cut: Cut) -> Result<Vec<String>, String> 
         Milestone::LoggedIn => words.lock().unwrap().push("logged in".to_owned()),
         Milestone::Watching(_) => words.lock().unwrap().push("watching".to_owned()),
         Milestone::SearchRefused(why) => words.lock().unwrap().push(format!("search refused {why}")),
+        Milestone::Pipelined { worked } => {
+            let how = if worked { "worked" } else { "broke" };
+            words.lock().unwrap().push(format!("pipelining {how}"));
+        }
         Milestone::Alert(text) => words.lock().unwrap().push(format!("alert {text}")),
         _ => {}
     };

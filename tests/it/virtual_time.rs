@@ -70,6 +70,7 @@ fn plan() -> Plan {
         allow_preauth: false,
         credentials: Credentials { user: "bob".to_owned(), proof: Proof::Password("pw".into()) },
         sasl_ir: true,
+        pipelining: true,
         idle_refresh: Duration::from_secs(540),
         poll_interval: Duration::from_secs(60),
         greeting_timeout: Duration::from_secs(10),

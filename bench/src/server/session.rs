@@ -188,7 +188,7 @@ impl Session {
                 self.ok(tag, name, out);
             }
             ("ID", _) => {
-                out.say("* ID (\"name\" \"bench\")");
+                out.say("* ID (\"name\" \"idlewatch-bench\")");
                 self.ok(tag, name, out);
             }
             ("NOOP" | "CHECK" | "ENABLE", _) => self.ok(tag, name, out),

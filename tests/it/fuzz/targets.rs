@@ -145,6 +145,7 @@ fn plan(choices: u16) -> Plan {
             },
         },
         sasl_ir: true,
+        pipelining: true,
         idle_refresh: Duration::from_secs(540),
         poll_interval: Duration::from_secs(60),
         greeting_timeout: Duration::from_secs(10),
