@@ -133,6 +133,7 @@ pub fn blame(end: &SessionEnd) -> Blame {
         SessionEnd::Tls(error) if error.needs_operator() => Blame::Operator(Setup::Tls),
         SessionEnd::Tls(_) => Blame::Network,
         SessionEnd::Link { error: LinkError::Closed | LinkError::Io(_), .. } => Blame::Network,
+        SessionEnd::Link { error: LinkError::CertificateRefused, .. } => Blame::Operator(Setup::Tls),
         SessionEnd::Link { error: LinkError::Limit(_), .. } => Blame::Excess,
         SessionEnd::Secret(_) => Blame::Operator(Setup::Login),
         SessionEnd::Undelivered(Undelivered::Stopping) => Blame::Nobody,
@@ -214,6 +215,9 @@ pub fn trouble(end: &SessionEnd) -> Option<Trouble> {
         SessionEnd::Tls(error) => tell(ErrorType::Tls, Some(error.code()), error.to_string()),
         SessionEnd::Link { error: LinkError::Limit(_), .. } => {
             tell(ErrorType::Protocol, Some("limit"), end.to_string())
+        }
+        SessionEnd::Link { error: LinkError::CertificateRefused, .. } => {
+            tell(ErrorType::Tls, Some("client_certificate"), end.to_string())
         }
         SessionEnd::Link { .. } => tell(ErrorType::Connect, None, end.to_string()),
         SessionEnd::Secret(error) => tell(ErrorType::Config, Some("secret"), error.to_string()),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config::{Map, Value, ValueKind};
+use data_encoding::{BASE64, HEXLOWER};
 use secrecy::SecretString;
 
 use super::keys;
@@ -542,9 +543,18 @@ pub(super) fn tls_options(section: &Section<'_>, issues: &mut Issues) -> TlsOpti
         backend: section.choice("backend", TlsBackend::Rustls, &backends, issues),
         ca_file: section.path("ca_file", issues),
         min_version: section.choice("min_version", TlsVersion::Tls12, &versions, issues),
+        client: client_certificate(&section, issues),
+        pins: pins(&section, issues),
+        pin_only: section.boolean("pin_only", false, issues),
     };
+    if options.pin_only && !section.has("pin_sha256") {
+        section.error("pin_only", "which key? `pin_sha256` is missing", issues);
+    }
+    if options.pin_only && options.ca_file.is_some() {
+        section.error("pin_only", "no chain is looked at, and `ca_file` has no meaning", issues);
+    }
     if let Some(file) = &options.ca_file {
-        section.names("ca_file", Thing::Roots(file.clone()), issues);
+        section.names("ca_file", Thing::Certificates(file.clone()), issues);
     }
     if options.backend == TlsBackend::Rustls && options.min_version < TlsVersion::Tls12 {
         section.error("min_version", "below 1.2 with backend = \"native\" only", issues);
@@ -556,6 +566,53 @@ pub(super) fn tls_options(section: &Section<'_>, issues: &mut Issues) -> TlsOpti
         section.error("backend", "this build is without the feature native-tls", issues);
     }
     options
+}
+
+fn client_certificate(section: &Section<'_>, issues: &mut Issues) -> Option<ClientCertificate> {
+    let (certificate, key) = (section.path("client_cert", issues), section.path("client_key", issues));
+    let (Some(certificate), Some(key)) = (certificate, key) else {
+        for (one, other) in [("client_cert", "client_key"), ("client_key", "client_cert")] {
+            if section.has(one) && !section.has(other) {
+                section.error(one, format!("`{other}` is missing"), issues);
+            }
+        }
+        return None;
+    };
+    section.names("client_cert", Thing::Certificates(certificate.clone()), issues);
+    let native = section.text("backend", &mut Issues::default()) == Some("native");
+    section.names("client_key", Thing::Key { file: key.clone(), pkcs8: native }, issues);
+    Some(ClientCertificate { certificate, key })
+}
+
+fn pins(section: &Section<'_>, issues: &mut Issues) -> Vec<Pin> {
+    let texts = section.texts("pin_sha256", issues).unwrap_or_default();
+    if texts.is_empty() && section.has("pin_sha256") {
+        section.error("pin_sha256", "there is none", issues);
+    }
+    let mut pins = Vec::new();
+    for text in texts {
+        match pin(&text) {
+            Some(pin) => pins.push(pin),
+            None => {
+                let text = crate::text::shortened(&text, 80);
+                let message = format!("\"{text}\" is no SHA-256: 44 characters of base64, or 64 of hex");
+                section.error("pin_sha256", message, issues);
+            }
+        }
+    }
+    pins.sort_unstable();
+    pins
+}
+
+/// As `openssl dgst` or curl write it.
+fn pin(text: &str) -> Option<Pin> {
+    let text = text.trim_start_matches("sha256").trim_start_matches('/');
+    let hex = text.replace(':', "").to_ascii_lowercase();
+    let bytes = match hex.len() {
+        64 => HEXLOWER.decode(hex.as_bytes()),
+        _ => BASE64.decode(text.as_bytes()),
+    };
+    bytes.ok()?.try_into().ok()
 }
 
 fn mailboxes(section: &Section<'_>, issues: &mut Issues) -> Vec<MailboxName> {

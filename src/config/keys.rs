@@ -47,19 +47,7 @@ const fn key(name: &'static str, kind: Kind, default: &'static str, doc: &'stati
 }
 
 /// Keys and values of later versions: known to be unknown.
-pub const LATER: &[&str] = &[
-    "oauth",
-    "oauth2",
-    "privacy",
-    "kafka",
-    "providers",
-    "client_cert",
-    "client_key",
-    "pin_sha256",
-    "url",
-    "schema",
-    "secrets",
-];
+pub const LATER: &[&str] = &["oauth", "oauth2", "privacy", "kafka", "providers", "url", "schema", "secrets"];
 
 /// `[monitor]`
 pub const MONITOR: &[Key] = &[
@@ -89,7 +77,32 @@ pub const TLS_OPTIONS: &[Key] = &[
         "\"1.2\"",
         "The lowest TLS version; below 1.2 with `native` only.",
     ),
+    CLIENT_CERT,
+    CLIENT_KEY,
+    PIN_SHA256,
+    PIN_ONLY,
 ];
+
+const CLIENT_CERT: Key = key(
+    "client_cert",
+    Kind::Text,
+    "",
+    "PEM file of our own certificate, and of those between it and its root, for servers that ask who we are.",
+);
+const CLIENT_KEY: Key =
+    key("client_key", Kind::Text, "", "PEM file of its key; PKCS#8 (BEGIN PRIVATE KEY) with `native`.");
+const PIN_SHA256: Key = key(
+    "pin_sha256",
+    Kind::Texts,
+    "[]",
+    "The server's key has to be one of these, besides all else: SHA-256 of its SubjectPublicKeyInfo, base64 or hex.",
+);
+const PIN_ONLY: Key = key(
+    "pin_only",
+    Kind::Boolean,
+    "false",
+    "A pinned key is enough, for certificates that sign themselves: chain, name and dates are not looked at.",
+);
 
 /// `keepalive`
 pub const KEEPALIVE: &[Key] = &[
@@ -362,6 +375,10 @@ pub const OUTPUT: &[Key] = &[
 pub const OUTPUT_TLS: &[Key] = &[
     key("ca_file", Kind::Text, "", "PEM file of roots, in place of the system's."),
     key("min_version", Kind::Choice(&["1.2", "1.3"]), "\"1.2\"", "The lowest TLS version."),
+    CLIENT_CERT,
+    CLIENT_KEY,
+    PIN_SHA256,
+    PIN_ONLY,
 ];
 
 /// `[outputs.X.batch]`

@@ -186,6 +186,39 @@ mod tests {
     }
 
     #[test]
+    fn pins_and_client_certificates_are_whole_or_wrong() {
+        let hex =
+            "00:11:22:33:44:55:66:77:88:99:aa:bb:cc:dd:ee:ff:00:11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF";
+        let base64 = "sha256/ABEiM0RVZneImaq7zN3u/wARIjNEVWZ3iJmqu8zd7v8=";
+        let tls = |options: &str| format!("{MINIMAL}[accounts.tls_options]\n{options}\n");
+        for pin in [hex, base64] {
+            let (settings, _) =
+                from_text("t.toml", &tls(&format!("pin_sha256 = [\"{pin}\"]\npin_only = true"))).unwrap();
+            let options = &settings.accounts[0].tls_options;
+            assert_eq!(
+                (options.pins[0][1], options.pins[0][31], options.pin_only),
+                (0x11, 0xff, true),
+                "{pin}"
+            );
+        }
+        for (options, expected) in [
+            (
+                "pin_sha256 = [\"abc\"]",
+                "pin_sha256: \"abc\" is no SHA-256: 44 characters of base64, or 64 of hex",
+            ),
+            ("pin_sha256 = []", "pin_sha256: there is none"),
+            ("pin_only = true", "pin_only: which key? `pin_sha256` is missing"),
+            ("client_cert = \"c.pem\"", "client_cert: `client_key` is missing"),
+            ("client_key = \"k.pem\"", "client_key: `client_cert` is missing"),
+        ] {
+            let told = issues(&tls(options));
+            assert_eq!(told, [format!("t.toml:7:1: accounts[0].tls_options.{expected}")], "{options}");
+        }
+        let both = format!("ca_file = \"ca.pem\"\npin_only = true\npin_sha256 = [\"{base64}\"]");
+        assert!(issues(&tls(&both))[0].ends_with("no chain is looked at, and `ca_file` has no meaning"));
+    }
+
+    #[test]
     fn a_password_in_clear_goes_nowhere_by_accident() {
         let plain = MINIMAL.replace("user =", "tls = \"none\"\nuser =");
         assert_eq!(issues(&plain).len(), 1);

@@ -198,6 +198,24 @@ pub struct TlsOptions {
     pub ca_file: Option<PathBuf>,
     /// The lowest version.
     pub min_version: TlsVersion,
+    /// Who we are to servers that ask.
+    pub client: Option<ClientCertificate>,
+    /// The keys that a server may have; empty for any.
+    pub pins: Vec<Pin>,
+    /// A pinned key is enough: chain, name and dates of the certificate are not looked at.
+    pub pin_only: bool,
+}
+
+/// SHA-256 of a SubjectPublicKeyInfo.
+pub type Pin = [u8; 32];
+
+/// `tls_options.client_cert` and `tls_options.client_key`
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ClientCertificate {
+    /// PEM: the certificate, and those between it and the root.
+    pub certificate: PathBuf,
+    /// PEM: its key.
+    pub key: PathBuf,
 }
 
 /// `tls_options.backend`

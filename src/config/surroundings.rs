@@ -6,8 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
-use tokio_rustls::rustls::pki_types::CertificateDer;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::issue::{Issue, Severity};
 use crate::secrets::SecretSource;
@@ -26,7 +26,14 @@ pub(super) enum Thing {
     /// A password.
     Secret(SecretSource),
     /// A file of certificates.
-    Roots(PathBuf),
+    Certificates(PathBuf),
+    /// The key of a certificate of ours.
+    Key {
+        /// PEM.
+        file: PathBuf,
+        /// No other form will do.
+        pkcs8: bool,
+    },
     /// A file that events are appended to.
     Output(PathBuf),
     /// The state directory.
@@ -52,12 +59,12 @@ type Found = Result<(), (Severity, String)>;
 pub(super) struct Observer {
     look: Look,
     programs: HashMap<String, Found>,
-    roots: HashMap<PathBuf, Found>,
+    files: HashMap<PathBuf, Found>,
 }
 
 impl Observer {
     pub(super) fn new(look: Look) -> Self {
-        Self { look, programs: HashMap::new(), roots: HashMap::new() }
+        Self { look, programs: HashMap::new(), files: HashMap::new() }
     }
 
     pub(super) fn look(&mut self, Outside { thing, origin, path }: Outside) -> Option<Issue> {
@@ -65,7 +72,12 @@ impl Observer {
             (Look::Nowhere, _) => Ok(()),
             (_, Thing::Secret(source)) => self.secret(&source),
             (Look::Secrets, _) => Ok(()),
-            (_, Thing::Roots(file)) => self.roots.entry(file).or_insert_with_key(|file| roots(file)).clone(),
+            (_, Thing::Certificates(file)) => {
+                self.files.entry(file).or_insert_with_key(|file| certificates(file)).clone()
+            }
+            (_, Thing::Key { file, pkcs8 }) => {
+                self.files.entry(file).or_insert_with_key(|file| key(file, pkcs8)).clone()
+            }
             (_, Thing::Output(file)) => output(&file),
             (_, Thing::State(dir)) => state(&dir),
         };
@@ -101,7 +113,7 @@ fn writable(path: &Path, wanted: Access) -> Found {
     })
 }
 
-fn roots(file: &Path) -> Found {
+fn certificates(file: &Path) -> Found {
     let failed = |reason: String| missing(format!("{}: {reason}", file.display()));
     let certificates = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     match certificates {
@@ -109,6 +121,24 @@ fn roots(file: &Path) -> Found {
         Ok(_) => Ok(()),
         Err(error) => failed(error.to_string()),
     }
+}
+
+fn key(file: &Path, pkcs8: bool) -> Found {
+    let failed = |reason: &str| missing(format!("{}: {reason}", file.display()));
+    match PrivateKeyDer::from_pem_file(file) {
+        Ok(PrivateKeyDer::Pkcs8(_)) => {}
+        Ok(_) if !pkcs8 => {}
+        Ok(_) => return failed("backend = \"native\" wants PKCS#8: openssl pkcs8 -topk8 -nocrypt"),
+        Err(pem::Error::NoItemsFound) => return failed("there is no key in it that is not encrypted"),
+        Err(error) => return failed(&error.to_string()),
+    }
+    let mode = fs::metadata(file).map_or(0, |metadata| metadata.mode() & 0o7777);
+    if mode & 0o004 != 0 {
+        let message =
+            format!("every user may read the key {} (mode {mode:04o}): chmod o= it", file.display());
+        return Err((Severity::Warning, message));
+    }
+    Ok(())
 }
 
 fn output(file: &Path) -> Found {
@@ -159,11 +189,22 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
         fs::write(path("ca.pem"), "no certificate\n").unwrap();
-        assert!(message(Thing::Roots(path("ca.pem"))).ends_with("ca.pem: there is no certificate in it"));
-        assert!(message(Thing::Roots(path("none.pem"))).contains("none.pem"));
+        assert!(
+            message(Thing::Certificates(path("ca.pem"))).ends_with("ca.pem: there is no certificate in it")
+        );
+        assert!(message(Thing::Certificates(path("none.pem"))).contains("none.pem"));
         let certificate = rcgen::generate_simple_self_signed(["x.example".to_owned()]).unwrap().cert.pem();
         fs::write(path("ca.pem"), certificate).unwrap();
-        assert_eq!(told(Thing::Roots(path("ca.pem"))), None);
+        assert_eq!(told(Thing::Certificates(path("ca.pem"))), None);
+        let key = |name: &str, pkcs8| Thing::Key { file: path(name), pkcs8 };
+        assert!(
+            message(key("ca.pem", false)).ends_with("ca.pem: there is no key in it that is not encrypted")
+        );
+        fs::write(path("key.pem"), rcgen::KeyPair::generate().unwrap().serialize_pem()).unwrap();
+        for (mode, severity) in [(0o644, Some(Severity::Warning)), (0o600, None)] {
+            fs::set_permissions(path("key.pem"), fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(told(key("key.pem", true)).map(|(severity, _)| severity), severity, "{mode:o}");
+        }
         assert_eq!(told(Thing::Output(path("events.jsonl"))), None);
         assert!(message(Thing::Output(path("none/events.jsonl"))).contains("none: No such file"));
         assert!(message(Thing::Output(path("ca.pem/events.jsonl"))).ends_with("ca.pem: not a directory"));

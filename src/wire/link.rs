@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use super::allowance::Allowance;
 use super::frame::{Frame, Framer, LimitExceeded, Limits};
 use super::guard;
+use super::tls;
 use crate::imap::reply::Reply;
 
 /// Bytes of one read: a TLS record.
@@ -40,6 +41,9 @@ pub enum LinkError {
     /// The network did.
     #[error("the connection broke: {0}")]
     Io(io::ErrorKind),
+    /// In TLS 1.3, servers that want to know who we are say so only now.
+    #[error("the server wants another certificate of us, or any: tls_options.client_cert")]
+    CertificateRefused,
     /// The server says more than it may.
     #[error(transparent)]
     Limit(#[from] LimitExceeded),
@@ -47,6 +51,9 @@ pub enum LinkError {
 
 impl From<io::Error> for LinkError {
     fn from(error: io::Error) -> Self {
+        if tls::refuses_our_certificate(&error) {
+            return Self::CertificateRefused;
+        }
         Self::Io(error.kind())
     }
 }

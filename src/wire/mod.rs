@@ -6,6 +6,7 @@ pub mod frame;
 pub mod guard;
 pub mod link;
 pub mod peer;
+mod pin;
 mod proxy;
 pub mod records;
 pub mod tls;

@@ -6,30 +6,46 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::client::Resumption;
+use tokio_rustls::rustls::client::{Resumption, WantsClientCert};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{
-    self, CertificateError, ClientConfig, RootCertStore, SupportedProtocolVersion, crypto::ring, version,
+    self, CertificateError, ClientConfig, ConfigBuilder, RootCertStore, SupportedProtocolVersion,
+    crypto::ring, version,
 };
 
 use super::peer::{Peer, TlsPeer};
+use super::pin::{PinVerifier, Unpinned};
 use super::records::Metered;
-use crate::config::settings::{TlsBackend, TlsOptions, TlsVersion};
+use crate::config::settings::{ClientCertificate, TlsBackend, TlsOptions, TlsVersion};
 
 /// TLS contexts, one per policy, made when first needed. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct TlsContexts {
-    rustls: Arc<Mutex<HashMap<TlsOptions, Arc<ClientConfig>>>>,
+    rustls: Arc<Mutex<HashMap<TlsOptions, Made>>>,
     #[cfg(feature = "native-tls")]
     native: native::Contexts,
+}
+
+/// A context, and when the files that it was made of had changed.
+#[derive(Debug)]
+struct Made {
+    files: Vec<Option<SystemTime>>,
+    config: Arc<ClientConfig>,
+}
+
+/// When the files of a policy changed: certificates are renewed while we run.
+fn changed(options: &TlsOptions) -> Vec<Option<SystemTime>> {
+    let client = options.client.iter().flat_map(|client| [&client.certificate, &client.key]);
+    let files = options.ca_file.iter().chain(client);
+    files.map(|file| std::fs::metadata(file).and_then(|file| file.modified()).ok()).collect()
 }
 
 /// What HTTP clients take for their cryptography: the same as ours.
@@ -62,8 +78,16 @@ pub enum TlsError {
     TimedOut { host: String },
     #[error("{host}: the connection broke in the TLS handshake: {reason}")]
     Broken { host: String, reason: String },
+    #[error(
+        "{host}: the server's key is not the pinned one (its SHA-256 is {found}): if that is meant, add it to tls_options.pin_sha256"
+    )]
+    Unpinned { host: String, found: String },
+    #[error("{host}: the server wants another certificate of us, or any: tls_options.client_cert ({reason})")]
+    ClientRefused { host: String, reason: String },
     #[error("{path}: the CA file cannot be used: {reason}")]
     CaFile { path: String, reason: String },
+    #[error("{path}: our own certificate cannot be used: {reason}")]
+    Client { path: String, reason: String },
     #[error("no root certificates: install ca-certificates, or set tls_options.ca_file")]
     NoRoots,
     #[error("tls_options.backend = \"native\" needs a build with the feature native-tls")]
@@ -92,7 +116,9 @@ impl TlsError {
             Self::NotTls { .. } => "not_tls",
             Self::TimedOut { .. } => "handshake_timeout",
             Self::Broken { .. } => "handshake_broken",
-            Self::CaFile { .. } | Self::NoRoots | Self::NoNative => "tls_settings",
+            Self::Unpinned { .. } => "certificate_not_pinned",
+            Self::ClientRefused { .. } => "client_certificate",
+            Self::CaFile { .. } | Self::Client { .. } | Self::NoRoots | Self::NoNative => "tls_settings",
         }
     }
 }
@@ -145,20 +171,80 @@ impl TlsContexts {
     /// Where there are no roots.
     pub(crate) fn rustls_config(&self, options: &TlsOptions) -> Result<Arc<ClientConfig>, TlsError> {
         let mut known = self.rustls.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(config) = known.get(options) {
-            return Ok(config.clone());
+        let files = changed(options);
+        if let Some(made) = known.get(options).filter(|made| made.files == files) {
+            return Ok(made.config.clone());
         }
-        let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_protocol_versions(versions(options.min_version))
-            .map_err(|error| TlsError::Broken { host: String::new(), reason: error.to_string() })?
-            .with_root_certificates(roots(options.ca_file.as_deref())?)
-            .with_no_client_auth();
-        // A ticket would tell the server that two accounts are watched by the same monitor.
-        config.resumption = Resumption::disabled();
-        let config = Arc::new(config);
-        known.insert(options.clone(), config.clone());
+        let config = match (rustls_config(options), known.get(options)) {
+            (Ok(config), _) => Arc::new(config),
+            // Half a file, it may be: somebody is renewing it.
+            (Err(error), Some(made)) => {
+                log::warn!("{error}; what was read before goes on to be used");
+                made.config.clone()
+            }
+            (Err(error), None) => return Err(error),
+        };
+        known.insert(options.clone(), Made { files, config: config.clone() });
         Ok(config)
     }
+}
+
+fn rustls_config(options: &TlsOptions) -> Result<ClientConfig, TlsError> {
+    let provider = Arc::new(ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(versions(options.min_version))
+        .map_err(|error| TlsError::Broken { host: String::new(), reason: error.to_string() })?;
+    let roots = if options.pin_only { None } else { Some(roots(options.ca_file.as_deref())?) };
+    let builder = match roots {
+        Some(roots) if options.pins.is_empty() => builder.with_root_certificates(roots),
+        roots => {
+            let verifier = PinVerifier::new(&options.pins, roots, &provider).ok_or(TlsError::NoRoots)?;
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
+        }
+    };
+    let mut config = match &options.client {
+        Some(client) => with_client(builder, client)?,
+        None => builder.with_no_client_auth(),
+    };
+    // A ticket would tell the server that two accounts are watched by the same monitor.
+    config.resumption = Resumption::disabled();
+    Ok(config)
+}
+
+fn with_client(
+    builder: ConfigBuilder<ClientConfig, WantsClientCert>,
+    ClientCertificate { certificate, key }: &ClientCertificate,
+) -> Result<ClientConfig, TlsError> {
+    let failed = |path: &Path, reason: String| TlsError::Client { path: path.display().to_string(), reason };
+    let chain = CertificateDer::pem_file_iter(certificate).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let chain = chain.map_err(|error| failed(certificate, error.to_string()))?;
+    let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| failed(key, error.to_string()))?;
+    builder.with_client_auth_cert(chain, secret).map_err(|error| failed(certificate, error.to_string()))
+}
+
+/// Whether a connection ended because the server does not take our certificate, or wants one.
+pub(super) fn refuses_our_certificate(error: &io::Error) -> bool {
+    let Some(inner) = error.get_ref() else { return false };
+    match inner.downcast_ref::<rustls::Error>() {
+        Some(rustls::Error::AlertReceived(alert)) => is_of_our_certificate(*alert),
+        Some(_) => false,
+        None => inner.to_string().contains("alert certificate required"),
+    }
+}
+
+fn is_of_our_certificate(alert: rustls::AlertDescription) -> bool {
+    use rustls::AlertDescription as Alert;
+    matches!(
+        alert,
+        Alert::CertificateRequired
+            | Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateRevoked
+            | Alert::CertificateExpired
+            | Alert::CertificateUnknown
+            | Alert::UnknownCA
+            | Alert::AccessDenied
+    )
 }
 
 fn versions(least: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {
@@ -203,6 +289,9 @@ fn rustls_error(host: &str, error: &io::Error) -> TlsError {
         | rustls::Error::AlertReceived(
             rustls::AlertDescription::ProtocolVersion | rustls::AlertDescription::HandshakeFailure,
         ) => TlsError::Version { host },
+        rustls::Error::AlertReceived(alert) if is_of_our_certificate(*alert) => {
+            TlsError::ClientRefused { host, reason: format!("{alert:?}") }
+        }
         rustls::Error::InvalidMessage(_) => TlsError::NotTls { host },
         other => TlsError::Broken { host, reason: other.to_string() },
     }
@@ -226,6 +315,9 @@ fn certificate_error(host: String, reason: &CertificateError) -> TlsError {
         // A certificate that signs itself is no end entity to webpki.
         CertificateError::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => {
             TlsError::UnknownIssuer { host }
+        }
+        CertificateError::Other(other) if other.0.downcast_ref::<Unpinned>().is_some() => {
+            TlsError::Unpinned { host, found: other.0.to_string() }
         }
         other => TlsError::Certificate { host, reason: other.to_string() },
     }
@@ -319,17 +411,21 @@ mod native {
     //! async-native-tls builds a context, with the whole CA bundle, for every connection: some 65 ms of CPU with
     //! Debian's. So its handshakes run on a thread of their own, a few at a time.
 
+    use std::path::Path;
     use std::sync::Arc;
     use std::time::Duration;
 
     use async_native_tls::TlsConnector;
-    use native_tls::{Certificate, Protocol};
+    use native_tls::{Certificate, Identity, Protocol};
     use tokio::net::TcpStream;
     use tokio::sync::Semaphore;
     use tokio::time::timeout;
+    use tokio_rustls::rustls::pki_types::CertificateDer;
+    use zeroize::Zeroizing;
 
     use super::{Stream, TlsError};
-    use crate::config::settings::{TlsOptions, TlsVersion};
+    use crate::config::settings::{ClientCertificate, TlsOptions, TlsVersion};
+    use crate::wire::pin::{self, Unpinned};
 
     const AT_ONCE: usize = 4;
 
@@ -352,7 +448,7 @@ mod native {
         ) -> Result<Stream, TlsError> {
             let _place = self.0.acquire().await;
             let broken = |reason: String| TlsError::Broken { host: host.to_owned(), reason };
-            let (options, name) = (options.clone(), host.to_owned());
+            let (pins, options, name) = (options.pins.clone(), options.clone(), host.to_owned());
             let runtime = tokio::runtime::Handle::current();
             let shaken = tokio::task::spawn_blocking(move || {
                 let connector = connector(&options)?;
@@ -363,6 +459,11 @@ mod native {
                 }
             });
             let stream = shaken.await.map_err(|error| broken(error.to_string()))??;
+            if !pins.is_empty() {
+                let shown = stream.peer_certificate().ok().flatten().and_then(|shown| shown.to_der().ok());
+                pin::judge(&pins, &CertificateDer::from(shown.unwrap_or_default()))
+                    .map_err(|Unpinned(found)| TlsError::Unpinned { host: host.to_owned(), found })?;
+            }
             Ok(Stream::Native(Box::new(stream)))
         }
     }
@@ -387,7 +488,20 @@ mod native {
                 connector.add_root_certificate(root);
             }
         }
+        if let Some(client) = &options.client {
+            connector.identity(identity(client)?);
+        }
+        // The pin is judged instead, after the handshake and before anything is said.
+        connector.danger_accept_invalid_certs(options.pin_only && !options.pins.is_empty());
         Ok(connector.into())
+    }
+
+    fn identity(ClientCertificate { certificate, key }: &ClientCertificate) -> Result<Identity, TlsError> {
+        let failed =
+            |path: &Path, reason: String| TlsError::Client { path: path.display().to_string(), reason };
+        let read = |path: &Path| std::fs::read(path).map_err(|error| failed(path, error.to_string()));
+        let secret = Zeroizing::new(read(key)?);
+        Identity::from_pkcs8(&read(certificate)?, &secret).map_err(|error| failed(key, error.to_string()))
     }
 
     /// OpenSSL tells the reason of a refusal in words only.
@@ -408,6 +522,11 @@ mod native {
             TlsError::WrongHost { host }
         } else if says("wrong version number") || says("packet length too long") || says("http request") {
             TlsError::NotTls { host }
+        } else if ["certificate required", "bad certificate", "unknown ca"]
+            .iter()
+            .any(|alert| says(&format!("alert {alert}")))
+        {
+            TlsError::ClientRefused { host, reason: crate::text::line(&text, 200) }
         } else if says("protocol version") || says("unsupported protocol") || says("handshake failure") {
             TlsError::Version { host }
         } else if says("certificate verify failed") {
@@ -428,9 +547,9 @@ mod tests {
     use tokio::net::TcpListener;
     use tokio_rustls::TlsAcceptor;
     use tokio_rustls::rustls::ServerConfig;
-    use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
     use super::*;
+    use crate::config::settings::Pin;
 
     struct Authority {
         issuer: CertifiedIssuer<'static, KeyPair>,
@@ -484,7 +603,15 @@ mod tests {
     }
 
     async fn shake(port: u16, backend: TlsBackend, ca_file: PathBuf) -> Result<Stream, TlsError> {
-        let options = TlsOptions { backend, ca_file: Some(ca_file), min_version: TlsVersion::Tls12 };
+        shake_by(port, options(backend, Some(ca_file))).await
+    }
+
+    fn options(backend: TlsBackend, ca_file: Option<PathBuf>) -> TlsOptions {
+        let min_version = TlsVersion::Tls12;
+        TlsOptions { backend, ca_file, min_version, client: None, pins: Vec::new(), pin_only: false }
+    }
+
+    async fn shake_by(port: u16, options: TlsOptions) -> Result<Stream, TlsError> {
         let tcp = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
         TlsContexts::default().handshake(&options, "localhost", tcp, Duration::from_secs(10)).await
     }
@@ -554,12 +681,61 @@ mod tests {
     async fn one_context_serves_all_accounts_of_a_policy() {
         let contexts = TlsContexts::default();
         let authority = Authority::new("test");
-        let options = TlsOptions {
-            backend: TlsBackend::Rustls,
-            ca_file: Some(authority.ca_file()),
-            min_version: TlsVersion::Tls12,
-        };
+        let options = options(TlsBackend::Rustls, Some(authority.ca_file()));
         let first = contexts.rustls_config(&options).unwrap();
         assert!(Arc::ptr_eq(&first, &contexts.clone().rustls_config(&options).unwrap()));
+    }
+
+    /// The pin of the server at `port`, as it is told to whoever has another.
+    async fn pin_of(port: u16, ca_file: PathBuf) -> Pin {
+        let wrong = TlsOptions { pins: vec![[0; 32]], ..options(TlsBackend::Rustls, Some(ca_file)) };
+        let Err(TlsError::Unpinned { found, .. }) = shake_by(port, wrong).await else { panic!() };
+        data_encoding::BASE64.decode(found.as_bytes()).unwrap().try_into().unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_pin_is_wanted_besides_the_chain_and_in_place_of_it_where_that_is_said() {
+        let (authority, stranger) = (Authority::new("test"), Authority::new("another"));
+        let good = authority.server("localhost", 2020..2090).await;
+        let other = authority.server("localhost", 2020..2090).await;
+        let expired = authority.server("localhost", 2010..2020).await;
+        let pin = pin_of(good, authority.ca_file()).await;
+        for backend in backends() {
+            let pinned = |by: &Authority| TlsOptions {
+                pins: vec![[1; 32], pin],
+                ..options(backend, Some(by.ca_file()))
+            };
+            let alone = || TlsOptions { pin_only: true, ca_file: None, ..pinned(&authority) };
+            assert!(shake_by(good, pinned(&authority)).await.is_ok(), "{backend:?}");
+            assert!(shake_by(good, alone()).await.is_ok(), "{backend:?}");
+            for (port, options, code) in [
+                (other, pinned(&authority), "certificate_not_pinned"),
+                (other, alone(), "certificate_not_pinned"),
+                (expired, pinned(&authority), "certificate_expired"),
+                (good, pinned(&stranger), "certificate_unknown_issuer"),
+            ] {
+                let error = shake_by(port, options).await.unwrap_err();
+                assert_eq!((error.code(), error.needs_operator()), (code, true), "{backend:?}: {error}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_renewed_file_is_read_again_and_a_broken_one_is_not_used() {
+        let (contexts, authority) = (TlsContexts::default(), Authority::new("test"));
+        let file = authority.ca_file();
+        let options = options(TlsBackend::Rustls, Some(file.clone()));
+        let write = |text: &str, at: u64| {
+            std::fs::write(&file, text).unwrap();
+            let at = SystemTime::UNIX_EPOCH + Duration::from_secs(at);
+            std::fs::File::options().write(true).open(&file).unwrap().set_modified(at).unwrap();
+        };
+        let first = contexts.rustls_config(&options).unwrap();
+        write("half a fi", 1);
+        assert!(Arc::ptr_eq(&first, &contexts.rustls_config(&options).unwrap()));
+        write(&authority.issuer.pem(), 2);
+        let second = contexts.rustls_config(&options).unwrap();
+        assert!(!Arc::ptr_eq(&first, &second));
+        assert!(Arc::ptr_eq(&second, &contexts.rustls_config(&options).unwrap()));
     }
 }

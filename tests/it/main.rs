@@ -10,6 +10,7 @@
 
 mod admin;
 mod check;
+mod client_certificates;
 mod docs;
 mod faults;
 mod filters;

@@ -3,17 +3,28 @@
 use std::fs;
 use std::path::Path;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+};
 
 use super::dovecot::{EXPIRED, GOOD, LOGIN_DISABLED};
 
-/// `ca.pem`, and `good`, `expired`, `wrong` with `.pem` and `.key`.
-pub fn write(dir: &Path) {
+type Authority = CertifiedIssuer<'static, KeyPair>;
+
+fn authority(name: &str) -> Authority {
     let mut params = CertificateParams::default();
-    params.distinguished_name.push(DnType::CommonName, "test authority");
+    params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+/// `ca.pem`, and `good`, `expired`, `wrong` (of servers), `client` and `stranger` (of clients, signed by the same
+/// authority and by another one), with `.pem` and `.key`.
+pub fn write(dir: &Path) {
+    let issuer = authority("test authority");
     fs::write(dir.join("ca.pem"), issuer.pem()).unwrap();
+    write_client(dir, "client", &issuer);
+    write_client(dir, "stranger", &authority("another authority"));
     for (file, names, years) in [
         ("good", vec![GOOD, LOGIN_DISABLED, "localhost"], (2020, 2090)),
         ("expired", vec![EXPIRED], (2010, 2020)),
@@ -28,4 +39,14 @@ pub fn write(dir: &Path) {
         fs::write(dir.join(format!("{file}.pem")), certificate.pem()).unwrap();
         fs::write(dir.join(format!("{file}.key")), key.serialize_pem()).unwrap();
     }
+}
+
+fn write_client(dir: &Path, file: &str, issuer: &Authority) {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.distinguished_name.push(DnType::CommonName, "monitor");
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.signed_by(&key, issuer).unwrap();
+    fs::write(dir.join(format!("{file}.pem")), certificate.pem()).unwrap();
+    fs::write(dir.join(format!("{file}.key")), key.serialize_pem()).unwrap();
 }

@@ -28,6 +28,11 @@ pub struct Dovecot {
 impl Dovecot {
     /// With users `user1` to `userN`, password `secret`.
     pub fn start(users: usize) -> Self {
+        Self::start_with(users, "")
+    }
+
+    /// With more lines in its configuration; `%DIR%` is its directory.
+    pub fn start_with(users: usize, more: &str) -> Self {
         assert!(
             Path::new("/usr/sbin/dovecot").exists(),
             "install dovecot-core dovecot-imapd dovecot-lmtpd (see tests/packages.txt)"
@@ -35,16 +40,21 @@ impl Dovecot {
         let dir = open_dir();
         let mut server = Self { dir, imap: free_port(), imaps: free_port(), lmtp: free_port(), server: None };
         certificates::write(server.dir.path());
-        server.write_config(users);
+        server.write_config(users, more);
         server.launch();
         server
     }
 
     pub fn ca_file(&self) -> PathBuf {
-        self.dir.path().join("ca.pem")
+        self.file("ca.pem")
     }
 
-    fn write_config(&self, users: usize) {
+    /// One of the certificates and keys.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn write_config(&self, users: usize, more: &str) {
         let d = self.dir.path().display();
         // Mail belongs to a numeric user of its own: Dovecot refuses root.
         let (imap, imaps, lmtp, uid) = (self.imap, self.imaps, self.lmtp, 10_000 + u32::from(self.imap));
@@ -66,7 +76,8 @@ impl Dovecot {
              local {WRONG_HOST} {{\n ssl_cert = <{d}/wrong.pem\n ssl_key = <{d}/wrong.key\n}}\n\
              local {LOGIN_DISABLED} {{\n ssl = required\n disable_plaintext_auth = yes\n}}\n"
         );
-        fs::write(self.dir.path().join("dovecot.conf"), config).unwrap();
+        let more = more.replace("%DIR%", &d.to_string());
+        fs::write(self.dir.path().join("dovecot.conf"), config + &more).unwrap();
         let users: String = (1..=users).map(|n| format!("user{n}:{{PLAIN}}secret::::::\n")).collect();
         fs::write(self.dir.path().join("users"), users).unwrap();
         fs::create_dir(self.dir.path().join("mail")).unwrap();
