@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::{Exit, Globals, say, tell_issues};
+use crate::config::starter::Starter;
 use crate::config::{self, keys};
 
 /// What to show.
@@ -10,6 +11,8 @@ use crate::config::{self, keys};
 pub(super) enum ConfigCommand {
     /// All layers merged, each account with its place, secrets masked.
     Print(PrintArgs),
+    /// A configuration to begin with, on stdout: commented, to be edited.
+    Init(ConfigInitArgs),
     /// The JSON schema of the configuration.
     Schema,
     /// The files that are read, in this order: configurations, then lists of accounts.
@@ -24,8 +27,17 @@ pub(super) struct PrintArgs {
     reference: bool,
 }
 
+/// Flags of `config init`.
+#[derive(Debug, Args)]
+pub(super) struct ConfigInitArgs {
+    /// For an account of this provider, like `gmail`.
+    #[arg(long)]
+    provider: Option<String>,
+}
+
 pub(super) fn execute(command: &ConfigCommand, globals: &Globals) -> Exit {
     match command {
+        ConfigCommand::Init(args) => init(args.provider.as_deref()),
         ConfigCommand::Schema => say(&format!("{:#}\n", keys::schema())),
         ConfigCommand::Print(PrintArgs { reference: true }) => say(&keys::reference()),
         ConfigCommand::Print(PrintArgs { reference: false }) => match config::merged(&globals.files) {
@@ -41,6 +53,17 @@ pub(super) fn execute(command: &ConfigCommand, globals: &Globals) -> Exit {
             }
             let files = config::files(&globals.files);
             say(&files.iter().map(|file| format!("{}\n", file.display())).collect::<String>())
+        }
+    }
+}
+
+fn init(provider: Option<&str>) -> Exit {
+    let text = Starter::example(provider).text();
+    match config::from_text("--provider", &text) {
+        Ok(_) => say(&text),
+        Err(issues) => {
+            tell_issues(&issues);
+            Exit::Usage
         }
     }
 }

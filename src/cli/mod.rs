@@ -4,10 +4,12 @@ mod ask;
 mod check;
 mod config;
 mod demo;
+mod init;
 mod mailboxes;
 mod run;
 mod running;
 mod selection;
+mod shell;
 mod since;
 mod state;
 mod titles;
@@ -23,9 +25,20 @@ use crate::diagnostics;
 pub(crate) use crate::exit::Exit;
 use crate::terminal::{self, Color};
 
+/// Version, commit, compiler, features.
+const LONG_VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    "\ncommit: ",
+    env!("IDLEWATCH_COMMIT"),
+    "\nrustc: ",
+    env!("IDLEWATCH_RUSTC"),
+    "\nfeatures: ",
+    env!("IDLEWATCH_FEATURES"),
+);
+
 /// Watches many IMAP mailboxes and turns every new message into one structured event.
 #[derive(Debug, Parser)]
-#[command(name = "idlewatch", version, propagate_version = true)]
+#[command(name = "idlewatch", version, long_version = LONG_VERSION, propagate_version = true)]
 pub struct Cli {
     #[command(flatten)]
     globals: Globals,
@@ -64,6 +77,8 @@ enum LogFormatArg {
 enum Command {
     /// Watch all accounts until told to stop.
     Run(run::RunArgs),
+    /// Ask for a mailbox, try it, write the first configuration.
+    Init(init::InitArgs),
     /// Check the configuration, then log in to every account once.
     Check(check::CheckArgs),
     /// Show the configuration, its schema, its reference, its places.
@@ -87,6 +102,10 @@ enum Command {
     /// What the monitor keeps: dead letters.
     #[command(subcommand)]
     State(state::StateCommand),
+    /// Completions of a shell, on stdout.
+    Completions(shell::CompletionsArgs),
+    /// Write manual pages into a directory.
+    Man(shell::ManArgs),
     /// List the latest messages of a mailbox.
     Titles(titles::TitlesArgs),
 }
@@ -100,6 +119,7 @@ pub fn main() -> i32 {
     terminal::choose(globals.color);
     let exit = match cli.command {
         Command::Run(args) => run::execute(args, globals),
+        Command::Init(args) => init::execute(&args, globals),
         Command::Check(args) => check::execute(&args, globals),
         Command::Config(command) => config::execute(&command, globals),
         Command::Demo(args) => demo::execute(&args, globals),
@@ -110,6 +130,8 @@ pub fn main() -> i32 {
         Command::Reconnect(args) => running::reconnect(&args, globals),
         Command::Reload => running::reload(globals),
         Command::State(command) => state::execute(&command, globals),
+        Command::Completions(args) => shell::completions(&args),
+        Command::Man(args) => shell::man(&args),
         Command::Titles(args) => titles::execute(&args, globals),
     };
     exit.code()
@@ -178,14 +200,17 @@ fn say(text: &str) -> Exit {
     }
 }
 
+/// Where it looked, and how to begin.
 fn first_run() -> String {
     let places: Vec<_> =
         crate::config::load::default_files().iter().map(|path| path.display().to_string()).collect();
     format!(
         "error: no configuration found: looked at $IDLEWATCH_CONFIG, {}\n\
-         hint: write one like this, and check it with `idlewatch -c FILE check --no-network`:\n  \
-         [[accounts]]\n  id = \"work\"\n  host = \"imap.example.com\"\n  user = \"bob@example.com\"\n  \
-         password = {{ file = \"/path/to/password\" }}\nhint: `idlewatch demo` shows it at work without any account",
+         hint: these begin one:\n  \
+         idlewatch init                              asks for a mailbox, tries it, writes the configuration\n  \
+         idlewatch config init > idlewatch.toml      an example to edit (--provider gmail: for that provider)\n  \
+         idlewatch -c idlewatch.toml check           whether it works\n  \
+         idlewatch demo                              see it work without any account",
         places.join(", ")
     )
 }

@@ -14,6 +14,7 @@ mod proxies;
 mod search;
 mod section;
 pub mod settings;
+pub mod starter;
 mod surroundings;
 mod validate;
 
