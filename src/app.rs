@@ -47,8 +47,7 @@ pub struct RunOptions {
 
 /// Runs the monitor until a signal, `stop`, or a failure that cannot be survived.
 pub fn run(settings: &Settings, options: &RunOptions, stop: BoxFuture<'static, ()>) -> Exit {
-    let most = if options.once.is_some() { once::MOST_AT_ONCE as u64 } else { u64::MAX };
-    if let Err(error) = process::reserve_descriptors(connections(settings).min(most)) {
+    if let Err(error) = process::reserve_descriptors(connections(settings)) {
         error!("{error}");
         return Exit::CannotStart;
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::channel::mpsc;
+use futures::stream::FuturesUnordered;
 use log::error;
 
 use crate::account::lifecycle::{SessionEnd, trouble};
@@ -14,7 +15,7 @@ use crate::imap::conversation::Goal;
 use crate::imap::ending::Ending;
 use crate::imap::listing::MailboxListing;
 use crate::imap::titles::TitleListing;
-use crate::once::MOST_AT_ONCE;
+use crate::once;
 use crate::once::outcome::{Failure, verdict};
 use crate::process;
 use crate::text::line;
@@ -44,32 +45,36 @@ pub(super) fn ask(
     answered.ok_or(exit)
 }
 
-/// Asks all of `accounts` at the same time, and hands over each answer as it comes. How it went: failures are told on stderr.
+/// Asks all of `accounts` as fast as the gate lets them, and hands over each answer as it comes. How it went: failures are told on stderr.
 pub(super) fn ask_all(
     settings: &Settings,
     accounts: Vec<Arc<Account>>,
     goal: impl Fn(&Account) -> Goal,
     mut answered: impl FnMut(Arc<Account>, Answer),
 ) -> Exit {
-    let (asked, at_once) = (accounts.len(), accounts.len().min(MOST_AT_ONCE));
-    if let Err(error) = process::reserve_descriptors(at_once as u64) {
+    let (asked, mut settings) = (accounts.len(), settings.clone());
+    once::narrow_gate(&mut settings);
+    let connections = settings.connections.max_total.map_or(u64::MAX, u64::from).min(asked as u64);
+    if let Err(error) = process::reserve_descriptors(connections) {
         error!("{error}");
         return Exit::CannotStart;
     }
-    let (wires, _prober) = Wires::new(settings);
+    let (wires, _prober) = Wires::new(&settings);
     let (wires, goal) = (&wires, &goal);
-    let answers = futures::stream::iter(accounts).map(|account| async move {
+    let ask = |account: Arc<Account>| async move {
         let answer = answer(&account, goal(&account), wires).await;
         (account, answer)
-    });
+    };
+    let mut answers: FuturesUnordered<_> = accounts.into_iter().map(ask).collect();
     let mut failures = Vec::new();
-    actix::System::new().block_on(answers.buffer_unordered(MOST_AT_ONCE).for_each(|(account, answer)| {
-        match answer {
-            Ok(answer) => answered(account, answer),
-            Err(end) => failures.push(failed(&account, &end)),
+    actix::System::new().block_on(async {
+        while let Some((account, answer)) = answers.next().await {
+            match answer {
+                Ok(answer) => answered(account, answer),
+                Err(end) => failures.push(failed(&account, &end)),
+            }
         }
-        futures::future::ready(())
-    }));
+    });
     verdict(asked, &failures)
 }
 

@@ -14,7 +14,7 @@ use crate::config::settings::{Account, Initial, OutputFormat, OutputKind, Output
 use crate::config::{self, Issue};
 use crate::coordinator::reload::Loader;
 use crate::imap::conversation::ToldFrom;
-use crate::once::Pass;
+use crate::once::{self, Pass};
 use crate::sink::StateUse;
 
 /// Flags of `run`.
@@ -102,6 +102,9 @@ impl RunArgs {
             begin_with(&mut settings, from)?;
         }
         self.choose_outputs(&mut settings)?;
+        if self.once {
+            once::narrow_gate(&mut settings);
+        }
         if let Some(format) = self.format {
             let stdout = settings.outputs.iter_mut().filter(|output| output.kind == OutputKind::Stdout);
             stdout.for_each(|output| output.format = format.into());

@@ -15,6 +15,7 @@ use std::time::Duration;
 use actix::Recipient;
 use futures::StreamExt;
 use futures::channel::mpsc;
+use futures::stream::FuturesUnordered;
 use jiff::Timestamp;
 use log::{error, info, warn};
 use tokio::sync::oneshot;
@@ -37,7 +38,7 @@ use crate::refusals::{NextLogin, Refusals};
 use crate::sink::health::{LaneState, OutputHealth};
 use crate::text;
 
-/// The most accounts that are looked at at the same time; the gate paces their hosts.
+/// The most connections at the same time.
 pub const MOST_AT_ONCE: usize = 200;
 
 /// Failures that are told one by one.
@@ -75,16 +76,21 @@ pub struct PassContext {
     pub filters: FiltersInForce,
 }
 
+/// Makes the gate let in no more than a look needs. All accounts wait at it, each for its host: one that is slow or hangs
+/// holds up none of the others.
+pub fn narrow_gate(settings: &mut Settings) {
+    let most = settings.connections.max_total.unwrap_or(u32::MAX).min(MOST_AT_ONCE as u32);
+    settings.connections.max_total = Some(most);
+}
+
 /// Looks at all of them, and waits until the outputs have what was found.
 pub async fn look(pass: Pass, context: PassContext) -> Exit {
     let accounts = context.settings.accounts.iter().filter(|account| account.enabled).cloned();
     let accounts: Vec<Arc<Account>> = accounts.collect();
     let (asked, told) = (accounts.len(), Cell::new(0));
-    let looks = futures::stream::iter(accounts).map(|account| {
-        let look = Look { account, pass, context: &context, told: &told };
-        look.run()
-    });
-    let failures: Vec<Failure> = looks.buffer_unordered(MOST_AT_ONCE).filter_map(ready).collect().await;
+    let look = |account| Look { account, pass, context: &context, told: &told }.run();
+    let looks: FuturesUnordered<_> = accounts.into_iter().map(look).collect();
+    let failures: Vec<Failure> = looks.filter_map(ready).collect().await;
     info!("{asked} accounts were looked at, {} with failures", failures.len());
     let patience = context.settings.monitor.shutdown_timeout;
     let mut delivered = true;

@@ -284,6 +284,23 @@ async fn a_reader_that_leaves_is_a_failure_only_where_the_state_moves() {
     assert_eq!(subjects(&run(&monitor, &["--once"])), ["one"]);
 }
 
+/// More accounts than there are connections, all of them before the one that is well.
+#[tokio::test(flavor = "multi_thread")]
+async fn hosts_that_hang_hold_up_no_other() {
+    let hangs = Scripted::start(|peer| peer.silence()).await;
+    let server = server().await;
+    deliver(&server, "ann", "told all the same");
+    let slow: String = (0..300).map(|n| account(&format!("slow{n}"), "bob", hangs.port())).collect();
+    let well = account("well", "ann", server.addr().port()).replace("127.0.0.1", "localhost");
+    let text = format!("[defaults]\nconnect_timeout = \"60s\"\n{slow}{well}initial = \"all\"\n");
+    let mut monitor = Monitor::new(&text);
+    let mut command = monitor.command();
+    command.args(["run", "--once"]);
+    monitor.start_by(command);
+    monitor.wait("told", |events| told(events, "well") == [1]);
+    assert!(monitor.is_alive() && hangs.connections() < 100);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pass_that_is_stopped_says_so() {
     let server = Scripted::start(|mut peer| async move {
