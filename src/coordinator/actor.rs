@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
-use futures::future::{BoxFuture, join_all};
+use futures::future::join_all;
 use futures::stream::FuturesUnordered;
 use jiff::Timestamp;
 use log::{error, info, warn};
@@ -24,27 +24,19 @@ use crate::config::settings::{Account, Settings};
 use crate::config::{Loaded, shown};
 use crate::event::{AccountId, AccountState, Action};
 use crate::filter::in_force::FiltersInForce;
-use crate::journal::{JournalHandle, JournalHealth};
+use crate::journal::JournalHandle;
 use crate::messages::{
-    AccountDetails, Deliver, Describe, Farewell, FindAccounts, GetAccount, GetStatus, Reload, ReloadError,
-    ReloadReport, Scrape, StartAccounts, StatusChanged, StopAccount, StopAccounts, Summarize, Urge,
+    Deliver, Farewell, Reload, ReloadError, ReloadReport, StartAccounts, StatusChanged, StopAccount,
+    StopAccounts, Summarize, Urge,
 };
-use crate::metrics::process;
-use crate::metrics::scrape::{NamedAccount, Snapshot};
 use crate::sink::health::OutputHealth;
-use crate::status::{AccountReport, AccountStatus, ConfigStatus, MonitorStatus, OutputReport, StatusBoard};
+use crate::status::{ConfigStatus, StatusBoard};
 
 /// How often the progress of a start is told.
 const PROGRESS: Duration = Duration::from_secs(10);
 
 /// Kinds of trouble that are told with the progress.
 const MOST_TROUBLES: usize = 5;
-
-/// An account that is asked has this time to answer.
-const PATIENCE: Duration = Duration::from_secs(2);
-
-/// Accounts that have metrics of their own.
-const MOST_NAMED: usize = 200;
 
 /// Facts of many accounts arrive at once in a storm.
 const MAILBOX: usize = 4096;
@@ -77,9 +69,9 @@ pub struct CoordinatorContext {
 /// The coordinator.
 #[derive(Debug)]
 pub struct Coordinator {
-    context: CoordinatorContext,
-    accounts: HashMap<AccountId, Watched>,
-    board: StatusBoard,
+    pub(super) context: CoordinatorContext,
+    pub(super) accounts: HashMap<AccountId, Watched>,
+    pub(super) board: StatusBoard,
     ticked: Moment,
     /// Accounts are dealt to the arbiters like cards.
     next_arbiter: usize,
@@ -87,16 +79,16 @@ pub struct Coordinator {
     /// Something may have changed since the reload that is under way began.
     reload_again: bool,
     stopping: bool,
-    started_at: Timestamp,
-    config: ConfigStatus,
+    pub(super) started_at: Timestamp,
+    pub(super) config: ConfigStatus,
 }
 
 /// An account that is watched.
 #[derive(Debug)]
-struct Watched {
-    account: Arc<Account>,
-    actor: Addr<AccountActor>,
-    alive: Pulse,
+pub(super) struct Watched {
+    pub(super) account: Arc<Account>,
+    pub(super) actor: Addr<AccountActor>,
+    pub(super) alive: Pulse,
 }
 
 /// The time that an account has to leave in when the configuration wants it otherwise.
@@ -240,53 +232,6 @@ impl Coordinator {
         }
     }
 
-    fn outputs(&self) -> Vec<OutputReport> {
-        let now = Timestamp::now();
-        self.context.outputs.iter().map(|output| OutputReport::new(output, now)).collect()
-    }
-
-    fn snapshot(&self) -> Snapshot {
-        let settings = &self.context.settings;
-        let mut accounts = HashMap::new();
-        for account in &settings.accounts {
-            if let Some(status) = self.board.get(account.id()) {
-                *accounts.entry((account.provider_name(), status.state)).or_default() += 1;
-            }
-        }
-        let named = settings.accounts.iter().map(|account| account.id());
-        let named = named.filter(|id| settings.metrics.per_account.is_match(id.as_str()));
-        let named = named.filter_map(|id| {
-            let alive = self.accounts.get(id).and_then(|watched| watched.alive.last());
-            Some(NamedAccount { id: id.clone(), state: self.board.get(id)?.state, alive })
-        });
-        Snapshot {
-            at: Timestamp::now(),
-            accounts,
-            alive: self.accounts.values().filter_map(|watched| watched.alive.last()).collect(),
-            named: named.take(MOST_NAMED).collect(),
-            filtered: self.context.filters.dropped(),
-            config: self.config.clone(),
-            journal: self.context.journal.health(),
-            outputs: self.outputs(),
-        }
-    }
-
-    /// What the board knows of an account, and what the account itself does.
-    fn report(&self, id: &AccountId, status: AccountStatus) -> Option<BoxFuture<'static, AccountReport>> {
-        let watched = self.accounts.get(id);
-        let known = || self.context.settings.accounts.iter().find(|account| account.id() == id);
-        let account = watched.map(|watched| &watched.account).or_else(known)?.clone();
-        let details = watched.map(|watched| watched.actor.send(Describe));
-        Some(Box::pin(async move {
-            let details = match details {
-                // One that is busy is told of as far as it is known here.
-                Some(asked) => tokio::time::timeout(PATIENCE, asked).await.ok().and_then(Result::ok),
-                None => None,
-            };
-            report(&account, status, details.unwrap_or_default())
-        }))
-    }
-
     /// After a sleep every connection may be dead without a word: all of them are asked.
     fn tick(&mut self) {
         let now = Moment::now();
@@ -313,31 +258,6 @@ impl Coordinator {
             warn!("in trouble: {count} ({example}, for one: {message})");
         }
     }
-}
-
-fn report(account: &Account, status: AccountStatus, details: AccountDetails) -> AccountReport {
-    AccountReport {
-        identity: (*account.identity).clone(),
-        state: status.state,
-        since: status.since,
-        last_proven_alive: details.last_proven_alive,
-        next_login_at: details.next_login_at,
-        error: status.trouble.as_deref().map(Into::into),
-        mailboxes: details.mailboxes,
-        history: details.history,
-    }
-}
-
-/// What keeps events from being kept and taken.
-fn not_ready(journal: JournalHealth, outputs: &[OutputReport]) -> Vec<String> {
-    let JournalHealth { bytes, full, disk_full, .. } = journal;
-    let full = full.then(|| format!("the journal is full: {bytes} bytes of events wait for an output"));
-    let disk_full = disk_full.then(|| "the journal's disk is full".to_owned());
-    let failing = outputs.iter().filter(|output| output.required && !output.is_ok());
-    let failing = failing.map(|OutputReport { name, last_error, .. }| {
-        format!("outputs.{name}: {}", last_error.as_deref().unwrap_or("takes nothing"))
-    });
-    full.into_iter().chain(disk_full).chain(failing).collect()
 }
 
 fn tell_reload(report: &Result<ReloadReport, ReloadError>) {
@@ -401,60 +321,6 @@ impl Handler<Summarize> for Coordinator {
 
     fn handle(&mut self, _: Summarize, _: &mut Self::Context) {
         self.summarize();
-    }
-}
-
-impl Handler<GetStatus> for Coordinator {
-    type Result = MessageResult<GetStatus>;
-
-    fn handle(&mut self, _: GetStatus, _: &mut Self::Context) -> Self::Result {
-        let outputs = self.outputs();
-        let not_ready = not_ready(self.context.journal.health(), &outputs);
-        let (messages_per_minute, latest_messages) = {
-            let mut arrivals = self.context.wires.metrics.arrivals();
-            (arrivals.per_minute(Timestamp::now()), arrivals.latest())
-        };
-        let accounts = self.board.counts().into_iter().map(|(state, count)| (state.to_owned(), count));
-        MessageResult(MonitorStatus {
-            instance: self.context.settings.monitor.instance.to_string(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            started_at: self.started_at,
-            ready: not_ready.is_empty(),
-            not_ready,
-            accounts: accounts.collect(),
-            troubles: self.board.troubles(),
-            messages_per_minute,
-            latest_messages,
-            outputs,
-            config: self.config.clone(),
-        })
-    }
-}
-
-impl Handler<Scrape> for Coordinator {
-    type Result = String;
-
-    fn handle(&mut self, _: Scrape, _: &mut Self::Context) -> Self::Result {
-        let now = [self.snapshot().registry(), process::registry()];
-        self.context.wires.metrics.encode(&now).unwrap_or_default()
-    }
-}
-
-impl Handler<FindAccounts> for Coordinator {
-    type Result = ResponseFuture<Vec<AccountReport>>;
-
-    fn handle(&mut self, FindAccounts(query): FindAccounts, _: &mut Self::Context) -> Self::Result {
-        let found = self.board.find(&query);
-        Box::pin(join_all(found.into_iter().filter_map(|(id, status)| self.report(&id, status))))
-    }
-}
-
-impl Handler<GetAccount> for Coordinator {
-    type Result = ResponseFuture<Option<AccountReport>>;
-
-    fn handle(&mut self, GetAccount(id): GetAccount, _: &mut Self::Context) -> Self::Result {
-        let report = self.board.get(&id).cloned().and_then(|status| self.report(&id, status));
-        Box::pin(async move { Some(report?.await) })
     }
 }
 
