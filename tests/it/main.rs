@@ -16,6 +16,7 @@ mod faults;
 mod filters;
 mod fuzz;
 mod headers;
+mod init;
 mod limits;
 mod lists;
 mod local_faults;

@@ -14,14 +14,25 @@ use crate::exit::Exit;
 
 /// Nobody answers any more.
 #[derive(Debug, thiserror::Error)]
-#[error("the questions were not answered")]
-pub(super) struct Unanswered;
+pub(super) enum Unanswered {
+    #[error("nothing was written")]
+    Interrupted,
+    #[error("the questions were not answered")]
+    Gone,
+}
 
 impl From<dialoguer::Error> for Unanswered {
-    fn from(_: dialoguer::Error) -> Self {
-        Self
+    fn from(dialoguer::Error::IO(error): dialoguer::Error) -> Self {
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Self::Gone;
+        }
+        // A list hides it.
+        let _ = io::stderr().write_all(SHOW_CURSOR);
+        Self::Interrupted
     }
 }
+
+const SHOW_CURSOR: &[u8] = b"\x1b[?25h\n";
 
 /// What to do after an attempt that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +77,7 @@ impl Dialogue {
             .items(modes.map(|(text, _, _)| text))
             .default(0)
             .interact()?;
-        let (_, tls, port) = modes.get(chosen).copied().ok_or(Unanswered)?;
+        let (_, tls, port) = modes.get(chosen).copied().ok_or(Unanswered::Gone)?;
         let port = Input::with_theme(&self.theme).with_prompt("Port").default(port).interact_text()?;
         Ok(Server { host, port, tls })
     }
@@ -160,7 +171,7 @@ async fn interrupted(before: &Termios) {
         _ = terminate.recv() => Exit::Terminated,
     };
     let _ = tcsetattr(io::stdin(), OptionalActions::Now, before);
-    // The cursor may be hidden in a list.
-    let _ = io::stderr().write_all(b"\x1b[?25h\nnothing was written\n");
+    let _ = io::stderr().write_all(SHOW_CURSOR);
+    let _ = io::stderr().write_all(b"error: nothing was written\n");
     std::process::exit(exit.code());
 }

@@ -122,7 +122,11 @@ impl Failed {
 
     fn exit(&self) -> Exit {
         match self {
-            Self::Unanswered(_) | Self::Missing { .. } | Self::Unusable(..) | Self::Exists(_) => Exit::Usage,
+            Self::Unanswered(Unanswered::Interrupted) => Exit::Interrupted,
+            Self::Unanswered(Unanswered::Gone)
+            | Self::Missing { .. }
+            | Self::Unusable(..)
+            | Self::Exists(_) => Exit::Usage,
             Self::Write { .. } => Exit::Io,
             Self::Invalid(_) => Exit::Config,
             Self::Refused(exit) => *exit,
