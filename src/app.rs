@@ -58,11 +58,11 @@ pub fn run(settings: &Settings, options: &RunOptions, stop: BoxFuture<'static, (
     exit
 }
 
-/// How many connections there will be: one per mailbox.
+/// How many connections there may be.
 fn connections(settings: &Settings) -> u64 {
     let accounts = settings.accounts.iter().filter(|account| account.enabled);
-    let mailboxes = accounts.map(|account| account.mailboxes.len() as u64).sum::<u64>();
-    mailboxes.min(settings.connections.max_total.map_or(u64::MAX, u64::from))
+    let connections = accounts.map(|account| account.connections() as u64).sum::<u64>();
+    connections.min(settings.connections.max_total.map_or(u64::MAX, u64::from))
 }
 
 async fn monitor(settings: &Settings, options: &RunOptions, stop: BoxFuture<'static, ()>) -> Exit {

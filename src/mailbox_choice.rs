@@ -17,6 +17,8 @@ pub struct MailboxChoice {
     excluded: Vec<Entry>,
     /// The names that stand for themselves; they are watched even where no LIST tells them.
     names: Vec<MailboxName>,
+    /// Only those that match one of these, if there are any.
+    only: Vec<Pattern>,
 }
 
 #[derive(Clone, Debug)]
@@ -94,6 +96,10 @@ impl Entry {
     }
 }
 
+fn matches_any(patterns: &[Pattern], mailbox: &MailboxName) -> bool {
+    patterns.iter().any(|pattern| pattern.matches(mailbox.as_str()))
+}
+
 fn name(text: &str) -> MailboxName {
     if text.eq_ignore_ascii_case("INBOX") { MailboxName::inbox() } else { MailboxName::from(text) }
 }
@@ -105,7 +111,8 @@ impl MailboxChoice {
     /// All that is wrong with them.
     pub fn new<S: AsRef<str>>(sources: &[S]) -> Result<Self, Vec<ChoiceError>> {
         let mut errors = Vec::new();
-        let mut choice = Self { wanted: Vec::new(), excluded: Vec::new(), names: Vec::new() };
+        let mut choice =
+            Self { wanted: Vec::new(), excluded: Vec::new(), names: Vec::new(), only: Vec::new() };
         let mut known = HashSet::new();
         for source in sources.iter().map(AsRef::as_ref) {
             match Entry::new(source) {
@@ -129,7 +136,15 @@ impl MailboxChoice {
     pub fn inbox() -> Self {
         let inbox = MailboxName::inbox();
         let entry = Entry { source: inbox.as_str().to_owned(), matcher: Matcher::Name(inbox.clone()) };
-        Self { wanted: vec![entry], excluded: Vec::new(), names: vec![inbox] }
+        Self { wanted: vec![entry], excluded: Vec::new(), names: vec![inbox], only: Vec::new() }
+    }
+
+    /// What of it matches one of these, too; `None` where nothing can.
+    pub fn narrowed(&self, only: &[Pattern]) -> Option<Self> {
+        let mut narrowed = Self { only: only.to_vec(), ..self.clone() };
+        narrowed.wanted.retain(|entry| entry.name().is_none_or(|name| matches_any(only, name)));
+        narrowed.names.retain(|name| matches_any(only, name));
+        (!narrowed.wanted.is_empty()).then_some(narrowed)
     }
 
     /// The mailboxes that are named; all of them, where [`Self::needs_listing`] says no.
@@ -173,10 +188,12 @@ impl MailboxChoice {
 
     fn excludes(&self, mailbox: &MailboxName, role: Option<Role>) -> bool {
         self.excluded.iter().any(|entry| entry.matches(mailbox, role))
+            || (!self.only.is_empty() && !matches_any(&self.only, mailbox))
     }
 
     fn sources(&self) -> impl Iterator<Item = &str> {
-        self.wanted.iter().chain(&self.excluded).map(|entry| entry.source.as_str())
+        let entries = self.wanted.iter().chain(&self.excluded).map(|entry| entry.source.as_str());
+        entries.chain(self.only.iter().map(Pattern::as_str))
     }
 }
 
@@ -286,6 +303,22 @@ mod tests {
         assert_eq!(why(&["a/%"]), ChoiceError::Percent("a/%".to_owned()));
         assert!(matches!(why(&["re:("]), ChoiceError::Pattern(..)));
         assert_eq!(MailboxChoice::new(&["", "\\x", "!"]).unwrap_err().len(), 3);
+    }
+
+    #[test]
+    fn a_choice_can_be_narrowed() {
+        let choice = MailboxChoice::new(&["INBOX", "Lists/x", "Customers/*"]).unwrap();
+        let only = |glob: &str| choice.narrowed(&[Pattern::of_mailboxes(glob).unwrap()]);
+        let server = ["INBOX", "Customers/A", "Customers/B"].map(|name| listed(name, None));
+        let names = |narrowed: &MailboxChoice| {
+            let chosen = narrowed.choose(&server);
+            chosen.iter().map(|chosen| chosen.mailbox.as_str().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&only("**/A").unwrap()), ["Customers/A"]);
+        assert_eq!(names(&only("inbox").unwrap()), ["INBOX"]);
+        assert_ne!(only("inbox").unwrap(), choice);
+        let named = MailboxChoice::new(&["INBOX", "a"]).unwrap();
+        assert_eq!(named.narrowed(&[Pattern::of_mailboxes("b").unwrap()]), None);
     }
 
     #[test]

@@ -193,10 +193,27 @@ pub struct MailboxReport {
     pub name: MailboxName,
     /// `connecting`, `watching`, `waiting`, `missing` or `suspended`.
     pub state: String,
+    /// How new messages in it are noticed.
+    pub watched_by: WatchedBy,
+    /// Where it shares a connection: how long a message may wait at most where the server does not tell of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worst_delay_ms: Option<u64>,
     /// When its connection last proved to be alive.
     pub last_proven_alive: Option<Timestamp>,
     /// What is wrong with it.
     pub error: Option<ErrorReport>,
+}
+
+/// How new messages in a mailbox are noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WatchedBy {
+    /// It has a connection of its own: IDLE, or NOOP.
+    Connection,
+    /// The server tells of it on a connection that it shares (RFC 5465).
+    Notify,
+    /// It is asked for its STATUS on a connection that it shares.
+    Rounds,
 }
 
 /// A state that an account was in.

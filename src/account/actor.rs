@@ -13,19 +13,24 @@ use rand::Rng;
 use tokio::sync::oneshot;
 
 use super::findings::Reporter;
-use super::lifecycle::{Blame, Verdict, blame, trouble, verdict};
+use super::lifecycle::{Blame, SessionEnd, Verdict, blame, trouble, verdict};
 use super::pulse::Pulse;
 use super::recall::{Recalled, recall};
 use super::schedule::{Ended, Schedule};
-use super::session::{self, Assignment, Milestone, Milestones, Outcome, Outlet, RefusedLogin, Start, Wires};
+use super::session::{
+    self, Assignment, Milestone, Milestones, Outcome, Outlet, RefusedLogin, Start, Task, Wires,
+};
+use super::sharing::{Exchange, Sharing};
 use super::standing::{MailboxStanding, Setback, Standing};
 use crate::config::settings::Account;
 use crate::event::{AccountState, Event, EventBody, MailboxKey, MailboxName, StateChange, Trouble};
 use crate::imap::conversation::Until;
+use crate::imap::listing::MOST_MAILBOXES;
+use crate::imap::rounds::{Choice, LIST_EVERY};
 use crate::journal::JournalHandle;
 use crate::messages::{AccountDetails, Deliver, Describe, Farewell, Note, StatusChanged, StopAccount, Wish};
 use crate::refusals::{NextLogin, QuickDigest, Refusals};
-use crate::status::{MailboxReport, PastState};
+use crate::status::{MailboxReport, PastState, WatchedBy};
 use crate::text;
 
 /// State changes that wait for the sink; a journal that takes nothing must not make memory grow.
@@ -36,6 +41,9 @@ const RECALL: Duration = Duration::from_secs(60);
 
 /// States that are remembered for those who ask.
 const MOST_STATES: usize = 10;
+
+/// The server's clock may be so far from ours: a mailbox that appeared is looked into from a little earlier on.
+const SKEW: Duration = Duration::from_secs(5 * 60);
 
 /// Bytes of an alert that are passed on, and alerts a day.
 const MOST_ALERT: usize = 512;
@@ -64,7 +72,9 @@ pub struct AccountContext {
 pub struct AccountActor {
     account: Arc<Account>,
     context: AccountContext,
-    watches: Vec<MailboxWatch>,
+    watches: Vec<SessionWatch>,
+    /// Where mailboxes share a connection.
+    sharing: Option<Box<Sharing>>,
     schedule: Schedule,
     standing: Standing,
     refusals: Refusals,
@@ -75,7 +85,7 @@ pub struct AccountActor {
     login_timer: Option<SpawnHandle>,
     secret_timer: Option<SpawnHandle>,
     milestones: Milestones,
-    heard: Option<mpsc::UnboundedReceiver<(MailboxName, Milestone)>>,
+    heard: Option<mpsc::UnboundedReceiver<(usize, Milestone)>>,
     events: VecDeque<Event>,
     telling: bool,
     stopping: Vec<oneshot::Sender<()>>,
@@ -87,10 +97,19 @@ pub struct AccountActor {
     next_login_at: Option<Timestamp>,
 }
 
-/// One mailbox of the account, and the handles of what goes on about it.
+/// Which mailboxes a session is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Subject {
+    Mailbox(MailboxName),
+    /// All that have no session of their own.
+    Shared,
+    Nobody,
+}
+
+/// One session of the account, and the handles of what goes on about it.
 #[derive(Debug)]
-struct MailboxWatch {
-    mailbox: MailboxName,
+struct SessionWatch {
+    subject: Subject,
     pulse: Pulse,
     /// As noted last.
     blind_since: Option<Timestamp>,
@@ -99,21 +118,38 @@ struct MailboxWatch {
     timer: Option<SpawnHandle>,
 }
 
+impl Subject {
+    /// The mailbox, where it is one.
+    fn mailbox(&self) -> Option<MailboxName> {
+        match self {
+            Self::Mailbox(mailbox) => Some(mailbox.clone()),
+            Self::Shared | Self::Nobody => None,
+        }
+    }
+}
+
+impl SessionWatch {
+    fn new(subject: Subject) -> Self {
+        Self { subject, pulse: Pulse::default(), blind_since: None, stop: None, timer: None }
+    }
+}
+
 impl AccountActor {
     /// An actor that is not started yet.
     pub fn new(account: Arc<Account>, context: AccountContext) -> Self {
         let (milestones, heard) = mpsc::unbounded();
-        let watches = account.mailboxes.iter().map(|mailbox| MailboxWatch {
-            mailbox: mailbox.clone(),
-            pulse: Pulse::default(),
-            blind_since: None,
-            stop: None,
-            timer: None,
-        });
+        let shares = account.shares_a_connection();
+        let subjects = match shares {
+            true => vec![Subject::Shared],
+            false => account.mailboxes.names().iter().cloned().map(Subject::Mailbox).collect(),
+        };
+        let mut standing = Standing::default();
+        subjects.iter().enumerate().for_each(|(index, subject)| standing.enter(index, subject.mailbox()));
         Self {
-            watches: watches.collect(),
-            schedule: Schedule::new(account.mailboxes.len()),
-            standing: Standing::new(&account.mailboxes),
+            schedule: Schedule::new(subjects.len()),
+            watches: subjects.into_iter().map(SessionWatch::new).collect(),
+            sharing: shares.then(Box::default),
+            standing,
             refusals: Refusals::default(),
             refused_secret: None,
             refused: Arc::default(),
@@ -160,6 +196,7 @@ impl AccountActor {
     }
 
     fn start(&mut self, index: usize, ctx: &mut Context<Self>) {
+        let Some(task) = self.task(index) else { return };
         let Some(watched) = self.watches.get_mut(index) else { return };
         let (stop, stopped) = oneshot::channel();
         watched.stop = Some(stop);
@@ -167,12 +204,16 @@ impl AccountActor {
             sink: self.context.sink.clone(),
             journal: self.context.journal.clone(),
             reporter: self.context.reporter.clone(),
+            from: Start::Checkpoint,
+            initial: self.account.initial,
+            noticed_within: self.account.idle_refresh.max(LIST_EVERY) + SKEW,
+            last_life: watched.pulse.last(),
         };
         let assignment = Assignment {
-            mailbox: watched.mailbox.clone(),
+            number: index,
+            task,
             caution: self.schedule.caution(index),
             until: Until::Stopped,
-            from: Start::Checkpoint,
             refused: self.refused.clone(),
             pulse: watched.pulse.clone(),
             alive: self.context.alive.clone(),
@@ -190,22 +231,129 @@ impl AccountActor {
         self.stands(index, MailboxStanding::Connecting, ctx);
     }
 
-    fn reached(&mut self, mailbox: &MailboxName, milestone: &Milestone, ctx: &mut Context<Self>) {
-        let Some(index) = self.watches.iter().position(|watch| watch.mailbox == *mailbox) else { return };
+    /// What the session of `index` is to do.
+    fn task(&self, index: usize) -> Option<Task> {
+        match &self.watches.get(index)?.subject {
+            Subject::Mailbox(mailbox) => Some(Task::Mailbox(mailbox.clone())),
+            Subject::Shared => Some(Task::Shared(self.choice(index))),
+            Subject::Nobody => None,
+        }
+    }
+
+    fn choice(&self, index: usize) -> Choice {
+        let beside = self.beside().into_iter().map(|(_, mailbox)| mailbox);
+        let sharing = self.sharing.as_deref();
+        let known = sharing.map(Sharing::mailboxes).unwrap_or_default();
+        let beside: Vec<_> = beside.collect();
+        Choice {
+            mailboxes: self.account.mailboxes.clone(),
+            max_connections: self.account.connections(),
+            known: known.iter().chain(&beside).cloned().collect(),
+            beside,
+            suspect: sharing.and_then(|sharing| sharing.suspect.clone()),
+            caution: self.schedule.caution(index),
+            search: self.account.search.clone(),
+            until: Until::Stopped,
+        }
+    }
+
+    /// The mailboxes that have sessions of their own beside the shared one.
+    fn beside(&self) -> Vec<(usize, MailboxName)> {
+        let wanted = self.watches.iter().enumerate().filter(|(index, _)| self.schedule.is_wanted(*index));
+        wanted.filter_map(|(index, watched)| Some((index, watched.subject.mailbox()?))).collect()
+    }
+
+    /// These mailboxes are to have sessions of their own, and no others.
+    fn exchange(&mut self, wanted: &[MailboxName], ctx: &mut Context<Self>) {
+        let Exchange { come, go } = Exchange::new(&self.beside(), wanted);
+        go.into_iter().for_each(|index| self.let_go(index, ctx));
+        for mailbox in come {
+            let index = self.schedule.add();
+            self.standing.enter(index, Some(mailbox.clone()));
+            let watched = SessionWatch::new(Subject::Mailbox(mailbox));
+            match self.watches.get_mut(index) {
+                Some(vacant) => *vacant = watched,
+                None => self.watches.push(watched),
+            }
+        }
+        self.start_ready(ctx);
+    }
+
+    fn let_go(&mut self, index: usize, ctx: &mut Context<Self>) {
+        self.note_blindness(index);
+        self.schedule.let_go(index);
+        if let Some(watched) = self.watches.get_mut(index) {
+            if let Some(stop) = watched.stop.take() {
+                let _ = stop.send(());
+            }
+            if let Some(timer) = watched.timer.take() {
+                ctx.cancel_future(timer);
+            }
+        }
+        self.stands(index, MailboxStanding::Left, ctx);
+    }
+
+    /// The shared session is responsible for these now; who is watched by nobody any more is blind.
+    fn share(&mut self, mailboxes: Vec<MailboxName>) {
+        let beside: Vec<_> = self.beside().into_iter().map(|(_, mailbox)| mailbox).collect();
+        let Some(sharing) = &mut self.sharing else { return };
+        for mailbox in sharing.share(mailboxes, &beside) {
+            let key = MailboxKey { account: self.account.id().clone(), mailbox };
+            self.context.journal.note(Note::Blind { key, since: Timestamp::now() });
+        }
+    }
+
+    /// A mailbox of the shared session cannot be opened, or can be again.
+    fn is_missing(&mut self, mailbox: &MailboxName, trouble: Option<Trouble>, ctx: &mut Context<Self>) {
+        let Some(sharing) = &mut self.sharing else { return };
+        if sharing.is_missing(mailbox, trouble.clone()) {
+            let last_proven_alive = self.last_proven_alive();
+            let change = self.standing.of_mailbox(mailbox.clone(), trouble);
+            self.changed(StateChange { last_proven_alive, ..change }, ctx);
+        }
+    }
+
+    fn is_shared(&self, index: usize) -> bool {
+        self.watches.get(index).is_some_and(|watched| watched.subject == Subject::Shared)
+    }
+
+    fn reached(&mut self, index: usize, milestone: Milestone, ctx: &mut Context<Self>) {
         match milestone {
             Milestone::LoggedIn => {
                 self.schedule.logged_in();
                 self.forget_refusals(ctx);
                 self.start_ready(ctx);
             }
+            Milestone::Watching(mailbox) if self.is_shared(index) => {
+                self.schedule.watching(index, Instant::now());
+                self.is_missing(&mailbox, None, ctx);
+            }
             Milestone::Watching(_) => {
                 if self.schedule.watching(index, Instant::now()) {
                     self.stands(index, MailboxStanding::Watching, ctx);
                 }
             }
-            Milestone::Alert(text) => self.alerted("the server says", text),
+            Milestone::Toured(pace) => {
+                debug!(account:% = self.account.id(); "mailboxes that share a connection: {pace:?}");
+                if let Some(sharing) = &mut self.sharing {
+                    sharing.pace = Some(pace);
+                }
+                if self.schedule.watching(index, Instant::now()) {
+                    self.stands(index, MailboxStanding::Watching, ctx);
+                }
+            }
+            Milestone::Beside(mailboxes) => self.exchange(&mailboxes, ctx),
+            Milestone::Shares(mailboxes) => self.share(mailboxes),
+            Milestone::Unopened(mailbox, ending) => {
+                self.is_missing(&mailbox, trouble(&SessionEnd::Conversation(ending)), ctx);
+            }
+            Milestone::MailboxesTruncated => {
+                let text = format!("more than {MOST_MAILBOXES}: the others are not looked at");
+                self.alerted("mailboxes_truncated: the server lists too many mailboxes", &text);
+            }
+            Milestone::Alert(text) => self.alerted("the server says", &text),
             Milestone::SearchRefused(why) => {
-                self.alerted("the search was refused, and everything is fetched", why);
+                self.alerted("the search was refused, and everything is fetched", &why);
             }
             Milestone::Pipelined { worked: false } => self.pipeline_no_more(),
             Milestone::Alive
@@ -240,12 +388,25 @@ impl AccountActor {
         );
         self.learn_idle_period(blame, outcome.idled);
         self.learn_pipelining(blame, outcome.died_pipelining);
-        debug!(account:% = self.account.id(), mailbox:? = self.watches.get(index).map(|watch| &watch.mailbox), blame:?; "session ended: {trouble:?}");
+        debug!(account:% = self.account.id(), mailbox:? = self.watches.get(index).map(|watch| &watch.subject), blame:?; "session ended: {trouble:?}");
         let ended = Ended { blame, died_fetching: outcome.died_fetching };
         let attempt = self.schedule.ended(index, ended, Instant::now());
+        if self.schedule.is_vacant(index) {
+            self.vacate(index);
+        }
         if self.schedule.is_stopped() {
             self.tell_stopped();
             return;
+        }
+        if self.schedule.is_vacant(index) {
+            self.start_ready(ctx);
+            return;
+        }
+        if self.is_shared(index)
+            && let Some(sharing) = &mut self.sharing
+        {
+            sharing.suspect =
+                outcome.visiting.filter(|_| matches!(blame, Blame::Network | Blame::Server | Blame::Excess));
         }
         if blame == Blame::Credentials {
             self.was_refused(outcome.refused, trouble.clone());
@@ -277,6 +438,12 @@ impl AccountActor {
             }
         }
         self.start_ready(ctx);
+    }
+
+    fn vacate(&mut self, index: usize) {
+        if let Some(watched) = self.watches.get_mut(index) {
+            *watched = SessionWatch::new(Subject::Nobody);
+        }
     }
 
     fn was_refused(&mut self, login: Option<RefusedLogin>, trouble: Option<Trouble>) {
@@ -366,8 +533,15 @@ impl AccountActor {
         if let Some(since) = watched.pulse.last()
             && watched.blind_since.replace(since) != Some(since)
         {
-            let key = MailboxKey { account: self.account.id().clone(), mailbox: watched.mailbox.clone() };
-            self.context.journal.note(Note::Blind { key, since });
+            let mailboxes = match (&watched.subject, &self.sharing) {
+                (Subject::Mailbox(mailbox), _) => std::slice::from_ref(mailbox),
+                (Subject::Shared, Some(sharing)) => sharing.mailboxes(),
+                _ => &[],
+            };
+            for mailbox in mailboxes.iter().cloned() {
+                let key = MailboxKey { account: self.account.id().clone(), mailbox };
+                self.context.journal.note(Note::Blind { key, since });
+            }
         }
     }
 
@@ -468,13 +642,21 @@ impl AccountActor {
         }
     }
 
-    fn describe(&self, index: usize, watched: &MailboxWatch) -> MailboxReport {
+    /// The mailboxes of the session of `index`.
+    fn describe(&self, index: usize, watched: &SessionWatch) -> Vec<MailboxReport> {
         let (state, trouble) = self.standing.of(index);
-        MailboxReport {
-            name: watched.mailbox.clone(),
+        let report = |name: &MailboxName, watched_by: WatchedBy| MailboxReport {
+            name: name.clone(),
             state: state.to_owned(),
+            watched_by,
+            worst_delay_ms: None,
             last_proven_alive: watched.pulse.last(),
             error: trouble.map(Into::into),
+        };
+        match (&watched.subject, self.sharing.as_deref()) {
+            (Subject::Mailbox(mailbox), _) => vec![report(mailbox, WatchedBy::Connection)],
+            (Subject::Shared, Some(sharing)) => sharing.reports(report),
+            _ => Vec::new(),
         }
     }
 
@@ -556,9 +738,9 @@ impl Actor for AccountActor {
     }
 }
 
-impl StreamHandler<(MailboxName, Milestone)> for AccountActor {
-    fn handle(&mut self, (mailbox, milestone): (MailboxName, Milestone), ctx: &mut Self::Context) {
-        self.reached(&mailbox, &milestone, ctx);
+impl StreamHandler<(usize, Milestone)> for AccountActor {
+    fn handle(&mut self, (index, milestone): (usize, Milestone), ctx: &mut Self::Context) {
+        self.reached(index, milestone, ctx);
     }
 
     // The actor holds a sender itself: the stream ends with the actor, not the actor with the stream.
@@ -581,7 +763,8 @@ impl Handler<Describe> for AccountActor {
     type Result = MessageResult<Describe>;
 
     fn handle(&mut self, _: Describe, _: &mut Self::Context) -> Self::Result {
-        let mailboxes = self.watches.iter().enumerate().map(|(index, watched)| self.describe(index, watched));
+        let watches = self.watches.iter().enumerate();
+        let mailboxes = watches.flat_map(|(index, watched)| self.describe(index, watched));
         MessageResult(AccountDetails {
             last_proven_alive: self.last_proven_alive(),
             next_login_at: self.next_login_at,

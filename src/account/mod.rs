@@ -9,4 +9,5 @@ pub mod pulse;
 pub mod recall;
 pub mod schedule;
 pub mod session;
+pub mod sharing;
 pub mod standing;

@@ -45,6 +45,10 @@ enum State {
     Running { watching_since: Option<Instant> },
     /// Waits for a person.
     Suspended,
+    /// Is about to end for good.
+    Leaving,
+    /// Nobody's.
+    Vacant,
 }
 
 /// How a session ended, as far as it matters here.
@@ -57,16 +61,30 @@ pub struct Ended {
 }
 
 impl Slot {
+    fn new() -> Self {
+        Self { state: State::Ready, last_blame: Blame::Nobody, failures: 0, caution: 0 }
+    }
+
+    fn lives(&self) -> bool {
+        matches!(self.state, State::Running { .. } | State::Leaving)
+    }
+
+    fn watching_since(&self) -> Option<Instant> {
+        match self.state {
+            State::Running { watching_since } => watching_since,
+            _ => None,
+        }
+    }
+
     fn is_watching(&self) -> bool {
-        matches!(self.state, State::Running { watching_since: Some(_) })
+        self.watching_since().is_some()
     }
 }
 
 impl Schedule {
-    /// For `mailboxes` sessions, none of them started.
+    /// For so many sessions, none of them started.
     pub fn new(mailboxes: usize) -> Self {
-        let slot = || Slot { state: State::Ready, last_blame: Blame::Nobody, failures: 0, caution: 0 };
-        Self { slots: (0..mailboxes).map(|_| slot()).collect(), login: Login::Unproven, stopped: false }
+        Self { slots: (0..mailboxes).map(|_| Slot::new()).collect(), login: Login::Unproven, stopped: false }
     }
 
     /// Who may start now. Whoever does is to be told by [`Self::started`].
@@ -110,7 +128,8 @@ impl Schedule {
     pub fn watching(&mut self, index: usize, now: Instant) -> bool {
         let lives = self.slots.get(index).is_some_and(|slot| matches!(slot.state, State::Running { .. }));
         if lives {
-            self.set(index, State::Running { watching_since: Some(now) });
+            let since = self.slots.get(index).and_then(Slot::watching_since).unwrap_or(now);
+            self.set(index, State::Running { watching_since: Some(since) });
         }
         lives
     }
@@ -130,13 +149,40 @@ impl Schedule {
         slot.failures = slot.failures.saturating_add(1);
         slot.last_blame = ended.blame;
         slot.caution = if ended.died_fetching { slot.caution.saturating_add(1) } else { 0 };
-        slot.state = State::Ready;
+        slot.state = if slot.state == State::Leaving { State::Vacant } else { State::Ready };
         let failures = slot.failures;
         // Nobody is left who proves it: the password may have changed, and one try is enough to know.
         if self.login == Login::Proven && !self.slots.iter().any(Slot::is_watching) {
             self.login = Login::Unproven;
         }
         failures
+    }
+
+    /// One session more: its index.
+    pub fn add(&mut self) -> usize {
+        let vacant = self.slots.iter().position(|slot| slot.state == State::Vacant);
+        let index = vacant.unwrap_or(self.slots.len());
+        match self.slots.get_mut(index) {
+            Some(slot) => *slot = Slot::new(),
+            None => self.slots.push(Slot::new()),
+        }
+        index
+    }
+
+    /// The session of `index` is not wanted any more.
+    pub fn let_go(&mut self, index: usize) {
+        let lives = self.slots.get(index).is_some_and(Slot::lives);
+        self.set(index, if lives { State::Leaving } else { State::Vacant });
+    }
+
+    /// Whether nobody is left there.
+    pub fn is_vacant(&self, index: usize) -> bool {
+        self.slots.get(index).is_none_or(|slot| slot.state == State::Vacant)
+    }
+
+    /// Whether somebody is there who is to stay.
+    pub fn is_wanted(&self, index: usize) -> bool {
+        self.slots.get(index).is_some_and(|slot| !matches!(slot.state, State::Leaving | State::Vacant))
     }
 
     /// It waits for a clock.
@@ -196,7 +242,7 @@ impl Schedule {
 
     /// Whether any session lives.
     pub fn any_running(&self) -> bool {
-        self.slots.iter().any(|slot| matches!(slot.state, State::Running { .. }))
+        self.slots.iter().any(Slot::lives)
     }
 
     /// How little the session of `index` is to ask for at once.
@@ -220,6 +266,26 @@ mod tests {
 
     fn ended(blame: Blame) -> Ended {
         Ended { blame, died_fetching: false }
+    }
+
+    #[test]
+    fn sessions_come_and_go_and_their_places_are_used_again() {
+        let now = Instant::now();
+        let mut schedule = Schedule::new(1);
+        schedule.started(0);
+        schedule.logged_in();
+        schedule.watching(0, now);
+        assert_eq!((schedule.add(), schedule.add()), (1, 2));
+        assert_eq!(schedule.ready(), [1, 2]);
+        schedule.started(1);
+        schedule.let_go(1);
+        schedule.let_go(2);
+        assert!(schedule.is_vacant(2) && !schedule.is_vacant(1) && !schedule.is_wanted(1), "it still lives");
+        assert_eq!(schedule.add(), 2);
+        assert!(!schedule.watching(1, now), "nobody hears of it any more");
+        schedule.ended(1, ended(Blame::Nobody), now);
+        assert!(schedule.is_vacant(1));
+        assert_eq!(schedule.ready(), [2]);
     }
 
     #[test]

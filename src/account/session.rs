@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use actix::Recipient;
-use futures::FutureExt;
 use futures::channel::mpsc::UnboundedSender;
 use futures::future::LocalBoxFuture;
+use futures::{FutureExt, TryFutureExt};
 use jiff::Timestamp;
 use log::error;
 use rand::Rng;
@@ -28,15 +28,17 @@ use super::idle_period::IdlePeriods;
 use super::lifecycle::{Blame, SessionEnd, blame};
 use super::pipelining::Pipelines;
 use super::pulse::Pulse;
-use crate::config::settings::{Account, Settings, TlsMode};
+use crate::config::settings::{Account, Initial, Settings, TlsMode};
 use crate::coordinator::gate::Gate;
-use crate::event::{AccountIdentity, Cursor, MailboxName};
+use crate::event::{AccountIdentity, MailboxName};
 use crate::imap::command::{Credentials, Line, Proof};
 use crate::imap::conversation::{
     Action, Conversation, Delivery, Goal, Input, Plan, Security, ToldFrom, Until, Watch,
 };
 use crate::imap::ending::Ending;
 use crate::imap::listing::MailboxListing;
+use crate::imap::rounds::{Choice, LookUp, LookedUp, Pace};
+use crate::imap::stops::Met;
 use crate::imap::summary::Wanted;
 use crate::imap::survey::Surveyed;
 use crate::imap::titles::TitleListing;
@@ -126,6 +128,16 @@ pub enum Milestone {
         /// Which of the two.
         worked: bool,
     },
+    /// These mailboxes are to have connections of their own.
+    Beside(Vec<MailboxName>),
+    /// The session is responsible for these mailboxes.
+    Shares(Vec<MailboxName>),
+    /// All mailboxes of the session are watched, this fast.
+    Toured(Pace),
+    /// A mailbox of the session cannot be opened: why, as if the session had ended of it.
+    Unopened(MailboxName, Ending),
+    /// There are more mailboxes than are looked at.
+    MailboxesTruncated,
     /// The answer to a one-shot question.
     Mailboxes(MailboxListing),
     /// The answer to a one-shot question.
@@ -136,8 +148,8 @@ pub enum Milestone {
     Surveyed(Box<Surveyed>),
 }
 
-/// Where a session's milestones go, with the mailbox that they are about.
-pub type Milestones = UnboundedSender<(MailboxName, Milestone)>;
+/// Where a session's milestones go, with its number.
+pub type Milestones = UnboundedSender<(usize, Milestone)>;
 
 /// How a session ended.
 #[derive(Debug)]
@@ -152,11 +164,13 @@ pub struct Outcome {
     pub idled: Option<Duration>,
     /// The login that was refused.
     pub refused: Option<RefusedLogin>,
+    /// The mailbox that was being visited, where there are many.
+    pub visiting: Option<MailboxName>,
 }
 
 impl Outcome {
     fn early(end: SessionEnd) -> Self {
-        Self { end, died_fetching: false, died_pipelining: false, idled: None, refused: None }
+        Self { end, died_fetching: false, died_pipelining: false, idled: None, refused: None, visiting: None }
     }
 }
 
@@ -181,14 +195,14 @@ impl RefusedLogin {
 /// What a session is to watch.
 #[derive(Debug)]
 pub struct Assignment {
-    /// Which mailbox.
-    pub mailbox: MailboxName,
+    /// The session's number.
+    pub number: usize,
+    /// Which mailboxes.
+    pub task: Task,
     /// How many sessions in a row ended in the middle of a FETCH.
     pub caution: u8,
     /// How long it is watched.
     pub until: Until,
-    /// Where it begins.
-    pub from: Start,
     /// Set once another session of the account found the login refused.
     pub refused: Arc<AtomicBool>,
     /// Beats with every reply.
@@ -206,7 +220,16 @@ pub enum Start {
     Anew(ToldFrom),
 }
 
-/// Watches one mailbox until the connection ends. Never panics: a panic inside is one more way to end.
+/// Which mailboxes a session is for.
+#[derive(Debug)]
+pub enum Task {
+    /// One.
+    Mailbox(MailboxName),
+    /// Those that have no session of their own.
+    Shared(Choice),
+}
+
+/// Watches its mailboxes until the connection ends. Never panics: a panic inside is one more way to end.
 pub fn run(
     account: Arc<Account>,
     assignment: Assignment,
@@ -216,29 +239,26 @@ pub fn run(
     mut stop: oneshot::Receiver<()>,
 ) -> impl Future<Output = Outcome> {
     let life = async move {
-        let Assignment { mailbox, caution, until, from, refused, pulse, alive } = assignment;
-        let (checkpoint, told_from) = match from {
-            Start::Anew(from) => (None, Some(from)),
-            Start::Checkpoint => tokio::select! {
-                checkpoint = sink.checkpoint(&mailbox) => (checkpoint?, account.initial.told_from(Timestamp::now())),
-                _ = &mut stop => return Err(SessionEnd::Conversation(Ending::LoggedOut)),
-            },
+        let Assignment { number, task, caution, until, refused, pulse, alive } = assignment;
+        let goal = match task {
+            Task::Shared(choice) => Goal::WatchMany(choice),
+            Task::Mailbox(mailbox) => {
+                let met = LookUp { mailbox: mailbox.clone(), met: Met::AtFirst, formerly: Vec::new() };
+                let LookedUp { checkpoint, told_from, .. } = tokio::select! {
+                    found = sink.looked_up(&met) => found?,
+                    _ = &mut stop => return Err(SessionEnd::Conversation(Ending::LoggedOut)),
+                };
+                let search = account.search.clone();
+                Goal::Watch(Watch { mailbox, checkpoint, told_from, caution, search, until })
+            }
         };
-        let goal = Goal::Watch(Watch {
-            mailbox: mailbox.clone(),
-            checkpoint,
-            told_from,
-            caution,
-            search: account.search.clone(),
-            until,
-        });
         let told = |milestone| match milestone {
             Milestone::Alive => {
                 let now = Timestamp::now();
                 pulse.beat(now);
                 alive.beat(now);
             }
-            milestone => drop(milestones.unbounded_send((mailbox.clone(), milestone))),
+            milestone => drop(milestones.unbounded_send((number, milestone))),
         };
         converse(&account, goal, &wires, &sink, (told, |_: &Stream| {}), &refused, stop).await
     };
@@ -248,7 +268,7 @@ pub fn run(
 /// Asks one question and logs out.
 pub async fn ask(account: &Account, goal: Goal, wires: &Wires, milestones: &Milestones) -> SessionEnd {
     let (_keep, stop) = oneshot::channel();
-    let told = |milestone| drop(milestones.unbounded_send((MailboxName::inbox(), milestone)));
+    let told = |milestone| drop(milestones.unbounded_send((0, milestone)));
     let refused = AtomicBool::new(false);
     let reached = |stream: &Stream| told(Milestone::Reached(Box::new(stream.peer())));
     unpanicked(Box::pin(converse(account, goal, wires, &NoOutlet, (told, reached), &refused, stop))).await.end
@@ -396,6 +416,12 @@ pub trait Delivers {
     /// Makes `delivery` durable; waiting for that is backpressure.
     fn deliver(&self, delivery: Delivery) -> Delivering;
 
+    /// Where a mailbox of many stands.
+    fn look_up(&self, asked: LookUp) -> LookingUp {
+        drop(asked);
+        futures::future::ready(Err(Undelivered::Stopping)).boxed_local()
+    }
+
     /// What was told of the mailbox lately.
     fn recall(&self, mailbox: &MailboxName) -> Recalling;
 }
@@ -409,13 +435,50 @@ pub struct Outlet {
     pub journal: JournalHandle,
     /// Makes events of findings.
     pub reporter: Reporter,
+    /// Where its mailboxes begin.
+    pub from: Start,
+    /// What a first contact tells.
+    pub initial: Initial,
+    /// A mailbox that appears is noticed within this time.
+    pub noticed_within: Duration,
+    /// When the connection before was last known to live.
+    pub last_life: Option<Timestamp>,
 }
 
 impl Outlet {
-    async fn checkpoint(&self, mailbox: &MailboxName) -> Result<Option<Cursor>, SessionEnd> {
-        self.journal.cursor(self.reporter.key(mailbox)).await.map_err(|failure| {
-            error!("{failure}");
-            Undelivered::JournalFailed.into()
+    async fn looked_up(&self, asked: &LookUp) -> Result<LookedUp, Undelivered> {
+        let cursor = |mailbox| {
+            let cursor = self.journal.cursor(self.reporter.key(mailbox));
+            cursor.map_err(|failure| {
+                error!("{failure}");
+                Undelivered::JournalFailed
+            })
+        };
+        if let Start::Anew(from) = self.from {
+            return Ok(LookedUp { told_from: Some(from), ..LookedUp::default() });
+        }
+        let checkpoint = cursor(&asked.mailbox).await?;
+        let mut inheritance = Vec::new();
+        for mailbox in asked.formerly.iter().filter(|_| checkpoint.is_none()) {
+            inheritance.extend(cursor(mailbox).await?);
+        }
+        let told_from = self.told_from(asked.met, Timestamp::now());
+        Ok(LookedUp { checkpoint, told_from, inheritance })
+    }
+
+    /// What is in a mailbox that was not there before came since then.
+    fn told_from(&self, met: Met, now: Timestamp) -> Option<ToldFrom> {
+        let configured = self.initial.told_from(now);
+        let last_seen = match met {
+            Met::AtFirst => return configured,
+            Met::WhileAway => self.last_life.unwrap_or(now),
+            Met::WhileWatched => now,
+        };
+        let appeared = last_seen.checked_sub(self.noticed_within).unwrap_or(Timestamp::MIN);
+        Some(match configured {
+            Some(ToldFrom::Time(configured)) => ToldFrom::Time(configured.min(appeared)),
+            Some(of_a_uid) => of_a_uid,
+            None => ToldFrom::Time(appeared),
         })
     }
 }
@@ -430,6 +493,11 @@ impl Delivers for Outlet {
             Ok(receipt)
         }
         .boxed_local()
+    }
+
+    fn look_up(&self, asked: LookUp) -> LookingUp {
+        let outlet = self.clone();
+        async move { outlet.looked_up(&asked).await }.boxed_local()
     }
 
     fn recall(&self, mailbox: &MailboxName) -> Recalling {
@@ -527,12 +595,14 @@ where
     };
     let silent_since = pump.conversation.silent_since().or(pump.silent_since);
     let idled = silent_since.map(|since| now().saturating_duration_since(since));
+    let visiting = pump.conversation.visiting().cloned();
     Outcome {
         end,
         died_fetching: pump.fetching && !pump.delivered,
         died_pipelining: pump.conversation.is_pipelining(),
         idled,
         refused: None,
+        visiting,
     }
 }
 
@@ -546,10 +616,14 @@ pub type Delivering = LocalBoxFuture<'static, Result<Receipt, Undelivered>>;
 /// A look into the journal.
 pub type Recalling = LocalBoxFuture<'static, Result<Memory, Undelivered>>;
 
+/// Another one.
+pub type LookingUp = LocalBoxFuture<'static, Result<LookedUp, Undelivered>>;
+
 /// What the journal is asked for.
 enum Asked {
     Delivery(Delivering),
     Memory(Recalling),
+    Cursor(LookingUp),
 }
 
 /// The journal's answer; never, where nothing is asked.
@@ -557,6 +631,7 @@ async fn answer(asked: &mut Option<Asked>) -> Result<Input, Undelivered> {
     match asked {
         Some(Asked::Delivery(delivery)) => delivery.await.map(Input::Delivered),
         Some(Asked::Memory(memory)) => memory.await.map(Input::Recalled),
+        Some(Asked::Cursor(cursor)) => cursor.await.map(Input::LookedUp),
         None => std::future::pending().await,
     }
 }
@@ -631,6 +706,12 @@ impl<D: Delivers, T: FnMut(Milestone)> Pump<'_, D, T> {
                 Action::Titles(messages) => (self.told)(Milestone::Titles(messages)),
                 Action::Deliver(found) => self.asked = Some(Asked::Delivery(self.delivers.deliver(found))),
                 Action::Recall(mailbox) => self.asked = Some(Asked::Memory(self.delivers.recall(&mailbox))),
+                Action::LookUp(asked) => self.asked = Some(Asked::Cursor(self.delivers.look_up(asked))),
+                Action::Beside(mailboxes) => (self.told)(Milestone::Beside(mailboxes)),
+                Action::Shares(mailboxes) => (self.told)(Milestone::Shares(mailboxes)),
+                Action::Toured(pace) => (self.told)(Milestone::Toured(pace)),
+                Action::Unopened { mailbox, ending } => (self.told)(Milestone::Unopened(mailbox, ending)),
+                Action::MailboxesTruncated => (self.told)(Milestone::MailboxesTruncated),
                 Action::End(ending) => {
                     self.silent_since = silent_since;
                     return Err(SessionEnd::Conversation(ending));

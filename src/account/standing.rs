@@ -17,6 +17,8 @@ pub enum MailboxStanding {
     Missing(Trouble),
     /// Nothing happens until a person acts.
     Suspended(Setback),
+    /// It is none of the account's any more.
+    Left,
 }
 
 /// A failed try.
@@ -35,25 +37,38 @@ pub struct Setback {
 /// The account's mailboxes, and what was told of them last.
 #[derive(Debug)]
 pub struct Standing {
-    mailboxes: Vec<(MailboxName, MailboxStanding)>,
+    /// By the number of their session; without a name where many share one.
+    mailboxes: Vec<(Option<MailboxName>, MailboxStanding)>,
     /// Told to be missing: looking again is no news.
     missing: Vec<MailboxName>,
     told: AccountState,
     told_trouble: Option<Trouble>,
 }
 
-impl Standing {
-    /// All of them connecting.
-    pub fn new(mailboxes: &[MailboxName]) -> Self {
+/// Nobody yet.
+impl Default for Standing {
+    fn default() -> Self {
         Self {
-            mailboxes: mailboxes.iter().map(|name| (name.clone(), MailboxStanding::Connecting)).collect(),
+            mailboxes: Vec::new(),
             missing: Vec::new(),
             told: AccountState::Connecting,
             told_trouble: None,
         }
     }
+}
 
-    /// Where the mailbox at `index` stands, as a word and with what is wrong.
+impl Standing {
+    /// A session more, for one mailbox or for many.
+    pub fn enter(&mut self, index: usize, mailbox: Option<MailboxName>) {
+        if self.mailboxes.len() <= index {
+            self.mailboxes.resize(index + 1, (None, MailboxStanding::Left));
+        }
+        if let Some(slot) = self.mailboxes.get_mut(index) {
+            *slot = (mailbox, MailboxStanding::Connecting);
+        }
+    }
+
+    /// Where the session of `index` stands, as a word and with what is wrong.
     pub fn of(&self, index: usize) -> (&'static str, Option<&Trouble>) {
         match self.mailboxes.get(index).map(|(_, standing)| standing) {
             Some(MailboxStanding::Connecting) | None => ("connecting", None),
@@ -61,6 +76,7 @@ impl Standing {
             Some(MailboxStanding::Waiting(setback)) => ("waiting", setback.trouble.as_ref()),
             Some(MailboxStanding::Missing(trouble)) => ("missing", Some(trouble)),
             Some(MailboxStanding::Suspended(setback)) => ("suspended", setback.trouble.as_ref()),
+            Some(MailboxStanding::Left) => ("left", None),
         }
     }
 
@@ -75,8 +91,10 @@ impl Standing {
         let name = name.clone();
         *slot = standing.clone();
         let mut changes: Vec<_> = self.of_account().into_iter().collect();
+        let Some(name) = name else { return changes };
         let was_missing = self.missing.contains(&name);
         match standing {
+            MailboxStanding::Left => self.missing.retain(|missing| *missing != name),
             MailboxStanding::Missing(trouble) if !was_missing => {
                 self.missing.push(name.clone());
                 changes.push(self.of_mailbox(name, Some(trouble)));
@@ -97,7 +115,7 @@ impl Standing {
     }
 
     /// The state is the mailbox's alone: `state` = `previous`.
-    fn of_mailbox(&self, mailbox: MailboxName, trouble: Option<Trouble>) -> StateChange {
+    pub fn of_mailbox(&self, mailbox: MailboxName, trouble: Option<Trouble>) -> StateChange {
         StateChange { mailbox: Some(mailbox), trouble, ..bare(self.told) }
     }
 
@@ -136,8 +154,10 @@ impl Standing {
             return (worst.state, Some(worst.clone()));
         }
         // One that is looked for again is not what the account waits for.
-        let connecting = |(name, standing): &(MailboxName, MailboxStanding)| {
-            *standing == MailboxStanding::Connecting && !self.missing.contains(name)
+        let is_missing =
+            |name: &Option<MailboxName>| name.as_ref().is_some_and(|name| self.missing.contains(name));
+        let connecting = |(name, standing): &(Option<MailboxName>, MailboxStanding)| {
+            *standing == MailboxStanding::Connecting && !is_missing(name)
         };
         let state = if self.mailboxes.iter().any(connecting) {
             AccountState::Connecting
@@ -184,6 +204,12 @@ fn severity(state: AccountState) -> u8 {
 mod tests {
     use super::*;
 
+    fn standing(names: &[&str]) -> Standing {
+        let mut standing = Standing::default();
+        names.iter().enumerate().for_each(|(index, name)| standing.enter(index, Some((*name).into())));
+        standing
+    }
+
     fn trouble(error_type: ErrorType) -> Trouble {
         Trouble { error_type, code: None, message: "x".to_owned() }
     }
@@ -203,7 +229,7 @@ mod tests {
 
     #[test]
     fn a_fault_is_told_once_and_its_end_once() {
-        let mut standing = Standing::new(&[MailboxName::inbox()]);
+        let mut standing = standing(&["INBOX"]);
         let online = Some((AccountState::Connecting, AccountState::Online));
         assert_eq!(states(standing.change(0, MailboxStanding::Watching)), online);
         let lost = standing.change(0, waiting(ErrorType::Connect, 1));
@@ -219,7 +245,7 @@ mod tests {
 
     #[test]
     fn an_account_is_online_when_all_of_its_mailboxes_are() {
-        let mut standing = Standing::new(&[MailboxName::inbox(), "Sent".into()]);
+        let mut standing = standing(&["INBOX", "Sent"]);
         assert_eq!(standing.change(0, MailboxStanding::Watching), []);
         assert_eq!(
             states(standing.change(1, MailboxStanding::Watching)),
@@ -228,8 +254,18 @@ mod tests {
     }
 
     #[test]
+    fn who_has_left_is_not_waited_for() {
+        let mut standing = standing(&["INBOX", "gone"]);
+        standing.change(0, MailboxStanding::Watching);
+        assert_eq!(standing.state(), AccountState::Connecting);
+        assert_eq!(states(standing.change(1, MailboxStanding::Left)).unwrap().1, AccountState::Online);
+        standing.enter(1, None);
+        assert_eq!(standing.change(1, MailboxStanding::Watching), [], "its place is taken by others");
+    }
+
+    #[test]
     fn whoever_leaves_says_so_once() {
-        let mut standing = Standing::new(&[MailboxName::inbox()]);
+        let mut standing = standing(&["INBOX"]);
         standing.change(0, MailboxStanding::Watching);
         let left = standing.leave(AccountState::Removed);
         assert_eq!((left.previous, left.state), (AccountState::Online, AccountState::Removed));
@@ -237,7 +273,7 @@ mod tests {
 
     #[test]
     fn a_missing_mailbox_is_its_own_trouble() {
-        let mut standing = Standing::new(&[MailboxName::inbox(), "Gone".into()]);
+        let mut standing = standing(&["INBOX", "Gone"]);
         standing.change(0, MailboxStanding::Watching);
         let missing = MailboxStanding::Missing(trouble(ErrorType::Mailbox));
         let changes = standing.change(1, missing.clone());

@@ -94,7 +94,12 @@ async fn answer(account: &Account, goal: Goal, wires: &Wires) -> Result<Answer, 
             | Milestone::SearchRefused(_)
             | Milestone::Watching(_)
             | Milestone::Reached(_)
-            | Milestone::Surveyed(_) => {}
+            | Milestone::Surveyed(_)
+            | Milestone::Beside(_)
+            | Milestone::Shares(_)
+            | Milestone::Toured(_)
+            | Milestone::Unopened(..)
+            | Milestone::MailboxesTruncated => {}
         }
     }
     match (end, answer) {

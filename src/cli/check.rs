@@ -143,11 +143,20 @@ fn progress(accounts: usize, quiet: bool) -> ProgressBar {
     bar
 }
 
+/// How many are named; how many patterns find, only the server knows.
+fn mailboxes(settings: &Settings) -> String {
+    let named: usize = settings.accounts.iter().map(|account| account.mailboxes.names().len()).sum();
+    match settings.accounts.iter().filter(|account| account.mailboxes.needs_listing()).count() {
+        0 => format!("{named} mailboxes"),
+        accounts => format!("{named} mailboxes by name, more by the patterns of {accounts} accounts"),
+    }
+}
+
 fn overview(settings: &Settings) -> String {
-    let mailboxes: usize = settings.accounts.iter().map(|account| account.mailboxes.len()).sum();
+    let mailboxes = mailboxes(settings);
     let outputs: Vec<_> = settings.outputs.iter().map(|output| output.name.clone()).collect();
     format!(
-        "{} accounts, {mailboxes} mailboxes, outputs: {}, state: {}",
+        "{} accounts, {mailboxes}, outputs: {}, state: {}",
         settings.accounts.len(),
         outputs.join(", "),
         settings.monitor.state_dir.display()

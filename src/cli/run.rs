@@ -14,6 +14,7 @@ use crate::config::settings::{Account, Initial, OutputFormat, OutputKind, Output
 use crate::config::{self, Issue};
 use crate::coordinator::reload::Loader;
 use crate::imap::conversation::ToldFrom;
+use crate::mailbox_choice::MailboxChoice;
 use crate::once::{self, Pass};
 use crate::sink::StateUse;
 
@@ -162,7 +163,10 @@ const STDOUT: &str = "stdout";
 
 /// Every first contact tells from there.
 fn begin_with(settings: &mut Settings, from: ToldFrom) -> Result<(), Issue> {
-    let mailboxes: usize = settings.accounts.iter().map(|account| account.mailboxes.len()).sum();
+    // Nobody knows how many a pattern finds.
+    let most =
+        |mailboxes: &MailboxChoice| mailboxes.names().len() + 2 * usize::from(mailboxes.needs_listing());
+    let mailboxes: usize = settings.accounts.iter().map(|account| most(&account.mailboxes)).sum();
     if matches!(from, ToldFrom::Uid(_)) && mailboxes > 1 {
         return Err(problem("--since", "a UID is of one mailbox: name it with --account and --mailbox"));
     }

@@ -7,6 +7,7 @@ use globset::{GlobBuilder, GlobMatcher};
 
 use crate::config::settings::{Account, Policy, Settings};
 use crate::config::{Issue, Severity};
+use crate::filter::pattern::Pattern;
 
 /// Which accounts.
 #[derive(Clone, Debug, Default, Args)]
@@ -51,15 +52,13 @@ impl MailboxSelection {
         if self.mailboxes.is_empty() {
             return Ok(());
         }
-        let globs = matchers("--mailbox", &self.mailboxes)?;
+        let patterns = self.mailboxes.iter().map(|glob| Pattern::of_mailboxes(glob));
+        let patterns: Vec<_> =
+            patterns.collect::<Result<_, _>>().map_err(|error| problem("--mailbox", error.to_string()))?;
         let accounts = settings.accounts.iter().filter_map(|account| {
-            let all = account.mailboxes.iter();
-            let mailboxes: Arc<[_]> = all.filter(|name| matches(&globs, name.as_str())).cloned().collect();
-            if mailboxes.len() == account.mailboxes.len() {
-                return Some(account.clone());
-            }
-            let policy = Arc::new(Policy { mailboxes: mailboxes.clone(), ..(*account.policy).clone() });
-            (!mailboxes.is_empty()).then(|| Arc::new(Account { policy, ..(**account).clone() }))
+            let mailboxes = Arc::new(account.mailboxes.narrowed(&patterns)?);
+            let policy = Arc::new(Policy { mailboxes, ..(*account.policy).clone() });
+            Some(Arc::new(Account { policy, ..(**account).clone() }))
         });
         settings.accounts = accounts.collect();
         if settings.accounts.is_empty() {

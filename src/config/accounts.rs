@@ -20,7 +20,8 @@ use super::section::{Issues, Section, nearest, parse_duration};
 use super::settings::*;
 use super::surroundings::{Outside, Thing};
 use super::validate::{DAY, SECOND, section};
-use crate::event::{AccountId, AccountIdentity, MailboxName};
+use crate::event::{AccountId, AccountIdentity};
+use crate::mailbox_choice::MailboxChoice;
 use crate::secrets::SecretSource;
 
 /// Keys that are not of the policy.
@@ -41,7 +42,7 @@ pub(super) struct AccountReader<'a> {
     policies: Shared<Policy>,
     tls_options: Shared<TlsOptions>,
     proxies: Proxies,
-    mailboxes: Shared<[MailboxName]>,
+    mailboxes: Shared<MailboxChoice>,
     hosts: Shared<str>,
     labels: Shared<BTreeMap<String, String>>,
 }
@@ -615,28 +616,12 @@ fn pin(text: &str) -> Option<Pin> {
     bytes.ok()?.try_into().ok()
 }
 
-fn mailboxes(section: &Section<'_>, issues: &mut Issues) -> Vec<MailboxName> {
-    let Some(names) = section.texts("mailboxes", issues) else { return vec![MailboxName::inbox()] };
-    if names.is_empty() {
-        section.error("mailboxes", "there is none", issues);
-    }
-    let mut mailboxes = Vec::new();
-    for name in names {
-        if name.is_empty() || name.len() > 512 {
-            section.error("mailboxes", "a mailbox name must have 1 to 512 bytes", issues);
-        } else if name.starts_with(['\\', '!']) || name.contains(['*', '%']) {
-            let message = format!("\"{name}\": patterns and special uses are not supported in this version");
-            section.error("mailboxes", message, issues);
-        }
-        let mailbox =
-            if name.eq_ignore_ascii_case("INBOX") { MailboxName::inbox() } else { MailboxName::new(name) };
-        if mailboxes.contains(&mailbox) {
-            section.error("mailboxes", format!("\"{mailbox}\" is named twice"), issues);
-        } else {
-            mailboxes.push(mailbox);
-        }
-    }
-    mailboxes
+fn mailboxes(section: &Section<'_>, issues: &mut Issues) -> MailboxChoice {
+    let Some(entries) = section.texts("mailboxes", issues) else { return MailboxChoice::inbox() };
+    MailboxChoice::new(&entries).unwrap_or_else(|errors| {
+        errors.iter().for_each(|error| section.error("mailboxes", error.to_string(), issues));
+        MailboxChoice::inbox()
+    })
 }
 
 fn initial(section: &Section<'_>, issues: &mut Issues) -> Initial {

@@ -142,8 +142,18 @@ pub const DEFAULTS: &[Key] = &[
     key("allow_preauth", Kind::Boolean, "false", "Accept a server that greets with PREAUTH."),
     key("user", Kind::Text, "", "The login name."),
     key("password", Kind::Secret, "", "Exactly one of env, file, command, credential, inline."),
-    key("mailboxes", Kind::Texts, "[\"INBOX\"]", "The mailboxes to watch; `/` between levels."),
-    key("max_connections", Kind::Number, "5", "Connections of one account at the same time."),
+    key(
+        "mailboxes",
+        Kind::Texts,
+        "[\"INBOX\"]",
+        "The mailboxes to watch, `/` between levels: names, globs (`*` within a level, `**` across levels), special uses (\\Sent); `!` before what is left out: docs/mailboxes.md.",
+    ),
+    key(
+        "max_connections",
+        Kind::Number,
+        "5",
+        "Connections of the account at most; where there are more mailboxes, or patterns, some share one.",
+    ),
     key(
         "initial",
         Kind::Text,

@@ -427,11 +427,11 @@ mod tests {
         let [ann, bob] = accounts.as_slice() else { panic!("{accounts:?}") };
         assert_eq!((&*ann.identity.host, ann.identity.user.as_str()), ("imap.x.example", "ann@x.example"));
         assert_eq!((ann.identity.port, ann.enabled, source(ann).as_str()), (1993, true, "/s/ann"));
-        assert_eq!((ann.idle_refresh.as_secs(), ann.mailboxes.len()), (360, 1));
+        assert_eq!((ann.idle_refresh.as_secs(), ann.mailboxes.names().len()), (360, 1));
         assert_eq!(format!("{:?}", ann.identity.labels), "{\"dept\": \"sales\", \"env\": \"prod\"}");
         assert_eq!((&*bob.identity.host, bob.identity.user.as_str()), ("h.example", "bob of y.example"));
         assert_eq!((bob.identity.port, bob.enabled, source(bob).as_str()), (2993, false, "PW_{id}"));
-        assert_eq!((bob.idle_refresh.as_secs(), bob.mailboxes.len()), (420, 2));
+        assert_eq!((bob.idle_refresh.as_secs(), bob.mailboxes.names().len()), (420, 2));
         assert_eq!(format!("{:?}", bob.identity.labels), "{\"dept\": \"none\", \"env\": \"prod\"}");
     }
 
@@ -441,7 +441,7 @@ mod tests {
                      {\"id\":\"b\",\"password\":{\"credential\":\"c\"},\"keepalive.count\":7,\"enabled\":false}\r\n";
         let accounts = accounts(&format!("{TEMPLATE}{LINES}"), "a.jsonl", lines);
         let [a, b] = accounts.as_slice() else { panic!("{accounts:?}") };
-        assert_eq!((a.identity.labels.len(), a.identity.port, a.mailboxes.len()), (2, 1, 2));
+        assert_eq!((a.identity.labels.len(), a.identity.port, a.mailboxes.names().len()), (2, 1, 2));
         assert_eq!((source(b).as_str(), b.keepalive.count, b.enabled), ("c", 7, false));
     }
 

@@ -124,7 +124,7 @@ mod tests {
         let account = &settings.accounts[0];
         assert_eq!((account.identity.port, account.tls), (993, TlsMode::Implicit));
         assert_eq!(account.idle_refresh, Duration::from_secs(540));
-        assert!(account.mailboxes[0].is_inbox() && warnings.is_empty());
+        assert!(account.mailboxes.names()[0].is_inbox() && warnings.is_empty());
         assert_eq!(settings.outputs[0].kind, OutputKind::Stdout);
         assert_eq!(settings.journal.max_bytes, 1 << 30);
     }

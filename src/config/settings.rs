@@ -13,10 +13,11 @@ use jiff::Timestamp;
 
 pub use self::outputs::{EndpointSettings, NatsSettings, OutputKind, WebhookBody, WebhookSettings};
 use super::providers::Chosen;
-use crate::event::{AccountId, AccountIdentity, Action, MailboxName};
+use crate::event::{AccountId, AccountIdentity, Action};
 use crate::filter::Filters;
 use crate::imap::conversation::ToldFrom;
 use crate::imap::search::Criteria;
+use crate::mailbox_choice::MailboxChoice;
 use crate::secrets::SecretSource;
 
 /// All of it.
@@ -116,9 +117,9 @@ pub struct Policy {
     pub allow_plaintext: bool,
     /// A PREAUTH greeting is accepted (inside TLS only, or with `tls = "none"`).
     pub allow_preauth: bool,
-    /// The mailboxes to watch; never empty.
-    pub mailboxes: Arc<[MailboxName]>,
-    /// The most connections of one account at the same time.
+    /// The mailboxes to watch.
+    pub mailboxes: Arc<MailboxChoice>,
+    /// Connections at most; never 0.
     pub max_connections: u32,
     /// What a first contact tells.
     pub initial: Initial,
@@ -138,6 +139,22 @@ pub struct Policy {
     pub command_timeout: Duration,
     /// TCP keepalive.
     pub keepalive: Keepalive,
+}
+
+impl Policy {
+    /// Whether mailboxes share a connection: where only the server knows how many there are, or there are too many.
+    pub fn shares_a_connection(&self) -> bool {
+        self.mailboxes.needs_listing() || self.mailboxes.names().len() > self.most_connections()
+    }
+
+    fn most_connections(&self) -> usize {
+        usize::try_from(self.max_connections).unwrap_or(usize::MAX)
+    }
+
+    /// How many connections there may be.
+    pub fn connections(&self) -> usize {
+        if self.shares_a_connection() { self.most_connections() } else { self.mailboxes.names().len() }
+    }
 }
 
 impl Account {

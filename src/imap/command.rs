@@ -13,6 +13,13 @@ use crate::uid_set::UidSet;
 /// The most header bytes asked for of one message.
 pub const MAX_HEADER: u32 = 65_536;
 
+/// What says whether a mailbox moved.
+const STATUS_ITEMS: &str = "(MESSAGES UIDNEXT UIDVALIDITY)";
+
+/// Of the open mailbox as in IDLE; of all others their STATUS, now and whenever they change; and their names.
+const NOTIFY_SET: &str = "NOTIFY SET STATUS (selected-delayed (MessageNew MessageExpunge)) \
+                          (personal (MessageNew MessageExpunge MailboxName))";
+
 /// One command. Its text is made by [`Command::encode`] only.
 #[derive(Debug)]
 pub enum Command<'a> {
@@ -32,7 +39,16 @@ pub enum Command<'a> {
         pattern: &'a [u8],
         /// `RETURN (SPECIAL-USE)`
         special_use: bool,
+        /// `RETURN (STATUS (...))` (RFC 5819)
+        statuses: bool,
     },
+    /// STATUS of a mailbox that is not open.
+    Status {
+        /// The name as on the wire.
+        mailbox: &'a [u8],
+    },
+    /// NOTIFY SET: tell of all mailboxes of the user (RFC 5465).
+    Notify,
     /// EXAMINE: opens a mailbox so that nothing in it can change.
     Examine {
         /// The name as on the wire.
@@ -173,6 +189,8 @@ impl Command<'_> {
             Self::Authenticate(..) => "AUTHENTICATE",
             Self::Id => "ID",
             Self::List { .. } => "LIST",
+            Self::Status { .. } => "STATUS",
+            Self::Notify => "NOTIFY",
             Self::Examine { .. } => "EXAMINE",
             Self::UidFetch { .. } => "UID FETCH",
             Self::Fetch { .. } => "FETCH",
@@ -208,11 +226,22 @@ impl Command<'_> {
                 text.push(env!("CARGO_PKG_VERSION").as_bytes());
                 text.push(b"\")");
             }
-            Self::List { pattern, special_use } => {
+            Self::List { pattern, special_use, statuses } => {
                 text.push(b"LIST \"\" ");
                 text.astring(pattern)?;
-                text.push(if *special_use { b" RETURN (SPECIAL-USE)" } else { b"" });
+                let special_use = special_use.then_some("SPECIAL-USE");
+                let statuses = statuses.then(|| format!("STATUS {STATUS_ITEMS}"));
+                let returned: Vec<_> = special_use.into_iter().chain(statuses.as_deref()).collect();
+                if !returned.is_empty() {
+                    text.push(format!(" RETURN ({})", returned.join(" ")).as_bytes());
+                }
             }
+            Self::Status { mailbox } => {
+                text.push(b"STATUS ");
+                text.astring(mailbox)?;
+                text.push(format!(" {STATUS_ITEMS}").as_bytes());
+            }
+            Self::Notify => text.push(NOTIFY_SET.as_bytes()),
             Self::Examine { mailbox, condstore } => {
                 text.push(b"EXAMINE ");
                 text.astring(mailbox)?;
@@ -397,6 +426,16 @@ mod tests {
         let set = UidSet::range(4, 6);
         let fetch = Command::UidFetch { uids: UidRange::Set(&set), items: "(UID)", changed_since: Some(9) };
         assert_eq!(text(&fetch, &[]).unwrap(), ["t1 UID FETCH 4:6 (UID) (CHANGEDSINCE 9)\r\n"]);
+        let list = |special_use, statuses| Command::List { pattern: b"*", special_use, statuses };
+        assert_eq!(text(&list(false, false), &[]).unwrap(), ["t1 LIST \"\" \"*\"\r\n"]);
+        assert_eq!(
+            text(&list(true, true), &[]).unwrap(),
+            ["t1 LIST \"\" \"*\" RETURN (SPECIAL-USE STATUS (MESSAGES UIDNEXT UIDVALIDITY))\r\n"]
+        );
+        assert_eq!(
+            text(&Command::Status { mailbox: b"a \"b" }, &[]).unwrap(),
+            ["t1 STATUS \"a \\\"b\" (MESSAGES UIDNEXT UIDVALIDITY)\r\n"]
+        );
         let examine = Command::Examine { mailbox: b"INBOX", condstore: true };
         assert_eq!(text(&examine, &[]).unwrap(), ["t1 EXAMINE \"INBOX\" (CONDSTORE)\r\n"]);
     }

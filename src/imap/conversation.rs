@@ -20,6 +20,7 @@ use super::one_shot::{OneShot, list_mailboxes};
 use super::pipelining::Pipelining;
 use super::refusal::Refusal;
 use super::reply::{Code, Reply, Status, StatusText};
+use super::rounds::{self, Choice, LookUp, LookedUp, Pace, Round, Rounds};
 use super::rules::{Kind, Rule, State, rule};
 use super::search::{Criteria, Searching};
 use super::select::{Dating, Examining, Locating, ProbingUidNext, Recalling};
@@ -68,6 +69,8 @@ pub struct Plan {
 pub enum Goal {
     /// Tell what is new in a mailbox, for ever.
     Watch(Watch),
+    /// Tell what is new in many mailboxes, for ever.
+    WatchMany(Choice),
     /// List all mailboxes, and log out.
     ListMailboxes,
     /// Tell the latest messages of a mailbox, and log out.
@@ -110,6 +113,8 @@ pub enum Until {
     Stopped,
     /// Until all that is new is told.
     CaughtUp,
+    /// As [`Self::CaughtUp`], but the conversation goes on, to the next mailbox perhaps.
+    Visited,
 }
 
 /// How the connection is secured.
@@ -141,6 +146,8 @@ pub enum Input {
     Delivered(Receipt),
     /// What [`Action::Recall`] asked for.
     Recalled(Memory),
+    /// What [`Action::LookUp`] asked for.
+    LookedUp(LookedUp),
     /// Time went on without us: see by then whether the connection lives.
     Probe {
         /// Spread, so that not all connections are probed at once.
@@ -165,6 +172,23 @@ pub enum Action {
     Deliver(Delivery),
     /// Look up what was told of this mailbox lately, then [`Input::Recalled`]. Never while a delivery is under way.
     Recall(MailboxName),
+    /// Look up where this mailbox stands, then [`Input::LookedUp`]. Never while a delivery is under way.
+    LookUp(LookUp),
+    /// These mailboxes are to have connections of their own, and no others.
+    Beside(Vec<MailboxName>),
+    /// This conversation is responsible for these mailboxes.
+    Shares(Vec<MailboxName>),
+    /// All of its mailboxes were visited, and this is how fast it will be.
+    Toured(Pace),
+    /// One of its mailboxes cannot be opened.
+    Unopened {
+        /// Which.
+        mailbox: MailboxName,
+        /// Why, as the end of a conversation about it alone.
+        ending: Ending,
+    },
+    /// There are more mailboxes than are listed.
+    MailboxesTruncated,
     /// The answer to [`Goal::ListMailboxes`].
     Mailboxes(MailboxListing),
     /// The answer to [`Goal::Titles`].
@@ -244,7 +268,9 @@ pub(super) struct Shared {
     behind: Vec<String>,
     pub(super) pipelining: Pipelining,
     ignored: u32,
-    epochs: u32,
+    pub(super) epochs: u32,
+    /// Where many mailboxes share the connection.
+    pub(super) rounds: Option<Box<Rounds>>,
     /// When to step with [`Input::Elapsed`].
     deadline: Instant,
     /// When even signs of life do not help any more.
@@ -280,6 +306,7 @@ pub(super) enum Phase {
     AwaitReceipt(Box<Selected>),
     Idle(Idle),
     Polling(Polling),
+    Round(Box<Round>),
     OneShot(OneShot),
     AwaitLogout,
     Ended,
@@ -299,6 +326,7 @@ impl Conversation {
             behind: Vec::new(),
             ignored: 0,
             epochs: 0,
+            rounds: None,
             deadline: now,
             hard_deadline: now,
             awaiting: "",
@@ -321,6 +349,10 @@ impl Conversation {
                 Phase::Recalling(phase) => phase.recalled(&mut self.shared, memory, now),
                 phase => phase,
             },
+            Input::LookedUp(found) => match phase {
+                Phase::Round(phase) => phase.looked_up(&mut self.shared, found, now),
+                phase => phase,
+            },
             Input::Probe { by } => self.shared.probe(phase, by),
             Input::Stop => self.shared.stop(phase, now),
         };
@@ -335,6 +367,11 @@ impl Conversation {
     /// What is being waited for, for people.
     pub fn awaiting(&self) -> &'static str {
         self.shared.awaiting
+    }
+
+    /// The mailbox that was being visited, where there are many.
+    pub fn visiting(&self) -> Option<&MailboxName> {
+        self.shared.visiting()
     }
 
     /// Since when there was nothing but IDLE.
@@ -370,6 +407,7 @@ impl Phase {
             | Self::AwaitId
             | Self::Locating(_)
             | Self::Examining(_)
+            | Self::Round(_)
             | Self::OneShot(_) => State::Authenticated,
             Self::ProbingUidNext(_)
             | Self::Recalling(_)
@@ -383,6 +421,13 @@ impl Phase {
         }
     }
 
+    fn awaits_list(&self) -> bool {
+        match self {
+            Self::Round(phase) => phase.awaits_list(),
+            phase => matches!(phase, Self::Locating(_) | Self::OneShot(_)),
+        }
+    }
+
     fn selected(&mut self) -> Option<&mut Selected> {
         match self {
             Self::ProbingUidNext(phase) => Some(phase.selected()),
@@ -393,6 +438,7 @@ impl Phase {
             Self::AwaitReceipt(selected) => Some(selected),
             Self::Idle(phase) => Some(phase.selected()),
             Self::Polling(phase) => Some(phase.selected()),
+            Self::Round(phase) => phase.selected(),
             _ => None,
         }
     }
@@ -515,6 +561,7 @@ impl Shared {
         let kind = Kind::of(&reply);
         match rule(phase.state(), kind) {
             Rule::Take => {}
+            Rule::Ignore if self.rounds.is_some() && matches!(kind, Kind::List | Kind::MailboxStatus) => {}
             Rule::Ignore => {
                 match &mut phase {
                     Phase::Searching(searching) => searching.overheard(kind),
@@ -546,8 +593,25 @@ impl Shared {
                 if let Some(selected) = phase.selected() {
                     selected.told(&reply);
                 }
+                self.told_of_others(&mut phase, &reply, now);
                 self.data(phase, reply, now)
             }
+        }
+    }
+
+    /// What the server tells of mailboxes that are not open.
+    fn told_of_others(&mut self, phase: &mut Phase, reply: &Reply, now: Instant) {
+        match reply {
+            Reply::MailboxStatus(status) => {
+                self.status_told(status, phase.selected().map(|selected| selected.mailbox()));
+            }
+            Reply::List(_) if !phase.awaits_list() => self.mailboxes_changed(now),
+            Reply::Untagged { text, .. }
+                if text.code.as_ref().is_some_and(|code| code.name() == "NOTIFICATIONOVERFLOW") =>
+            {
+                self.notifications_overflowed(now);
+            }
+            _ => {}
         }
     }
 
@@ -638,6 +702,7 @@ impl Shared {
             Phase::Fetching(phase) => phase.completed(self, status, text, now),
             Phase::Idle(phase) => phase.completed(self, status, now),
             Phase::Polling(phase) => phase.completed(self, status, text, now),
+            Phase::Round(phase) => phase.completed(self, status, text, now),
             Phase::OneShot(phase) => phase.completed(self, status, text, now),
             Phase::AwaitLogout => self.end(Ending::LoggedOut),
             Phase::AwaitGreeting
@@ -689,7 +754,13 @@ impl Shared {
             }
             (Phase::Idle(phase), Reply::Continue(_)) => phase.accepted(self, now),
             (Phase::Idle(phase), Reply::Exists(_)) => phase.pushed(self, now),
-            (Phase::Idle(phase), Reply::Untagged { .. }) => phase.remarked(self, now),
+            (Phase::Idle(phase), Reply::Untagged { .. } | Reply::MailboxStatus(_) | Reply::List(_)) => {
+                phase.remarked(self, now)
+            }
+            (Phase::Round(mut phase), reply) => {
+                phase.told(&reply);
+                Phase::Round(phase)
+            }
             (Phase::OneShot(mut phase), reply) => {
                 phase.told(reply, &self.plan.wanted);
                 Phase::OneShot(phase)
@@ -714,6 +785,7 @@ impl Shared {
             Phase::Idle(phase) if phase.is_resting() => phase.refresh(self, now),
             Phase::Polling(phase) if phase.is_resting() => phase.ask(self, now),
             Phase::AwaitReceipt(selected) => selected.rest(self, now),
+            Phase::Round(phase) if phase.is_pausing() => phase.go_on(self, now),
             Phase::AwaitLogout => self.end(Ending::LoggedOut),
             Phase::Ended => Phase::Ended,
             phase if !quiet && now < self.hard_deadline => {
@@ -757,6 +829,8 @@ impl Shared {
         match phase {
             Phase::Idle(phase) => phase.stop(self, now),
             Phase::Polling(phase) if phase.is_resting() => phase.stop(self, now),
+            Phase::Round(phase) if phase.is_pausing() => phase.go_on(self, now),
+            Phase::Round(phase) => Phase::Round(phase),
             phase if matches!(phase.state(), State::Selected | State::LoggingOut) => phase,
             // A login under way is not cut in the middle: the server would count it.
             Phase::AwaitLogin(login) => Phase::AwaitLogin(login),
@@ -822,6 +896,7 @@ impl Shared {
         }
         match self.plan.goal.clone() {
             Goal::Watch(watch) => Locating::begin(self, watch, now),
+            Goal::WatchMany(choice) => rounds::begin(self, choice, now),
             Goal::ListMailboxes => list_mailboxes(self, now),
             Goal::Titles(query) => TitleFetch::begin(self, query, now),
             Goal::Survey(survey) => Surveying::begin(self, survey, now),

@@ -66,10 +66,16 @@ impl Idle {
             shared.act(Action::PipeliningWorked);
         }
         // Absolute: what the server says meanwhile, `* OK Still here` above all, does not extend it.
-        let until = self.selected.sweep_at().unwrap_or(now).saturating_duration_since(now);
+        let others = shared.rests_until(self.selected.mailbox());
+        let until = self.selected.sweep_at().into_iter().chain(others).min().unwrap_or(now);
+        let until = until.saturating_duration_since(now);
         shared.wait("news", until, until, now);
         // A message may have come between the last look and IDLE (Dovecot and imap4d tell it around the `+`).
-        if self.has_work() || shared.stopping { self.leave(shared, now) } else { Phase::Idle(self) }
+        if self.is_wanted(shared, now) || shared.stopping {
+            self.leave(shared, now)
+        } else {
+            Phase::Idle(self)
+        }
     }
 
     /// EXISTS.
@@ -80,7 +86,7 @@ impl Idle {
 
     /// Something that may, or may not, be a reason to leave IDLE: a new UIDVALIDITY is, `* OK Still here` is not.
     pub(super) fn remarked(self, shared: &mut Shared, now: Instant) -> Phase {
-        if self.step == Step::News && self.has_work() {
+        if self.step == Step::News && self.is_wanted(shared, now) {
             return self.leave(shared, now);
         }
         Phase::Idle(self)
@@ -88,14 +94,15 @@ impl Idle {
 
     pub(super) fn delivered(mut self, receipt: &Receipt, shared: &mut Shared, now: Instant) -> Phase {
         self.selected.delivered(receipt, shared);
-        if self.step == Step::News && (self.has_work() || shared.stopping) {
+        if self.step == Step::News && (self.is_wanted(shared, now) || shared.stopping) {
             return self.leave(shared, now);
         }
         Phase::Idle(self)
     }
 
-    fn has_work(&self) -> bool {
-        self.unchecked.is_some() || self.selected.has_work()
+    /// Whether IDLE must be left, for this mailbox or for others.
+    fn is_wanted(&self, shared: &Shared, now: Instant) -> bool {
+        self.unchecked.is_some() || self.selected.is_wanted(shared, now)
     }
 
     /// There is something to do: by one write where that is all, and the server takes it; else in steps.
@@ -123,6 +130,10 @@ impl Idle {
 
     /// IDLE has lasted long enough: a check round, and IDLE anew.
     pub(super) fn refresh(mut self, shared: &mut Shared, now: Instant) -> Phase {
+        let too_early = self.selected.sweep_at().is_some_and(|at| at > now);
+        if too_early && shared.is_called_away(self.selected.mailbox(), now) {
+            return self.finish(false, shared, now);
+        }
         self.selected.sweep_is_due();
         self.finish(true, shared, now)
     }
@@ -198,7 +209,7 @@ impl Polling {
 
     pub(super) fn delivered(mut self, receipt: &Receipt, shared: &mut Shared, now: Instant) -> Phase {
         self.selected.delivered(receipt, shared);
-        if self.resting && (self.selected.has_work() || shared.stopping) {
+        if self.resting && (self.selected.is_wanted(shared, now) || shared.stopping) {
             return self.selected.proceed(shared, now);
         }
         Phase::Polling(self)

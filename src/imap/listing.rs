@@ -17,6 +17,8 @@ pub struct MailboxListing {
     pub mailboxes: Vec<ListedMailbox>,
     /// There are more than are listed.
     pub truncated: bool,
+    /// The server can tell of all of them on one connection (RFC 5465).
+    pub hears_all: bool,
 }
 
 /// One mailbox of an account.

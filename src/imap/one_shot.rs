@@ -46,7 +46,8 @@ impl OneShot {
         match (self, status == Status::Ok) {
             (Self::Mailboxes(_), false) => shared.refused("LIST", text),
             (Self::Titles(titles), false) => titles.refused(shared, text),
-            (Self::Mailboxes(listing), true) => {
+            (Self::Mailboxes(mut listing), true) => {
+                listing.hears_all = shared.capabilities.has("NOTIFY");
                 shared.act(Action::Mailboxes(listing));
                 shared.log_out(now)
             }
@@ -60,5 +61,5 @@ impl OneShot {
 pub(super) fn list_mailboxes(shared: &mut Shared, now: Instant) -> Phase {
     let special_use = shared.capabilities.lists_special_use();
     let phase = Phase::OneShot(OneShot::Mailboxes(MailboxListing::default()));
-    shared.send_then(&Command::List { pattern: b"*", special_use }, now, phase)
+    shared.send_then(&Command::List { pattern: b"*", special_use, statuses: false }, now, phase)
 }

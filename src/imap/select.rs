@@ -52,7 +52,7 @@ impl Locating {
             return Examining::begin(shared, watch, Located::inbox(), now);
         }
         let phase = Self { watch, step: LocatingStep::Delimiter, entry: None };
-        let command = Command::List { pattern: b"", special_use: false };
+        let command = Command::List { pattern: b"", special_use: false, statuses: false };
         shared.send_then(&command, now, Phase::Locating(phase))
     }
 
@@ -75,7 +75,7 @@ impl Locating {
                 let delimiter = self.entry.and_then(|entry| entry.delimiter);
                 let wire_name = wire_name(&self.watch.mailbox, delimiter);
                 let special_use = shared.capabilities.lists_special_use();
-                let command = Command::List { pattern: &wire_name.clone(), special_use };
+                let command = Command::List { pattern: &wire_name.clone(), special_use, statuses: false };
                 let step = LocatingStep::Mailbox { wire_name };
                 shared.send_then(
                     &command,
@@ -160,7 +160,7 @@ pub(super) struct Examining {
 }
 
 impl Examining {
-    fn begin(shared: &mut Shared, watch: Watch, located: Located, now: Instant) -> Phase {
+    pub(super) fn begin(shared: &mut Shared, watch: Watch, located: Located, now: Instant) -> Phase {
         let wire_name = located.wire_name.clone();
         let condstore = shared.capabilities.has("CONDSTORE");
         let phase = Self { watch, located, opened: Opened::default() };
@@ -179,11 +179,11 @@ impl Examining {
         now: Instant,
     ) -> Phase {
         if status != Status::Ok {
-            return shared.end(refused(text));
+            return shared.cannot_open(&self.watch.mailbox, refused(text), now);
         }
         self.opened.told_code(text.code.as_ref());
         let Some(uid_validity) = self.opened.uid_validity else {
-            return shared.end(Ending::NoUidValidity);
+            return shared.cannot_open(&self.watch.mailbox, Ending::NoUidValidity, now);
         };
         let opened = OpenedMailbox { located: self.located, opened: self.opened, uid_validity };
         let known = self.watch.checkpoint.as_ref().filter(|cursor| cursor.uid_validity == uid_validity);
@@ -300,7 +300,14 @@ fn contact(shared: &mut Shared, watch: Watch, opened: OpenedMailbox, uid_next: u
             selected.has_passed_over();
             Recalling::begin(shared, selected, Some(NewEpoch { reset, baseline }), now)
         }
-        None => first_contact(shared, watch, position, Cursor::baseline(validity, uid_next, modseq), now),
+        None => match shared.inherits(validity, uid_next) {
+            Some(cursor) => {
+                let mut selected = Selected::new(position, cursor.clone(), &watch);
+                selected.resume(uid_next, modseq);
+                selected.deliver(shared, Vec::new(), cursor, now)
+            }
+            None => first_contact(shared, watch, position, Cursor::baseline(validity, uid_next, modseq), now),
+        },
     }
 }
 
@@ -395,6 +402,7 @@ fn first_contact(
         None => {
             let mut selected = Selected::new(position, baseline.clone(), &watch);
             selected.resume(uid_next, baseline.modseq);
+            selected.needs_no_check();
             selected.deliver(shared, Vec::new(), baseline, now)
         }
     }

@@ -75,7 +75,7 @@ impl Surveying {
     pub(super) fn begin(shared: &mut Shared, survey: Survey, now: Instant) -> Phase {
         let special_use = shared.capabilities.lists_special_use();
         let surveying = Self { survey, found: Surveyed::default(), step: Step::List };
-        let command = Command::List { pattern: b"*", special_use };
+        let command = Command::List { pattern: b"*", special_use, statuses: false };
         shared.send_then(&command, now, Phase::OneShot(OneShot::Survey(Box::new(surveying))))
     }
 

@@ -98,7 +98,7 @@ impl TitleFetch {
         if titles.query.mailbox.is_inbox() {
             return titles.examine(None, shared, now);
         }
-        titles.send(&Command::List { pattern: b"", special_use: false }, shared, now)
+        titles.send(&Command::List { pattern: b"", special_use: false, statuses: false }, shared, now)
     }
 
     fn send(self, command: &Command<'_>, shared: &mut Shared, now: Instant) -> Phase {

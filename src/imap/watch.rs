@@ -10,8 +10,10 @@ use super::conversation::{Action, Delivery, Finding, Phase, Shared, Until, Watch
 use super::fetch::{CHUNK, Fetching};
 use super::idle::{Idle, Polling};
 use super::reply::{Code, MAX_MODSEQ, Reply, Status};
+use super::rounds;
 use super::search::{Criteria, Searching};
 use super::select::{Located, Locating};
+use super::stops::Numbers;
 use super::tally::Tally;
 use crate::event::{Cursor, GapReason, MailboxName, MessageSummary, NewMessage, Role, Source};
 use crate::journal::Receipt;
@@ -130,13 +132,18 @@ impl Selected {
         self.told_next = uid_next;
         self.ask_top = uid_next > self.cursor.uid_next;
         // There will be no check round later.
-        self.sweep_due = self.until == Until::CaughtUp;
+        self.sweep_due = self.until != Until::Stopped;
         self.gap_floor = self.cursor.look_back.unwrap_or(0);
         // A HIGHESTMODSEQ that went backwards, or away, says nothing any more (RFC 7162 section 3.1.2.2).
         self.modseq = match (self.modseq, modseq) {
             (Some(known), Some(told)) if known <= told => Some(known),
             (_, told) => told,
         };
+    }
+
+    /// Nothing that is there is looked for.
+    pub(super) fn needs_no_check(&mut self) {
+        self.sweep_due &= self.until != Until::Visited;
     }
 
     /// A first contact that tells what is there already, `from` one UID on: holes below `uid_next` are none.
@@ -186,10 +193,12 @@ impl Selected {
             self.tell_looked_back(shared, now)
         } else if let Some(since) = self.cursor.blind_since {
             self.tell_blindness(shared, since, now)
-        } else if self.until == Until::CaughtUp {
-            shared.log_out(now)
         } else {
-            self.rest(shared, now)
+            match self.until {
+                Until::CaughtUp => shared.log_out(now),
+                Until::Visited => rounds::caught_up(self, shared, now),
+                Until::Stopped => self.rest(shared, now),
+            }
         }
     }
 
@@ -205,7 +214,7 @@ impl Selected {
     /// All that came while nobody watched is told: says so, and what may be missing.
     fn tell_blindness(self: Box<Self>, shared: &mut Shared, since: Timestamp, now: Instant) -> Phase {
         let cursor = Cursor { blind_since: None, ..self.cursor.clone() };
-        if self.until == Until::CaughtUp {
+        if self.until == Until::CaughtUp || shared.looks_in() {
             // Whoever looks in now and then is away in between: that is no news.
             return self.deliver(shared, Vec::new(), cursor, now);
         }
@@ -236,6 +245,20 @@ impl Selected {
         news && else_nothing && settled && whole && self.waiting().is_none()
     }
 
+    /// Whether IDLE must be left, for this mailbox or for others.
+    pub(super) fn is_wanted(&self, shared: &Shared, now: Instant) -> bool {
+        self.has_work() || (!self.outstanding && shared.is_called_away(self.mailbox(), now))
+    }
+
+    /// Its numbers, now that all that is new is told.
+    pub(super) fn numbers(&self) -> Numbers {
+        Numbers {
+            uid_validity: self.cursor.uid_validity,
+            uid_next: self.told_next.max(self.cursor.uid_next),
+            messages: self.tally.exists(),
+        }
+    }
+
     /// The lowest UID that is there and not told.
     fn waiting(&self) -> Option<u32> {
         [&self.pending, &self.unsearched].into_iter().filter_map(UidSet::first).min()
@@ -258,7 +281,7 @@ impl Selected {
     }
 
     fn announce(&mut self, shared: &mut Shared) {
-        if !std::mem::replace(&mut self.announced, true) {
+        if !std::mem::replace(&mut self.announced, true) && shared.is_newly_watched(self.mailbox()) {
             shared.act(Action::Watching(self.located.mailbox.clone()));
         }
     }

@@ -25,13 +25,14 @@ use crate::account::findings::Reporter;
 use crate::account::lifecycle::{SessionEnd, trouble};
 use crate::account::pulse::Pulse;
 use crate::account::recall::{Recalled, recall};
-use crate::account::session::{self, Assignment, Milestone, Outcome, Outlet, Start, Wires};
+use crate::account::session::{self, Assignment, Milestone, Outcome, Outlet, Start, Task, Wires};
 use crate::config::settings::{Account, Settings};
 use crate::event::{Action, MailboxName};
 use crate::exit::Exit;
 use crate::filter::in_force::FiltersInForce;
 use crate::imap::conversation::{ToldFrom, Until};
 use crate::imap::ending::Ending;
+use crate::imap::rounds::Choice;
 use crate::journal::JournalHandle;
 use crate::messages::{Deliver, Note};
 use crate::refusals::{NextLogin, Refusals};
@@ -143,51 +144,88 @@ impl Look<'_> {
             self.tell(&format!("not tried again yet: the login was refused before ({why})"));
             return Some(Failure::Refused);
         }
+        if self.account.mailboxes.needs_listing() {
+            return self.look_at(None, &mut refusals).await;
+        }
         let mut failure = None;
-        for mailbox in self.account.mailboxes.iter() {
-            let outcome = self.mailbox(mailbox, &mut refusals).await;
-            let Some(of_mailbox) = self.failure(mailbox, &outcome.end) else { continue };
+        for mailbox in self.account.mailboxes.names() {
+            let Some(of_mailbox) = self.look_at(Some(mailbox), &mut refusals).await else { continue };
             failure = Some(of_mailbox);
             if of_mailbox != Failure::Denied {
-                self.keep_refusal(outcome, &mut refusals);
                 break;
             }
         }
         failure
     }
 
-    /// Until a session of it did not die of a message.
-    async fn mailbox(&self, mailbox: &MailboxName, refusals: &mut Refusals) -> Outcome {
+    /// At one mailbox, or at all that the server's list holds.
+    async fn look_at(&self, mailbox: Option<&MailboxName>, refusals: &mut Refusals) -> Option<Failure> {
+        let (outcome, unopened) = self.until_alive(mailbox, refusals).await;
+        let Some(failure) = self.failure(mailbox, &outcome.end) else {
+            return unopened.then_some(Failure::Denied);
+        };
+        if failure != Failure::Denied {
+            self.keep_refusal(outcome, refusals);
+        }
+        Some(failure)
+    }
+
+    /// Until a session did not die of a message; whether it could not open a mailbox.
+    async fn until_alive(&self, mailbox: Option<&MailboxName>, refusals: &mut Refusals) -> (Outcome, bool) {
         let mut start = self.pass.anew.map_or(Start::Checkpoint, Start::Anew);
         let mut caution = 0;
         loop {
-            let outcome = self.session(mailbox, caution, start, refusals).await;
+            let (outcome, unopened) = self.session(mailbox, caution, start, refusals).await;
             if !outcome.died_fetching || caution >= MOST_CAUTION {
-                return outcome;
+                return (outcome, unopened);
             }
             (caution, start) = (caution + 1, Start::Checkpoint);
         }
     }
 
+    fn task(&self, mailbox: Option<&MailboxName>, caution: u8) -> Task {
+        if let Some(mailbox) = mailbox {
+            return Task::Mailbox(mailbox.clone());
+        }
+        Task::Shared(Choice {
+            mailboxes: self.account.mailboxes.clone(),
+            max_connections: 1,
+            beside: Vec::new(),
+            known: Vec::new(),
+            suspect: None,
+            caution,
+            search: self.account.search.clone(),
+            until: Until::CaughtUp,
+        })
+    }
+
     async fn session(
         &self,
-        mailbox: &MailboxName,
+        mailbox: Option<&MailboxName>,
         caution: u8,
         from: Start,
         refusals: &mut Refusals,
-    ) -> Outcome {
+    ) -> (Outcome, bool) {
         let context = self.context;
         let reporter = Reporter {
             identity: self.account.identity.clone(),
             include: context.include.clone(),
             filters: context.filters.clone(),
         };
-        let outlet = Outlet { sink: context.sink.clone(), journal: context.journal.clone(), reporter };
+        let outlet = Outlet {
+            sink: context.sink.clone(),
+            journal: context.journal.clone(),
+            reporter,
+            from,
+            initial: self.account.initial,
+            noticed_within: Duration::ZERO,
+            last_life: None,
+        };
         let assignment = Assignment {
-            mailbox: mailbox.clone(),
+            number: 0,
+            task: self.task(mailbox, caution),
             caution,
             until: Until::CaughtUp,
-            from,
             refused: Arc::new(AtomicBool::new(false)),
             pulse: Pulse::default(),
             alive: Pulse::default(),
@@ -197,10 +235,14 @@ impl Look<'_> {
         let wires = context.wires.clone();
         let life = session::run(self.account.clone(), assignment, wires, outlet, milestones, stop);
         let outcome = life.await;
+        let mut unopened = false;
         while let Ok((_, milestone)) = heard.try_recv() {
             self.reached(&milestone, refusals);
+            if let Milestone::Unopened(mailbox, ending) = milestone {
+                unopened |= self.failure(Some(&mailbox), &SessionEnd::Conversation(ending)).is_some();
+            }
         }
-        outcome
+        (outcome, unopened)
     }
 
     fn reached(&self, milestone: &Milestone, refusals: &mut Refusals) {
@@ -221,12 +263,12 @@ impl Look<'_> {
         }
     }
 
-    fn failure(&self, mailbox: &MailboxName, end: &SessionEnd) -> Option<Failure> {
+    fn failure(&self, mailbox: Option<&MailboxName>, end: &SessionEnd) -> Option<Failure> {
         if matches!(end, SessionEnd::Conversation(Ending::LoggedOut)) {
             return None;
         }
         let why = trouble(end).map_or_else(|| "it was not looked at to the end".to_owned(), |t| t.message);
-        self.tell(&format!("{mailbox}: {why}"));
+        self.tell(&mailbox.map_or_else(|| why.clone(), |mailbox| format!("{mailbox}: {why}")));
         Some(Failure::of(end))
     }
 

@@ -145,7 +145,9 @@ impl AccountReport {
             logged_in: finding.logged_in,
             capabilities: capabilities.into_iter().flat_map(Capabilities::names).collect(),
             watched_by: capabilities.map(watched_by),
-            connections: mailboxes.as_ref().map_or(account.mailboxes.len(), |mailboxes| mailboxes.chosen),
+            connections: mailboxes
+                .as_ref()
+                .map_or(account.connections(), |mailboxes| mailboxes.chosen.min(account.connections())),
             hint: trouble.as_ref().and_then(|_| hints::hint(account, &finding.end, now)),
             warnings: warnings(finding, tls.as_ref(), now),
             error: trouble.map(ErrorReport::new),

@@ -12,7 +12,6 @@ use crate::config::settings::Account;
 use crate::event::AccountId;
 use crate::imap::conversation::Goal;
 use crate::imap::survey::Survey;
-use crate::mailbox_choice::MailboxChoice;
 use crate::refusals::Refusals;
 
 /// Looks at each of `accounts` once, `at_once` at the same time, and hands over what was found as it comes.
@@ -33,7 +32,7 @@ pub async fn survey_all(
 
 /// Looks at one account, and at the latest messages of its first mailbox.
 pub async fn survey(account: Arc<Account>, titles: u32, wires: &Wires) -> Finding {
-    let goal = Goal::Survey(Survey { choice: Arc::new(choice(&account)), titles });
+    let goal = Goal::Survey(Survey { choice: account.mailboxes.clone(), titles });
     let (milestones, mut heard) = mpsc::unbounded();
     let end = session::ask(&account, goal, wires, &milestones).await;
     let mut finding =
@@ -48,9 +47,4 @@ pub async fn survey(account: Arc<Account>, titles: u32, wires: &Wires) -> Findin
         }
     }
     finding
-}
-
-fn choice(account: &Account) -> MailboxChoice {
-    let names: Vec<_> = account.mailboxes.iter().map(|mailbox| mailbox.as_str()).collect();
-    MailboxChoice::new(&names).unwrap_or_else(|_| MailboxChoice::inbox())
 }

@@ -20,6 +20,7 @@ mod init;
 mod limits;
 mod lists;
 mod local_faults;
+mod mailboxes;
 #[cfg(feature = "nats")]
 mod nats;
 mod network;

@@ -183,7 +183,7 @@ async fn titles_and_mailboxes_are_listed() {
     assert!(code == Some(0) && titles.contains("second") && !titles.contains("first"), "{titles}");
     let (_, lines) = run(&["titles", "--json"]);
     assert_eq!(lines.lines().map(event).count(), 2);
-    assert_eq!(run(&["mailboxes"]).1, format!("* {:<40} inbox\n", "INBOX"));
+    assert_eq!(run(&["mailboxes"]).1, format!("* {:<40} inbox      connection  INBOX\n", "INBOX"));
     server.store().set_password("bob", "other");
     assert_eq!(run(&["titles"]).0, Some(77));
 }

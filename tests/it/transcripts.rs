@@ -15,10 +15,13 @@ use idlewatch::imap::command::{Credentials, Proof};
 use idlewatch::imap::conversation::{Delivery, Finding, Goal, Plan, Security, ToldFrom, Until, Watch};
 use idlewatch::imap::ending::Ending;
 use idlewatch::imap::refusal::Refusal;
+use idlewatch::imap::rounds::{Choice, LookUp, LookedUp};
 use idlewatch::imap::search::{Criteria, Key};
+use idlewatch::imap::stops::Met;
 use idlewatch::imap::summary::Wanted;
 use idlewatch::journal::sqlite::SqliteJournal;
 use idlewatch::journal::{Entry, Journal, Receipt};
+use idlewatch::mailbox_choice::MailboxChoice;
 use idlewatch::messages::{Batch, Checkpoint, Undelivered};
 use idlewatch::wire::link::LinkError;
 use idlewatch::wire::tls::TlsError;
@@ -170,6 +173,23 @@ impl Transcript {
         self.get("mailbox").unwrap_or("INBOX").into()
     }
 
+    /// `mailboxes=INBOX,Customers/** connections=3 beside=a,b known=a,b suspect=a`
+    fn choice(&self) -> Option<Choice> {
+        let entries: Vec<_> = self.get("mailboxes")?.split(',').collect();
+        let names =
+            |key| self.get(key).into_iter().flat_map(|names| names.split(',')).map(Into::into).collect();
+        Some(Choice {
+            mailboxes: Arc::new(MailboxChoice::new(&entries).unwrap()),
+            max_connections: self.get("connections").map_or(1, |most| most.parse().unwrap()),
+            beside: names("beside"),
+            known: names("known"),
+            suspect: self.get("suspect").map(Into::into),
+            caution: 0,
+            search: None,
+            until: if self.get("once") == Some("yes") { Until::CaughtUp } else { Until::Stopped },
+        })
+    }
+
     fn plan(&self) -> Plan {
         let told_from = self.get("initial").and_then(|initial| match initial.strip_prefix("since:") {
             Some(date) => format!("{date}T00:00:00Z").parse().ok(),
@@ -184,7 +204,7 @@ impl Transcript {
             until: if self.get("once") == Some("yes") { Until::CaughtUp } else { Until::Stopped },
         };
         Plan {
-            goal: Goal::Watch(watch),
+            goal: self.choice().map_or(Goal::Watch(watch), Goal::WatchMany),
             security: match self.get("security") {
                 Some("starttls") => Security::StartTls,
                 Some("plain") => Security::Plain,
@@ -215,9 +235,10 @@ type Told = Arc<Mutex<Vec<String>>>;
 
 struct Memory {
     journal: Arc<Mutex<SqliteJournal>>,
-    mailbox: MailboxName,
     told: Told,
     last: Arc<Mutex<Option<Cursor>>>,
+    /// There are many mailboxes, so each is named.
+    many: bool,
     /// What the journal remembers: messages from then on, none of them known.
     from: Option<Timestamp>,
 }
@@ -225,8 +246,9 @@ struct Memory {
 impl Delivers for Memory {
     fn deliver(&self, delivery: Delivery) -> LocalBoxFuture<'static, Result<Receipt, Undelivered>> {
         let uid_next = delivery.cursor.uid_validity;
+        let of = if self.many { format!("{}: ", delivery.mailbox) } else { String::new() };
         for finding in &delivery.findings {
-            self.told.lock().unwrap().push(match finding {
+            let words = match finding {
                 Finding::Message(message) => {
                     let subject = message.summary.subject.clone().unwrap_or_default();
                     let errors = message.summary.decode_errors.join(",");
@@ -243,10 +265,11 @@ impl Delivers for Memory {
                     )
                 }
                 Finding::Gap { .. } => "gap -".to_owned(),
-            });
+            };
+            self.told.lock().unwrap().push(of.clone() + &words);
         }
         *self.last.lock().unwrap() = Some(delivery.cursor.clone());
-        let key = MailboxKey { account: "a".into(), mailbox: self.mailbox.clone() };
+        let key = MailboxKey { account: "a".into(), mailbox: delivery.mailbox };
         let checkpoint = Some(Checkpoint { key, cursor: delivery.cursor });
         let entry = Entry::new(Batch { checkpoint, ..Batch::default() });
         let receipt = self.journal.lock().unwrap().commit(&[entry], &[]).unwrap().remove(0);
@@ -255,6 +278,16 @@ impl Delivers for Memory {
             Ok(receipt)
         }
         .boxed_local()
+    }
+
+    fn look_up(&self, asked: LookUp) -> LocalBoxFuture<'static, Result<LookedUp, Undelivered>> {
+        let mut journal = self.journal.lock().unwrap();
+        let mut cursor = |mailbox| journal.cursor(&MailboxKey { account: "a".into(), mailbox }).unwrap();
+        let checkpoint = cursor(asked.mailbox);
+        let inheritance = asked.formerly.into_iter().filter_map(cursor).collect();
+        let told_from =
+            (asked.met != Met::AtFirst).then(|| ToldFrom::Time("2026-11-22T00:00:00Z".parse().unwrap()));
+        futures::future::ready(Ok(LookedUp { checkpoint, told_from, inheritance })).boxed_local()
     }
 
     fn recall(
@@ -370,7 +403,7 @@ async fn play(transcript: &Transcript, cut: Cut) -> Result<Vec<String>, String> 
     let journal = Arc::new(Mutex::new(SqliteJournal::in_memory().unwrap()));
     let memory = Memory {
         journal,
-        mailbox: transcript.mailbox(),
+        many: transcript.choice().is_some(),
         told: told.clone(),
         last: last.clone(),
         from: transcript.memory(),
@@ -378,9 +411,21 @@ async fn play(transcript: &Transcript, cut: Cut) -> Result<Vec<String>, String> 
     let (stop, stopped) = oneshot::channel();
     let server = serve(transcript.script.clone(), theirs, cut, tls.clone(), stop);
     let words = told.clone();
+    let many = memory.many;
     let milestone = move |milestone: Milestone| match milestone {
         Milestone::LoggedIn => words.lock().unwrap().push("logged in".to_owned()),
+        Milestone::Watching(mailbox) if many => words.lock().unwrap().push(format!("watching {mailbox}")),
         Milestone::Watching(_) => words.lock().unwrap().push("watching".to_owned()),
+        Milestone::Beside(mailboxes) => {
+            let names: Vec<_> = mailboxes.iter().map(MailboxName::as_str).collect();
+            words.lock().unwrap().push(format!("beside {}", names.join(" ")).trim_end().to_owned());
+        }
+        Milestone::Toured(pace) => {
+            let how = if pace.hears_all { "notify" } else { "rounds" };
+            words.lock().unwrap().push(format!("toured {} {how}", pace.mailboxes));
+        }
+        Milestone::Unopened(mailbox, _) => words.lock().unwrap().push(format!("unopened {mailbox}")),
+        Milestone::MailboxesTruncated => words.lock().unwrap().push("truncated".to_owned()),
         Milestone::SearchRefused(why) => words.lock().unwrap().push(format!("search refused {why}")),
         Milestone::Pipelined { worked } => {
             let how = if worked { "worked" } else { "broke" };
@@ -429,13 +474,7 @@ async fn a_flood_of_replies_does_not_outrun_the_deadline() {
     let ended = local.run_until(async {
         let (ours, mut theirs) = tokio::io::duplex(1 << 24);
         let journal = Arc::new(Mutex::new(SqliteJournal::in_memory().unwrap()));
-        let memory = Memory {
-            journal,
-            mailbox: "INBOX".into(),
-            told: Told::default(),
-            last: Arc::default(),
-            from: None,
-        };
+        let memory = Memory { journal, many: false, told: Told::default(), last: Arc::default(), from: None };
         let (_stop, stopped) = oneshot::channel();
         let transcript = Transcript {
             name: String::new(),

@@ -48,10 +48,20 @@ impl Cyrus {
         server
     }
 
-    /// One message, by APPEND.
+    /// One message to the INBOX, by APPEND.
     pub fn deliver(&self, subject: &str) {
+        self.deliver_to("INBOX", subject);
+    }
+
+    /// A new mailbox.
+    pub fn create(&self, mailbox: &str) {
+        self.say(&["a LOGIN user1 secret", &format!("b CREATE \"{mailbox}\""), "c LOGOUT"], "");
+    }
+
+    /// One message, by APPEND.
+    pub fn deliver_to(&self, mailbox: &str, subject: &str) {
         let message = format!("From: sender@example.org\r\nSubject: {subject}\r\n\r\nhello\r\n");
-        let append = format!("b APPEND INBOX {{{}+}}", message.len());
+        let append = format!("b APPEND \"{mailbox}\" {{{}+}}", message.len());
         self.say(&["a LOGIN user1 secret", &append, "c LOGOUT"], &message);
     }
 

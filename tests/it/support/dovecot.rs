@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
@@ -144,6 +144,17 @@ impl Dovecot {
         writer.write_all(message.as_bytes())?;
         users.iter().try_for_each(|_| expect("250"))?;
         writer.write_all(b"QUIT\r\n")
+    }
+
+    /// One message to any mailbox, whether the server runs or not.
+    pub fn save(&self, user: &str, mailbox: &str, subject: &str) {
+        let conf = self.dir.path().join("dovecot.conf");
+        let mut command = Command::new("doveadm");
+        command.arg("-c").arg(conf).args(["save", "-u", user, "-m", mailbox]);
+        let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+        let message = format!("From: Sender <sender@example.org>\r\nSubject: {subject}\r\n\r\nhello\r\n");
+        child.stdin.take().unwrap().write_all(message.as_bytes()).unwrap();
+        assert!(child.wait().unwrap().success(), "{mailbox}: {subject}");
     }
 
     /// `doveadm`
