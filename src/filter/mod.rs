@@ -164,11 +164,6 @@ impl Filter {
 }
 
 impl When {
-    /// Whether there is any condition.
-    pub fn is_empty(&self) -> bool {
-        self.conditions().next().is_none()
-    }
-
     /// All conditions, wherever they stand.
     pub fn conditions(&self) -> impl Iterator<Item = &Condition> {
         self.all.iter().chain(&self.any).chain(&self.none)
