@@ -17,6 +17,7 @@ use crate::config::settings::Settings;
 use crate::coordinator::actor::{Coordinator, CoordinatorContext};
 use crate::coordinator::heartbeat::Heartbeats;
 use crate::coordinator::reload::Loader;
+use crate::demand::Demand;
 use crate::event::{Action, Event, EventBody, MonitorState};
 use crate::event_id;
 use crate::exit::Exit;
@@ -47,10 +48,12 @@ pub struct RunOptions {
 
 /// Runs the monitor until a signal, `stop`, or a failure that cannot be survived.
 pub fn run(settings: &Settings, options: &RunOptions, stop: BoxFuture<'static, ()>) -> Exit {
-    if let Err(error) = process::reserve_descriptors(connections(settings)) {
+    let demand = Demand::of(settings);
+    if let Err(error) = process::reserve_descriptors(demand.connections) {
         error!("{error}");
         return Exit::CannotStart;
     }
+    announce_demand(&demand);
     let system = System::new();
     let exit = system.block_on(monitor(settings, options, stop));
     // To drop it would wait for threads that may hang in a write for ever.
@@ -58,11 +61,17 @@ pub fn run(settings: &Settings, options: &RunOptions, stop: BoxFuture<'static, (
     exit
 }
 
-/// How many connections there may be.
-fn connections(settings: &Settings) -> u64 {
-    let accounts = settings.accounts.iter().filter(|account| account.enabled);
-    let connections = accounts.map(|account| account.connections() as u64).sum::<u64>();
-    connections.min(settings.connections.max_total.map_or(u64::MAX, u64::from))
+/// What can be foreseen is said before it is met.
+fn announce_demand(demand: &Demand) {
+    info!("{} connections: about {} MiB of memory", demand.connections, demand.memory() >> 20);
+    let ports = process::local_ports();
+    if let Some((host, connections)) = demand.short_of_ports(ports) {
+        warn!(
+            host:% = host;
+            "{connections} connections to one host, and {ports} ports here towards one address: where it has only one, \
+             raise net.ipv4.ip_local_port_range"
+        );
+    }
 }
 
 async fn monitor(settings: &Settings, options: &RunOptions, stop: BoxFuture<'static, ()>) -> Exit {

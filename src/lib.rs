@@ -11,6 +11,7 @@ pub mod backoff;
 pub mod cli;
 pub mod config;
 pub mod coordinator;
+pub mod demand;
 pub mod demo;
 pub mod diagnostics;
 pub mod event;

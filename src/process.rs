@@ -43,3 +43,26 @@ pub fn reserve_descriptors(connections: u64) -> Result<(), TooFewDescriptors> {
         }
     }
 }
+
+/// Ports that connections towards one address may come from; Linux's default where nobody tells.
+pub fn local_ports() -> u64 {
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    ports(&range).unwrap_or(28_232)
+}
+
+fn ports(range: &str) -> Option<u64> {
+    let (first, last) = range.trim().split_once(char::is_whitespace)?;
+    let (first, last): (u64, u64) = (first.parse().ok()?, last.trim().parse().ok()?);
+    last.checked_sub(first).map(|others| others + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_of_ports_is_counted() {
+        assert_eq!(ports("32768\t60999\n"), Some(28_232));
+        assert_eq!((ports(""), ports("9 a"), ports("9 8")), (None, None, None));
+    }
+}

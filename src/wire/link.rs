@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -104,8 +105,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Debug> Link<S> {
     }
 
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
-        let mut chunk = [0; READ];
-        let mut chunk = ReadBuf::new(&mut chunk);
+        // Filled by nobody but the reader: to set it to zero for each look would cost more than many a reply.
+        let mut chunk = [MaybeUninit::uninit(); READ];
+        let mut chunk = ReadBuf::uninit(&mut chunk);
         ready!(Pin::new(&mut self.stream).poll_read(cx, &mut chunk))?;
         let received = chunk.filled();
         if received.is_empty() {
