@@ -236,7 +236,14 @@ async fn tell(settings: &Settings, sink: &Addr<Sink>, state: MonitorState) {
         return;
     }
     let body = EventBody::MonitorState(state);
-    let event = Event { at: Timestamp::now(), id: event_id::fresh(), account: None, body, filtered: None };
+    let event = Event {
+        at: Timestamp::now(),
+        id: event_id::fresh(),
+        account: None,
+        body,
+        filtered: None,
+        redacted: Vec::new(),
+    };
     if !matches!(sink.send(Deliver { batch: event.into() }).await, Ok(Ok(_))) {
         warn!("monitor.state {} could not be journalled", state.as_str());
     }

@@ -1,6 +1,7 @@
 //! What the monitor says of itself, on stderr: `log` and env_logger, with key-values, nothing unescaped, no secret.
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use env_logger::{Builder, Target};
 use jiff::Timestamp;
@@ -8,6 +9,7 @@ use log::kv::{Error, Key, Value, VisitSource};
 use log::{Level, LevelFilter, Record};
 
 use crate::config::settings::{LogFormat, LogSettings};
+use crate::privacy::without_local_parts;
 use crate::terminal::has_colors;
 use crate::text::{escape, json_string};
 
@@ -27,6 +29,14 @@ pub fn start(settings: &LogSettings, verbosity: i8) {
     });
     // A second start (tests) keeps the first.
     let _ = builder.try_init();
+}
+
+/// Whether addresses are withheld in what is said.
+static WITHHELD: AtomicBool = AtomicBool::new(false);
+
+/// From now on no address stands in a message, as some output may not know it either. What identifies an account stays.
+pub fn withhold_addresses() {
+    WITHHELD.store(true, Ordering::Relaxed);
 }
 
 fn filters(settings: &LogSettings, verbosity: i8) -> String {
@@ -65,6 +75,7 @@ fn style(format: LogFormat) -> Style {
 
 fn line(style: Style, record: &Record<'_>) -> Vec<u8> {
     let message = record.args().to_string();
+    let message = if WITHHELD.load(Ordering::Relaxed) { without_local_parts(&message) } else { message };
     let mut pairs = Pairs(Vec::new());
     let _ = record.key_values().visit(&mut pairs);
     let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%3fZ");

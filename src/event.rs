@@ -144,6 +144,9 @@ pub struct Event {
     /// What filters say of it; `None` where none applied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filtered: Option<Box<Filtered>>,
+    /// Fields that [`crate::privacy`] changed; empty in the journal, but for events that were dead letters.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub redacted: Vec<String>,
 }
 
 impl Event {
@@ -713,6 +716,7 @@ mod tests {
             account: None,
             body: EventBody::MonitorState(MonitorState::Started),
             filtered: Some(Box::new(Filtered { by: vec!["f".to_owned()], outputs, dropped: false })),
+            redacted: Vec::new(),
         }
     }
 

@@ -25,6 +25,7 @@ pub mod memory;
 pub mod messages;
 pub mod metrics;
 pub mod once;
+pub mod privacy;
 pub mod process;
 pub mod refusals;
 pub mod secrets;

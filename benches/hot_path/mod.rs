@@ -71,6 +71,7 @@ fn event(uid: u32) -> Event {
         account: Some(Arc::new(identity)),
         body: EventBody::MessageNew(Box::new(message)),
         filtered: None,
+        redacted: Vec::new(),
     }
 }
 

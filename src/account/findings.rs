@@ -88,7 +88,7 @@ impl Reporter {
     }
 
     fn event(&self, id: String, body: EventBody, at: Timestamp) -> Event {
-        Event { at, id, account: Some(self.identity.clone()), body, filtered: None }
+        Event { at, id, account: Some(self.identity.clone()), body, filtered: None, redacted: Vec::new() }
     }
 
     fn body(

@@ -23,6 +23,7 @@ use crate::config::settings::{LogFormat, LogSettings, Settings};
 use crate::config::{Issue, Severity, shown};
 use crate::diagnostics;
 pub(crate) use crate::exit::Exit;
+use crate::privacy::Rule;
 use crate::terminal::{self, Color};
 
 /// Version, commit, compiler, features.
@@ -146,6 +147,9 @@ impl Globals {
         match crate::config::load(&self.files) {
             Ok((settings, warnings)) => {
                 self.log(&settings.log);
+                if settings.outputs.iter().any(|output| output.privacy.rules.addresses != Rule::Include) {
+                    diagnostics::withhold_addresses();
+                }
                 shown(&warnings).iter().for_each(|line| tell(line));
                 Ok(settings)
             }

@@ -52,6 +52,9 @@ pub(super) struct RunArgs {
 enum FormatArg {
     Auto,
     Ecs,
+    Flat,
+    #[value(name = "cloudevents")]
+    CloudEvents,
     Pretty,
 }
 
@@ -186,6 +189,8 @@ impl From<FormatArg> for OutputFormat {
         match format {
             FormatArg::Auto => Self::Auto,
             FormatArg::Ecs => Self::Ecs,
+            FormatArg::Flat => Self::Flat,
+            FormatArg::CloudEvents => Self::CloudEvents,
             FormatArg::Pretty => Self::Pretty,
         }
     }

@@ -128,6 +128,7 @@ fn event(account: &Account, message: NewMessage) -> Event {
         account: Some(account.identity.clone()),
         body: EventBody::MessageNew(Box::new(message)),
         filtered: None,
+        redacted: Vec::new(),
     }
 }
 

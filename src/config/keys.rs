@@ -47,7 +47,7 @@ const fn key(name: &'static str, kind: Kind, default: &'static str, doc: &'stati
 }
 
 /// Keys and values of later versions: known to be unknown.
-pub const LATER: &[&str] = &["oauth", "oauth2", "privacy", "kafka", "providers", "url", "schema", "secrets"];
+pub const LATER: &[&str] = &["oauth", "oauth2", "kafka", "providers", "url", "schema", "secrets"];
 
 /// `[monitor]`
 pub const MONITOR: &[Key] = &[
@@ -373,12 +373,37 @@ pub const OUTPUT: &[Key] = &[
     key("include", Kind::Texts, "", "The actions it takes. Default: all."),
     key(
         "format",
-        Kind::Choice(&["auto", "ecs", "pretty"]),
+        Kind::Choice(&["auto", "ecs", "flat", "cloudevents", "pretty"]),
         "",
-        "`ecs` JSON lines; `auto` (stdout): pretty on a terminal.",
+        "`ecs`, `flat`, `cloudevents`: JSON lines; `auto` (stdout): pretty on a terminal.",
     ),
     key("batch", Kind::Table(BATCH), "", "How much is written at once."),
     key("queue", Kind::Table(QUEUE), "", "For outputs that are not required."),
+    key("privacy", Kind::Table(PRIVACY), "", "Over [privacy], key by key."),
+];
+
+/// `[privacy]`
+pub const PRIVACY: &[Key] = &[
+    key("subject", Kind::Choice(&["include", "hash", "omit"]), "\"include\"", "The subject."),
+    key(
+        "addresses",
+        Kind::Choice(&["include", "domain", "hash", "omit"]),
+        "\"include\"",
+        "All addresses with their names, and the login name.",
+    ),
+    key(
+        "message_id",
+        Kind::Choice(&["include", "domain", "hash", "omit"]),
+        "\"include\"",
+        "Message-ID and In-Reply-To.",
+    ),
+    key(
+        "attachment_names",
+        Kind::Choice(&["include", "hash", "omit"]),
+        "\"include\"",
+        "The names of attachments.",
+    ),
+    key("hash_key", Kind::Secret, "", "The key of hashes (HMAC-SHA256); needed for \"hash\"."),
 ];
 
 /// `[outputs.X.tls_options]`: rustls alone.
@@ -492,6 +517,7 @@ pub const TOP: &[Key] = &[
     key("journal", Kind::Table(JOURNAL), "", "Where events wait until every output has them."),
     key("events", Kind::Table(EVENTS), "", "What is told."),
     key("outputs", Kind::Table(OUTPUT), "", "Where it goes; one stdout where none is configured."),
+    key("privacy", Kind::Table(PRIVACY), "", "What every output may know: docs/outputs.md."),
     key("filters", Kind::Table(FILTER), "", "Which messages are told, in this order: docs/filters.md."),
     key("http", Kind::Table(HTTP), "", "For those who look after it: docs/operations.md."),
     key("metrics", Kind::Table(METRICS), "", "For Prometheus, at /metrics of http.listen."),

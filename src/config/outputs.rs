@@ -15,6 +15,7 @@ use super::settings::*;
 use super::surroundings::Thing;
 use super::validate::{DAY, SECOND, actions};
 use crate::event::Action;
+use crate::privacy::{Rule, Rules};
 use crate::secrets::SecretSource;
 use crate::sink::output::subject::SubjectTemplate;
 
@@ -24,13 +25,15 @@ const LONGEST_DELAY: Duration = Duration::from_secs(60);
 /// All of them; one stdout where none is configured.
 pub(super) fn outputs(root: &Map<String, Value>, issues: &mut Issues) -> Vec<OutputSettings> {
     let tables = Section::of(root, "outputs", issues).tables(issues);
+    let general = Section::of(root, "privacy", issues);
+    general.known(keys::PRIVACY, issues);
     if tables.is_empty() {
-        return vec![stdout_output()];
+        return vec![OutputSettings { privacy: privacy(&general, issues), ..stdout_output() }];
     }
     let mut taken = HashMap::new();
     let outputs = tables.into_iter().filter_map(|(name, section)| {
         section.known(keys::OUTPUT, issues);
-        let output = output(name, &section, issues)?;
+        let output = output(name, &section, &general, issues)?;
         if let Some(place) = place(&output.kind)
             && let Some(other) = taken.insert(place.clone(), name)
         {
@@ -61,7 +64,26 @@ pub fn stdout_output() -> OutputSettings {
         format: OutputFormat::Auto,
         batch_max_events: 100,
         batch_max_delay: Duration::ZERO,
+        privacy: PrivacySettings::default(),
     }
+}
+
+/// Key by key, the output's own before the general ones.
+fn privacy(section: &Section<'_>, issues: &mut Issues) -> PrivacySettings {
+    let of_text = [("include", Rule::Include), ("hash", Rule::Hash), ("omit", Rule::Omit)];
+    let of_addresses = [of_text[0], ("domain", Rule::Domain), of_text[1], of_text[2]];
+    let mut rule = |key: &str, choices: &[(&str, Rule)]| section.choice(key, Rule::Include, choices, issues);
+    let rules = Rules {
+        subject: rule("subject", &of_text),
+        addresses: rule("addresses", &of_addresses),
+        message_id: rule("message_id", &of_addresses),
+        attachment_names: rule("attachment_names", &of_text),
+    };
+    let hash_key = secret(section, "hash_key", issues);
+    if rules.hashes() && !section.has("hash_key") {
+        issues.error(&section.origin, &section.path, "\"hash\" needs a `hash_key`");
+    }
+    PrivacySettings { rules, hash_key }
 }
 
 /// A type: its name, the keys that are its own, how it is read.
@@ -106,16 +128,29 @@ fn type_of(section: &Section<'_>, issues: &mut Issues) -> Reader {
     read
 }
 
-fn output(name: &str, section: &Section<'_>, issues: &mut Issues) -> Option<OutputSettings> {
+fn output<'a>(
+    name: &str,
+    section: &Section<'a>,
+    general: &Section<'a>,
+    issues: &mut Issues,
+) -> Option<OutputSettings> {
     required(section, "type", issues)?;
     let kind = type_of(section, issues)(section, issues)?;
     let default = if kind == OutputKind::Stdout { OutputFormat::Auto } else { OutputFormat::Ecs };
-    let formats =
-        [("auto", OutputFormat::Auto), ("ecs", OutputFormat::Ecs), ("pretty", OutputFormat::Pretty)];
+    let formats = [
+        ("auto", OutputFormat::Auto),
+        ("ecs", OutputFormat::Ecs),
+        ("flat", OutputFormat::Flat),
+        ("cloudevents", OutputFormat::CloudEvents),
+        ("pretty", OutputFormat::Pretty),
+    ];
     let (batch, queue) = (section.inner("batch", issues), section.inner("queue", issues));
+    let own = section.inner("privacy", issues);
+    own.known(keys::PRIVACY, issues);
     batch.known(keys::BATCH, issues);
     queue.known(keys::QUEUE, issues);
     Some(OutputSettings {
+        privacy: privacy(&own.over(general), issues),
         name: name.to_owned(),
         kind,
         required: section.boolean("required", true, issues),
@@ -290,6 +325,7 @@ fn source(inner: &Section<'_>, kind: &str, issues: &mut Issues) -> Option<Secret
 #[cfg(test)]
 mod tests {
     use crate::config::{from_text, settings::*};
+    use crate::privacy::{Rule, Rules};
 
     const ACCOUNT: &str = "[[accounts]]\nid = \"work\"\nhost = \"imap.example.com\"\nuser = \"bob\"\npassword = { env = \"PW\" }\n";
 
@@ -309,6 +345,24 @@ mod tests {
         let OutputKind::Webhook(webhook) = output.kind else { panic!() };
         assert_eq!((webhook.body, webhook.http.timeout.as_secs()), (WebhookBody::Json, 30));
         assert_eq!(webhook.http.headers, [("X-Team".to_owned(), "mail".to_owned())]);
+    }
+
+    #[test]
+    fn privacy_of_an_output_lies_over_the_general_one_key_by_key() {
+        let general = "[privacy]\nsubject = \"omit\"\naddresses = \"hash\"\nhash_key = { env = \"K\" }";
+        let output =
+            read(&format!("type = \"stdout\"\nprivacy = {{ addresses = \"domain\" }}\n{general}")).unwrap();
+        let rules = Rules { subject: Rule::Omit, addresses: Rule::Domain, ..Rules::default() };
+        assert_eq!((output.privacy.rules, output.privacy.hash_key.is_some()), (rules, true));
+        for (text, problem) in [
+            ("[privacy]\nsubject = \"hash\"", "\"hash\" needs a `hash_key`"),
+            ("[privacy]\nsubject = \"domain\"", "privacy.subject: unknown value \"domain\""),
+            ("[privacy]\nattachment_names = \"domain\"", "privacy.attachment_names: unknown value"),
+            ("[privacy]\nsubjects = \"omit\"", "privacy.subjects: unknown key"),
+        ] {
+            let problems = read(&format!("type = \"stdout\"\n{text}")).unwrap_err();
+            assert!(problems.iter().any(|told| told.contains(problem)), "{text}: {problems:?}");
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ use crate::filter::Filters;
 use crate::imap::conversation::ToldFrom;
 use crate::imap::search::Criteria;
 use crate::mailbox_choice::MailboxChoice;
+use crate::privacy::Rules;
 use crate::secrets::SecretSource;
 
 /// All of it.
@@ -349,6 +350,17 @@ pub struct OutputSettings {
     pub batch_max_events: usize,
     /// How long events may wait for others to go with them.
     pub batch_max_delay: Duration,
+    /// `[privacy]`, and `[outputs.X.privacy]` over it.
+    pub privacy: PrivacySettings,
+}
+
+/// `[privacy]`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PrivacySettings {
+    /// What becomes of what.
+    pub rules: Rules,
+    /// Where the key of hashes comes from; there is one where something is hashed.
+    pub hash_key: Option<SecretSource>,
 }
 
 /// `format`
@@ -358,6 +370,10 @@ pub enum OutputFormat {
     Auto,
     /// One nested ECS JSON object a line.
     Ecs,
+    /// The same, flat: keys joined by `_`, lists by `, `.
+    Flat,
+    /// CloudEvents 1.0, with the ECS object as data.
+    CloudEvents,
     /// One line for people.
     Pretty,
 }

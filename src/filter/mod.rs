@@ -230,6 +230,7 @@ mod tests {
             account: Some(Arc::new(account)),
             body: EventBody::MessageNew(Box::new(message)),
             filtered: None,
+            redacted: Vec::new(),
         }
     }
 

@@ -126,7 +126,14 @@ mod tests {
         for number in 1..=10 {
             let body = EventBody::MonitorState(MonitorState::Started);
             let id = format!("event-{number}");
-            let events = vec![Event { at: Timestamp::UNIX_EPOCH, id, account: None, body, filtered: None }];
+            let events = vec![Event {
+                at: Timestamp::UNIX_EPOCH,
+                id,
+                account: None,
+                body,
+                filtered: None,
+                redacted: Vec::new(),
+            }];
             let checkpoint = Some(Checkpoint { key: key(), cursor: Cursor::baseline(7, number, None) });
             let file = Some(FileEnd { generation: "1:2".to_owned(), offset: 77 });
             let position = ("out".to_owned(), LanePosition { sequence: u64::from(number.min(3)), file });

@@ -114,7 +114,7 @@ mod tests {
         let event = |sequence: u64| {
             let body = EventBody::MonitorState(MonitorState::Started);
             let (at, id) = (Timestamp::UNIX_EPOCH, sequence.to_string());
-            let event = Arc::new(Event { at, id, account: None, body, filtered: None });
+            let event = Arc::new(Event { at, id, account: None, body, filtered: None, redacted: Vec::new() });
             (JournalledEvent { sequence, event }, bytes)
         };
         recent.add(sequences.into_iter().map(event));

@@ -735,8 +735,14 @@ mod tests {
 
     fn entry(id: &str, uid_next: Option<u32>) -> Entry {
         let body = EventBody::MonitorState(MonitorState::Started);
-        let event =
-            Event { at: Timestamp::UNIX_EPOCH, id: id.to_owned(), account: None, body, filtered: None };
+        let event = Event {
+            at: Timestamp::UNIX_EPOCH,
+            id: id.to_owned(),
+            account: None,
+            body,
+            filtered: None,
+            redacted: Vec::new(),
+        };
         let checkpoint = uid_next
             .map(|next| Checkpoint { key: key(), cursor: Cursor::baseline(7, next, Some(u64::from(next))) });
         Entry::new(Batch { events: vec![event], checkpoint, notes: Vec::new() })

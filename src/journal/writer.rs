@@ -502,8 +502,14 @@ impl<J: Journal> Writer<J> {
             round.full = Some(full);
             let state = if full { MonitorState::JournalFull } else { MonitorState::JournalOk };
             let body = EventBody::MonitorState(state);
-            let event =
-                Event { at: Timestamp::now(), id: event_id::fresh(), account: None, body, filtered: None };
+            let event = Event {
+                at: Timestamp::now(),
+                id: event_id::fresh(),
+                account: None,
+                body,
+                filtered: None,
+                redacted: Vec::new(),
+            };
             round.entries.push(Entry::new(event.into()));
         }
     }
@@ -621,8 +627,14 @@ mod tests {
 
     fn entry(id: &str) -> Entry {
         let body = EventBody::MonitorState(MonitorState::Started);
-        let event =
-            Event { at: Timestamp::UNIX_EPOCH, id: id.to_owned(), account: None, body, filtered: None };
+        let event = Event {
+            at: Timestamp::UNIX_EPOCH,
+            id: id.to_owned(),
+            account: None,
+            body,
+            filtered: None,
+            redacted: Vec::new(),
+        };
         Entry::new(event.into())
     }
 
@@ -700,6 +712,7 @@ mod tests {
             account: None,
             body: EventBody::MonitorState(MonitorState::Started),
             filtered: None,
+            redacted: Vec::new(),
         };
         let handle = journal.clone();
         let batch = Batch { events: vec![event], checkpoint, ..Batch::default() };

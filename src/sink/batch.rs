@@ -106,6 +106,7 @@ pub(super) mod tests {
             account: None,
             body: EventBody::MonitorState(MonitorState::Started),
             filtered: None,
+            redacted: Vec::new(),
         };
         JournalledEvent { sequence, event: event.into() }
     }

@@ -19,6 +19,7 @@ use super::held::Held;
 use super::output::{Outcome, Output};
 use crate::event::Action;
 use crate::journal::{FileEnd, JournalError, JournalHandle, JournalledEvent, LanePosition, Saving};
+use crate::privacy::Privacy;
 use crate::text;
 
 /// One lane; its own trouble is nobody else's.
@@ -31,6 +32,7 @@ pub(super) struct Lane {
     pub(super) batch_max_events: usize,
     /// How long events may wait for others to go with them.
     pub(super) batch_max_delay: Duration,
+    pub(super) privacy: Privacy,
     pub(super) encoder: Encoder,
     pub(super) output: Output,
     /// Durable: what lies behind it is offered after a restart.
@@ -122,7 +124,11 @@ impl Lane {
         let wanted = events.into_iter().filter(|JournalledEvent { event, .. }| {
             self.include.contains(&event.body.action()) && event.is_for(&self.name, &self.outputs)
         });
-        let batch = Batch::new(wanted, &self.encoder);
+        let told = wanted.map(|JournalledEvent { sequence, event }| JournalledEvent {
+            sequence,
+            event: self.privacy.apply(event),
+        });
+        let batch = Batch::new(told, &self.encoder);
         if batch.is_empty() || self.hand_over(batch).await? {
             self.advance(last);
         }

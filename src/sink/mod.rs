@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use actix::prelude::*;
+use secrecy::ExposeSecret;
 use tokio::sync::{mpsc, watch};
 
 pub use self::actor::Sink;
@@ -30,6 +31,8 @@ use crate::journal::lock::StateLock;
 use crate::journal::sqlite::SqliteJournal;
 use crate::journal::{JournalError, JournalHandle, LanePosition, LaneSpec, OpenError, StateOrigin};
 use crate::metrics::Metrics;
+use crate::privacy::Privacy;
+use crate::secrets::SecretError;
 
 /// What a sink is made of.
 #[derive(Clone, Debug)]
@@ -120,6 +123,14 @@ pub enum SinkStartError {
     /// It can be opened and not used.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// What has to be hashed cannot be: nothing is sent then.
+    #[error("the hash_key of outputs.{name}: {error}")]
+    HashKey {
+        /// Which.
+        name: String,
+        /// Why.
+        error: SecretError,
+    },
     /// An output cannot be built.
     #[error("outputs.{name}: {error}")]
     Output {
@@ -184,6 +195,7 @@ impl Sink {
                 index,
                 name: settings.name.clone(),
                 include: taken(settings, &options.events),
+                privacy: privacy(settings).await?,
                 outputs: names.clone(),
                 batch_max_events: settings.batch_max_events,
                 batch_max_delay: settings.batch_max_delay,
@@ -242,6 +254,16 @@ fn open(
     let past = Past { position, most_bytes, last };
     Output::open(settings, &Around { past, instance: &options.instance, journal })
         .map_err(|error| SinkStartError::Output { name: settings.name.clone(), error })
+}
+
+async fn privacy(settings: &OutputSettings) -> Result<Privacy, SinkStartError> {
+    let rules = settings.privacy.rules;
+    let key = match settings.privacy.hash_key.as_ref().filter(|_| rules.hashes()) {
+        Some(source) => source.resolve().await,
+        None => return Ok(Privacy::new(rules, b"")),
+    };
+    let key = key.map_err(|error| SinkStartError::HashKey { name: settings.name.clone(), error })?;
+    Ok(Privacy::new(rules, key.expose_secret().as_bytes()))
 }
 
 /// At most half of the journal is for what is held.

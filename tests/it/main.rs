@@ -25,6 +25,7 @@ mod mailboxes;
 mod nats;
 mod network;
 mod once;
+mod privacy;
 mod program;
 mod proofs;
 mod proxies;

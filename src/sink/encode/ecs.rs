@@ -209,7 +209,7 @@ impl Writer<'_> {
         line.object("service", |service| service.text("name", "idlewatch"));
         line.object("idlewatch", |o| self.idlewatch(event, cut, o));
         if let Some(account) = &event.account {
-            line.object("user", |user| user.text("name", &account.user));
+            line.object("user", |user| user.maybe("name", Some(&account.user)));
             line.object("server", |server| {
                 server.text("address", &account.host);
                 server.number("port", u64::from(account.port));
@@ -303,6 +303,7 @@ impl Writer<'_> {
             EventBody::MailboxGap(gap) => self::gap(gap, o),
             EventBody::MonitorState(state) => o.object("monitor", |o| o.text("state", state.as_str())),
         }
+        o.some_texts("redacted", &event.redacted);
         // What is offered again by hand has a route, and no filter gave it.
         if let Some(filtered) = event.filtered.as_ref().filter(|filtered| !filtered.by.is_empty()) {
             o.object("filter", |o| self::filter(filtered, o));
@@ -516,6 +517,7 @@ mod tests {
             account: Some(identity()),
             body: EventBody::MessageNew(Box::new(message)),
             filtered: None,
+            redacted: Vec::new(),
         }
     }
 
@@ -541,6 +543,7 @@ mod tests {
             account: Some(identity()),
             body: EventBody::AccountState(Box::new(change)),
             filtered: None,
+            redacted: Vec::new(),
         };
         assert_eq!(
             encoded(1044, &event),

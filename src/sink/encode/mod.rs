@@ -1,6 +1,8 @@
 //! Events in the form that an output asks for: exactly one line each.
 
+mod cloudevents;
 mod ecs;
+mod flat;
 mod pretty;
 mod words;
 
@@ -28,6 +30,10 @@ pub struct EncoderSettings {
 pub enum Format {
     /// One nested ECS object.
     Ecs,
+    /// The same, flat.
+    Flat,
+    /// CloudEvents 1.0, with that as data.
+    CloudEvents,
     /// One line for people.
     Pretty {
         /// With colours.
@@ -43,6 +49,8 @@ impl EncoderSettings {
         let format = match output.format {
             OutputFormat::Auto if terminal => pretty,
             OutputFormat::Auto | OutputFormat::Ecs => Format::Ecs,
+            OutputFormat::Flat => Format::Flat,
+            OutputFormat::CloudEvents => Format::CloudEvents,
             OutputFormat::Pretty => pretty,
         };
         Self { instance: options.instance.clone(), max_bytes: options.events.max_bytes, format }
@@ -65,8 +73,100 @@ impl Encoder {
     pub fn line(&self, sequence: u64, event: &Event, out: &mut Vec<u8>) {
         match self.settings.format {
             Format::Ecs => ecs::line(&self.settings, sequence, event, out),
+            Format::Flat => flat::line(&self.settings, sequence, event, out),
+            Format::CloudEvents => cloudevents::line(&self.settings, sequence, event, out),
             Format::Pretty { color } => pretty::line(event, color, out),
         }
         out.push(b'\n');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::batch::tests::journalled;
+    use super::*;
+    use crate::event::{
+        AccountIdentity, Address, EventBody, MailboxName, MessageSummary, NewMessage, Source,
+    };
+
+    fn line(format: Format, max_bytes: usize, event: &Event) -> String {
+        let mut out = Vec::new();
+        Encoder::new(EncoderSettings { instance: "mon 1".into(), max_bytes, format })
+            .line(7, event, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    fn message(subject: &str) -> Event {
+        let body = EventBody::MessageNew(Box::new(NewMessage {
+            mailbox: MailboxName::inbox(),
+            role: None,
+            messages: None,
+            uid_validity: 1_700_000_001,
+            uid: 4_242,
+            source: Source::Idle,
+            epoch_changed: false,
+            summary: MessageSummary {
+                subject: Some(subject.to_owned()),
+                to: vec![Address { name: None, address: format!("{subject}@example.org") }; 20],
+                ..MessageSummary::default()
+            },
+        }));
+        let account = AccountIdentity {
+            id: "work".into(),
+            user: "bob".to_owned(),
+            host: "imap.example.com".into(),
+            port: 993,
+            labels: Arc::default(),
+        };
+        Event { body, account: Some(Arc::new(account)), ..(*journalled(1).event).clone() }
+    }
+
+    #[test]
+    fn every_form_is_one_line_of_json_that_is_never_too_long() {
+        for format in [Format::Ecs, Format::Flat, Format::CloudEvents] {
+            for length in [1, 100, 300, 1000] {
+                for max_bytes in [2000, 4000, 8000] {
+                    let event = message(&"\u{202e}\"x".repeat(length));
+                    let line = line(format, max_bytes, &event);
+                    let text = line.strip_suffix('\n').unwrap();
+                    assert!(
+                        text.len() <= max_bytes && !text.contains(['\n', '\u{202e}']),
+                        "{format:?} {length} {max_bytes}: {}",
+                        text.len()
+                    );
+                    serde_json::from_str::<serde_json::Value>(text).unwrap();
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_cloud_event_is_what_the_specification_asks_for() {
+        let event: serde_json::Value =
+            serde_json::from_str(&line(Format::CloudEvents, 8000, &message("hi"))).unwrap();
+        for (name, value) in [
+            ("specversion", "1.0"),
+            ("source", "/idlewatch/mon%201/accounts/work"),
+            ("type", "io.idlewatch.message.new.v1"),
+            ("subject", "INBOX;UIDVALIDITY=1700000001/;UID=4242"),
+            ("partitionkey", "work"),
+            ("sequence", "7"),
+            ("id", "id-1"),
+            ("time", "1970-01-01T00:00:00.000Z"),
+        ] {
+            assert_eq!(event[name], value, "{name}");
+        }
+        assert_eq!(event["data"]["event"]["id"], event["id"]);
+        let names = event.as_object().unwrap().keys();
+        assert!(names.into_iter().all(
+            |name| name.len() <= 20 && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+        ));
+        let flat: serde_json::Value =
+            serde_json::from_str(&line(Format::Flat, 8000, &message("hi"))).unwrap();
+        assert_eq!(
+            (&flat["event_action"], &flat["idlewatch_imap_uid"]),
+            (&"message.new".into(), &4242.into())
+        );
+        assert!(flat.as_object().unwrap().values().all(|value| !value.is_object() && !value.is_array()));
     }
 }

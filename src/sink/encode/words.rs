@@ -25,7 +25,9 @@ pub(super) fn level(event: &Event) -> &'static str {
 pub(super) fn message(event: &Event) -> String {
     let account = event.account.as_ref().map(|account| account.id.as_str()).unwrap_or_default();
     let words = match &event.body {
-        EventBody::MessageNew(new) => format!("new message in {account}/{} from {}", new.mailbox, about(new)),
+        EventBody::MessageNew(new) => {
+            format!("new message in {account}/{} from {}", new.mailbox, about(new, &event.redacted))
+        }
         EventBody::AccountState(change) => state(account, change),
         EventBody::MailboxReset(reset) => format!(
             "UIDVALIDITY of {account}/{} changed {} -> {}; uids below {} were there before",
@@ -52,9 +54,12 @@ pub(super) fn message(event: &Event) -> String {
     line(&words, MESSAGE)
 }
 
-fn about(new: &NewMessage) -> String {
-    let from = new.summary.from.first().map_or("(unknown sender)", |from| from.address.as_str());
-    let subject = new.summary.subject.as_deref().unwrap_or("(no subject)");
+fn about(new: &NewMessage, redacted: &[String]) -> String {
+    let is_redacted = |field| redacted.iter().any(|named| named == field);
+    let nobody = if is_redacted("email.from.address") { "(sender withheld)" } else { "(unknown sender)" };
+    let nothing = if is_redacted("email.subject") { "(subject withheld)" } else { "(no subject)" };
+    let from = new.summary.from.first().map_or(nobody, |from| from.address.as_str());
+    let subject = new.summary.subject.as_deref().unwrap_or(nothing);
     format!("{from}: {subject}")
 }
 

@@ -142,9 +142,11 @@ fn is_ahead(path: &Path, end: &FileEnd, known: &FileEnd, past: &Past<'_>) -> io:
     Ok(too_many || whole().filter_map(sequence).any(|sequence| sequence > past.last))
 }
 
-/// `event.sequence`, where the form of the lines has it.
+/// `event.sequence`, where the form of the lines has it: nested, flat, or in the data of a CloudEvent.
 fn sequence(line: &[u8]) -> Option<u64> {
-    serde_json::from_slice::<serde_json::Value>(line).ok()?.get("event")?.get("sequence")?.as_u64()
+    let line = serde_json::from_slice::<serde_json::Value>(line).ok()?;
+    let paths = ["/event/sequence", "/event_sequence", "/data/event/sequence"];
+    paths.iter().find_map(|path| line.pointer(path)?.as_u64())
 }
 
 fn end_of(file: &File) -> io::Result<FileEnd> {

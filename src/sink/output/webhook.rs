@@ -79,6 +79,7 @@ fn content_type(body: WebhookBody, format: OutputFormat) -> &'static str {
     match (body, format) {
         (WebhookBody::Ndjson, OutputFormat::Pretty) => "text/plain; charset=utf-8",
         (WebhookBody::Ndjson, _) => "application/x-ndjson",
+        (WebhookBody::Json, OutputFormat::CloudEvents) => "application/cloudevents-batch+json",
         (WebhookBody::Json, _) => "application/json",
     }
 }

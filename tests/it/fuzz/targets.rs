@@ -372,6 +372,7 @@ fn new_message(uid: u32, summary: idlewatch::event::MessageSummary) -> Event {
         account: Some(Arc::new(account)),
         body: EventBody::MessageNew(Box::new(message)),
         filtered: None,
+        redacted: Vec::new(),
     }
 }
 

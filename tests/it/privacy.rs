@@ -1,0 +1,56 @@
+//! What an output may not know is nowhere but in the journal.
+
+use std::fs;
+
+use idlewatch::demo::server::{Behaviour, Server};
+use idlewatch::demo::store::Store;
+
+use crate::support::monitor::{Monitor, states, told};
+use crate::support::receiver::{Receiver, SECRET};
+
+/// H22: a subject that holds a secret, and the people of a message.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_withheld_is_in_no_output_no_log_and_no_dead_letter() {
+    let store = Store::new([("canary.user@example.com".to_owned(), "pw".to_owned())]);
+    let server = Server::start(store, Behaviour::default()).await.unwrap();
+    let receiver = Receiver::start([]);
+    receiver.reject("message.new");
+    let mut monitor = Monitor::new(&format!(
+        "[[accounts]]\nid = \"work\"\nhost = \"127.0.0.1\"\nport = {}\ntls = \"none\"\nuser = \"canary.user@example.com\"\npassword = {{ inline = \"pw\" }}\n\
+         [privacy]\nsubject = \"omit\"\naddresses = \"domain\"\nmessage_id = \"omit\"\nattachment_names = \"omit\"\nhash_key = {{ inline = \"key\" }}\n\
+         [outputs.hook]\ntype = \"webhook\"\nurl = \"http://127.0.0.1:{}/\"\nsecret = {{ inline = \"{SECRET}\" }}\nprivacy = {{ addresses = \"hash\" }}\n\
+         [outputs.open]\ntype = \"file\"\npath = \"open.jsonl\"\nprivacy = {{ subject = \"include\" }}\n",
+        server.addr().port(),
+        receiver.port
+    ));
+    monitor.start();
+    monitor.wait("online", |events| states(events, "work").last().is_some_and(|state| state == "online"));
+    let mail = "From: Canary Bird <canary.bird@example.org>\r\nTo: canary.two@example.net\r\nMessage-ID: <canary.id@example.org>\r\n\
+                Subject: your canary.secret is 1234\r\n\r\nhi\r\n";
+    server.store().deliver("canary.user@example.com", "INBOX", mail.as_bytes());
+    let events = monitor.wait("told", |events| told(events, "work") == [1]);
+    monitor.wait_log("now in the dead letters");
+    assert_eq!(monitor.stop().code(), Some(0));
+    let read = |name: &str| fs::read_to_string(monitor.dir.path().join(name)).unwrap();
+    let message = events.iter().find(|event| event["event"]["action"] == "message.new").unwrap();
+    assert_eq!(message["email"]["from"]["address"], serde_json::json!(["example.org"]));
+    assert_eq!(message["message"], "new message in work/INBOX from example.org: (subject withheld)");
+    let redacted: Vec<_> =
+        message["idlewatch"]["redacted"].as_array().unwrap().iter().filter_map(|f| f.as_str()).collect();
+    assert!(redacted.contains(&"email.subject") && redacted.contains(&"user.name"), "{redacted:?}");
+    let open = read("open.jsonl");
+    assert!(open.contains("your canary.secret is 1234"));
+    let letters = read("state/dead-letters.jsonl");
+    assert!(letters.contains("h.") && letters.contains("@example.org"), "{letters}");
+    for (what, text) in [
+        ("the file", read("events.jsonl")),
+        ("the open file", open.replace("your canary.secret", "")),
+        ("the dead letters", letters),
+        ("what was asked of the webhook", receiver.asked().concat()),
+    ] {
+        assert!(!text.to_lowercase().contains("canary"), "{what}: {text}");
+    }
+    let said = monitor.log();
+    let said: Vec<_> = said.lines().filter(|line| !line.contains(" TRACE ")).collect();
+    assert!(!said.concat().to_lowercase().contains("canary"), "{said:#?}");
+}
