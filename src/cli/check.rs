@@ -1,6 +1,6 @@
 //! `idlewatch check`: the configuration, then every account once.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, IsTerminal};
 use std::time::Duration;
 
@@ -77,7 +77,7 @@ impl CheckArgs {
         if self.json {
             return say(&format!("{}\n", json!({"ok": true, "issues": rows(warnings)})));
         }
-        say(&format!("ok: {}\n", overview(settings)))
+        say(&format!("{}ok: {}\n", guesses(settings), overview(settings)))
     }
 
     fn online(&self, settings: &Settings, warnings: &[Issue], globals: &Globals) -> Exit {
@@ -93,7 +93,7 @@ impl CheckArgs {
             say(&format!("{all}\n"))
         } else {
             let text = table::text(&reports, &summary, has_colors(io::stdout().is_terminal()));
-            say(&format!("{text}configuration: {}\n", overview(settings)))
+            say(&format!("{text}{}configuration: {}\n", guesses(settings), overview(settings)))
         };
         match exit(&reports) {
             Exit::Ok if self.deny_warnings && summary.has_warnings() => said.and(Exit::SomeFailed),
@@ -150,6 +150,22 @@ fn mailboxes(settings: &Settings) -> String {
         0 => format!("{named} mailboxes"),
         accounts => format!("{named} mailboxes by name, more by the patterns of {accounts} accounts"),
     }
+}
+
+/// The providers that nobody named, with the first of their accounts.
+fn guesses(settings: &Settings) -> String {
+    let mut guessed: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for account in &settings.accounts {
+        if let Some(chosen) = account.provider.as_ref().filter(|chosen| chosen.guessed) {
+            guessed.entry(chosen.to_string()).or_default().push(account.id().as_str());
+        }
+    }
+    let lines = guessed.iter().map(|(guess, ids)| match ids.as_slice() {
+        [id] => format!("{guess}: {id}\n"),
+        [first, others @ ..] => format!("{guess}: {first} and {} more\n", others.len()),
+        [] => String::new(),
+    });
+    lines.collect()
 }
 
 fn overview(settings: &Settings) -> String {

@@ -1,6 +1,7 @@
 //! What is known of providers: the built-in presets, and `[providers.X]`.
 
 use std::collections::BTreeMap;
+use std::fmt::{self, Display};
 use std::rc::Rc;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -110,6 +111,13 @@ pub struct Chosen {
     pub guessed: bool,
 }
 
+impl Display for Chosen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let how = if self.guessed { ", guessed from the address" } else { "" };
+        write!(f, "provider {}{how}", self.provider.name)
+    }
+}
+
 /// A provider was named that does not exist; told already.
 #[derive(Debug)]
 pub(super) struct Unknown;
@@ -210,16 +218,13 @@ impl<'a> Providers<'a> {
 
 fn provider(name: &str, keys: &Section<'_>, issues: &mut Issues) -> Provider {
     let logins = [("address", LoginName::Address), ("local", LoginName::Local)];
-    let text = |key: &str, issues: &mut Issues| keys.text(key, issues).map(str::to_owned);
     let oauth = OAuthEndpoints {
         auth_url: url(keys, "auth_url", issues),
         token_url: url(keys, "token_url", issues),
         device_url: url(keys, "device_url", issues),
         scopes: keys.texts("scopes", issues).unwrap_or_default(),
     };
-    if let Some(host) = text("host", issues)
-        && host.trim().is_empty()
-    {
+    if keys.text("host", issues).is_some_and(|host| host.trim().is_empty()) {
         keys.error("host", "must not be empty", issues);
     }
     Provider {
@@ -301,6 +306,45 @@ mod tests {
         assert!(Providers::built_in().len() >= 26);
     }
 
+    /// One row of docs/providers.md.
+    fn row(name: &str, keys: &Section<'_>, provider: &Provider) -> String {
+        let mut issues = Issues::default();
+        let text =
+            |key: &str, default: &str| keys.text(key, &mut Issues::default()).unwrap_or(default).to_owned();
+        let auth = provider.auth.iter().map(|kind| match kind {
+            AuthKind::Password => "password",
+            AuthKind::AppPassword => "app password",
+            AuthKind::OAuth => "OAuth2",
+        });
+        let user = if provider.login == LoginName::Local { "before the @" } else { "address" };
+        let quirks = if provider.sasl_ir { "" } else { "no initial response" };
+        format!(
+            "| {name} | {}:{} {} | {} | {user} | {} | {} | {quirks} | {} |\n",
+            text("host", ""),
+            keys.number("port", 993, 1..=65_535, &mut issues),
+            text("tls", "implicit"),
+            auth.collect::<Vec<_>>().join(", "),
+            keys.number("max_connections", 5, 1..=1000, &mut issues),
+            text("rate", ""),
+            provider.domains.join(" "),
+        )
+    }
+
+    #[test]
+    fn the_table_of_the_documentation_is_fresh() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/providers.md");
+        let kept = std::fs::read_to_string(&path).unwrap();
+        let mark = "| --- | --- | --- | --- | --- | --- | --- | --- |\n";
+        let (head, _) = kept.split_once(mark).unwrap();
+        let rows: String =
+            Providers::built_in().iter().map(|(name, keys, provider)| row(name, keys, provider)).collect();
+        let made = format!("{head}{mark}{rows}");
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(&path, &made).unwrap();
+        }
+        assert!(kept == made, "docs/providers.md is stale: run UPDATE=1 cargo test --lib config");
+    }
+
     #[test]
     fn no_domain_is_at_home_twice() {
         let all = Providers::built_in();
@@ -328,7 +372,8 @@ mod tests {
             let (accounts, told) = load(&account(user, ""));
             let identity = &accounts.first().unwrap_or_else(|| panic!("{user}: {told:?}")).identity;
             assert_eq!((&*identity.host, &*identity.user, identity.port), (host, login, 993), "{user}");
-            assert!(accounts[0].provider.as_ref().is_some_and(|chosen| chosen.guessed));
+            let chosen = accounts[0].provider.as_ref().unwrap();
+            assert!(chosen.to_string().ends_with(", guessed from the address"), "{chosen}");
         }
         let (accounts, _) = load(&account("bob@gmail.com", "host = \"imap.example.com\""));
         assert_eq!((&*accounts[0].identity.host, &accounts[0].provider), ("imap.example.com", &None));
