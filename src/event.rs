@@ -300,6 +300,8 @@ impl Role {
 pub enum Source {
     /// The server told it during IDLE (RFC 2177).
     Idle,
+    /// The server pushed it (NOTIFY, RFC 5465).
+    Notify,
     /// A poll or a check round found it.
     Poll,
     /// It was waiting when the session began.
@@ -311,6 +313,7 @@ impl Source {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Idle => "idle",
+            Self::Notify => "notify",
             Self::Poll => "poll",
             Self::Sync => "sync",
         }

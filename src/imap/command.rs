@@ -85,6 +85,11 @@ pub enum Command<'a> {
     Noop,
     /// IDLE (RFC 2177)
     Idle,
+    /// NOTIFY SET for the open mailbox (RFC 5465): new messages, with these items, and expunged ones.
+    NotifySelected {
+        /// What to push of a new message.
+        items: &'a str,
+    },
     /// LOGOUT
     Logout,
 }
@@ -197,6 +202,7 @@ impl Command<'_> {
             Self::UidSearch { .. } => "UID SEARCH",
             Self::Noop => "NOOP",
             Self::Idle => "IDLE",
+            Self::NotifySelected { .. } => "NOTIFY",
             Self::Logout => "LOGOUT",
         }
     }
@@ -259,6 +265,10 @@ impl Command<'_> {
             }
             Self::Fetch { first, last, items } => {
                 text.push(format!("FETCH {first}:{last} {items}").as_bytes())
+            }
+            Self::NotifySelected { items } => {
+                let set = format!("NOTIFY SET (selected (MessageNew {items} MessageExpunge))");
+                text.push(set.as_bytes());
             }
             Self::UidSearch { scope, criteria } => {
                 text.push(b"UID SEARCH ");

@@ -16,6 +16,7 @@ use super::fetch::Fetching;
 use super::idle::{Idle, Polling};
 use super::listing::MailboxListing;
 use super::login::{self, Login};
+use super::notify::Notifying;
 use super::one_shot::{OneShot, list_mailboxes};
 use super::pipelining::Pipelining;
 use super::refusal::Refusal;
@@ -304,6 +305,7 @@ pub(super) enum Phase {
     Searching(Searching),
     Fetching(Fetching),
     AwaitReceipt(Box<Selected>),
+    Notifying(Notifying),
     Idle(Idle),
     Polling(Polling),
     Round(Box<Round>),
@@ -415,6 +417,7 @@ impl Phase {
             | Self::Searching(_)
             | Self::Fetching(_)
             | Self::AwaitReceipt(_)
+            | Self::Notifying(_)
             | Self::Polling(_) => State::Selected,
             Self::Idle(_) => State::Idling,
             Self::AwaitLogout | Self::Ended => State::LoggingOut,
@@ -436,6 +439,7 @@ impl Phase {
             Self::Searching(phase) => Some(phase.selected()),
             Self::Fetching(phase) => Some(phase.selected()),
             Self::AwaitReceipt(selected) => Some(selected),
+            Self::Notifying(phase) => Some(phase.selected()),
             Self::Idle(phase) => Some(phase.selected()),
             Self::Polling(phase) => Some(phase.selected()),
             Self::Round(phase) => phase.selected(),
@@ -700,6 +704,7 @@ impl Shared {
             Phase::Dating(phase) => phase.completed(self, status, text, now),
             Phase::Searching(phase) => phase.completed(self, status, text, now),
             Phase::Fetching(phase) => phase.completed(self, status, text, now),
+            Phase::Notifying(phase) => phase.completed(self, status, now),
             Phase::Idle(phase) => phase.completed(self, status, now),
             Phase::Polling(phase) => phase.completed(self, status, text, now),
             Phase::Round(phase) => phase.completed(self, status, text, now),
@@ -754,6 +759,7 @@ impl Shared {
             }
             (Phase::Idle(phase), Reply::Continue(_)) => phase.accepted(self, now),
             (Phase::Idle(phase), Reply::Exists(_)) => phase.pushed(self, now),
+            (Phase::Idle(phase), Reply::Fetch(items)) => phase.fetched(self, &items, now),
             (Phase::Idle(phase), Reply::Untagged { .. } | Reply::MailboxStatus(_) | Reply::List(_)) => {
                 phase.remarked(self, now)
             }
@@ -782,7 +788,7 @@ impl Shared {
 
     fn elapsed(&mut self, phase: Phase, quiet: bool, now: Instant) -> Phase {
         match phase {
-            Phase::Idle(phase) if phase.is_resting() => phase.refresh(self, now),
+            Phase::Idle(phase) if phase.is_resting() => phase.elapsed(self, now),
             Phase::Polling(phase) if phase.is_resting() => phase.ask(self, now),
             Phase::AwaitReceipt(selected) => selected.rest(self, now),
             Phase::Round(phase) if phase.is_pausing() => phase.go_on(self, now),

@@ -196,6 +196,10 @@ impl Fetching {
             return;
         }
         self.present.insert(uid);
+        if matches!(self.asked, Asked::Top { .. } | Asked::TopUids { .. }) {
+            // It came after the FETCH was issued, and needs no other.
+            self.selected.told_unasked(items.seq);
+        }
         let answers = items.header.is_some() || items.unreadable.contains(&"BODY");
         if self.is_full() && answers && self.got.0.len() < MOST_AT_ONCE && !self.got.holds(uid) {
             self.got.0.push((uid, summarize(items, wanted)));

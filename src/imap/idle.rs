@@ -5,12 +5,20 @@ use std::time::{Duration, Instant};
 use super::command::{Command, done};
 use super::conversation::{Action, Phase, Shared};
 use super::fetch::{Fetching, Unchecked};
-use super::reply::{Status, StatusText};
-use super::watch::Selected;
+use super::notify::is_of_new_message;
+use super::reply::{FetchItems, Status, StatusText};
+use super::summary::summarize;
+use super::watch::{Got, Selected};
 use crate::journal::Receipt;
 
 /// For the `+` of IDLE, and for its completion.
 const ANSWER: Duration = Duration::from_secs(10);
+
+/// For the push of a message that EXISTS told of.
+const PUSH: Duration = Duration::from_secs(2);
+
+/// Messages that were pushed and wait for the journal; what goes beyond is asked for.
+const MOST_PUSHED: usize = 100;
 
 /// IDLE, from the command to its completion.
 #[derive(Debug)]
@@ -23,6 +31,10 @@ pub(super) struct Idle {
     told: bool,
     /// What is to be asked as soon as IDLE can be left.
     unchecked: Option<Box<Unchecked>>,
+    /// What the server pushed and is not handed over yet.
+    pushed: Got,
+    /// EXISTS told of a message that is to be pushed.
+    expecting: bool,
 }
 
 /// What is awaited.
@@ -49,7 +61,15 @@ impl Idle {
         now: Instant,
     ) -> Phase {
         shared.wait("the answer to IDLE", ANSWER, ANSWER * 3, now);
-        Phase::Idle(Self { selected, step: Step::Acceptance, since: now, told: false, unchecked })
+        Phase::Idle(Self {
+            selected,
+            step: Step::Acceptance,
+            since: now,
+            told: false,
+            unchecked,
+            pushed: Got::default(),
+            expecting: false,
+        })
     }
 
     pub(super) fn selected(&mut self) -> &mut Selected {
@@ -65,39 +85,74 @@ impl Idle {
         if shared.pipelining.worked() {
             shared.act(Action::PipeliningWorked);
         }
-        // Absolute: what the server says meanwhile, `* OK Still here` above all, does not extend it.
+        self.await_news(shared, now);
+        // A message may have come between the last look and IDLE (Dovecot and imap4d tell it around the `+`).
+        self.settle(shared, now)
+    }
+
+    /// Absolute: what the server says meanwhile, `* OK Still here` above all, does not extend it.
+    fn await_news(&self, shared: &mut Shared, now: Instant) {
         let others = shared.rests_until(self.selected.mailbox());
         let until = self.selected.sweep_at().into_iter().chain(others).min().unwrap_or(now);
         let until = until.saturating_duration_since(now);
         shared.wait("news", until, until, now);
-        // A message may have come between the last look and IDLE (Dovecot and imap4d tell it around the `+`).
-        if self.is_wanted(shared, now) || shared.stopping {
-            self.leave(shared, now)
-        } else {
-            Phase::Idle(self)
+    }
+
+    /// Something may have changed: stays, waits for a push, or leaves.
+    fn settle(mut self, shared: &mut Shared, now: Instant) -> Phase {
+        if self.step != Step::News {
+            return Phase::Idle(self);
         }
+        if shared.stopping {
+            return self.leave(shared, now);
+        }
+        self.selected.tell_pushed(shared, &mut self.pushed);
+        if !self.is_wanted(shared, now) {
+            if std::mem::take(&mut self.expecting) {
+                self.await_news(shared, now);
+            }
+            return Phase::Idle(self);
+        }
+        if self.unchecked.is_some() || !self.selected.awaits_push() {
+            return self.leave(shared, now);
+        }
+        if !std::mem::replace(&mut self.expecting, true) {
+            shared.wait("what the server pushes", PUSH, PUSH, now);
+        }
+        Phase::Idle(self)
+    }
+
+    /// FETCH: the push of a message, or of a change, which means nothing.
+    pub(super) fn fetched(mut self, shared: &mut Shared, items: &FetchItems, now: Instant) -> Phase {
+        let can_take = !matches!(self.step, Step::Completion { .. }) && self.unchecked.is_none();
+        if !can_take || !is_of_new_message(items) || self.pushed.0.len() >= MOST_PUSHED {
+            return Phase::Idle(self);
+        }
+        if let Some(uid) = self.selected.take_push(items) {
+            self.pushed.0.push((uid, summarize(items, &shared.plan.wanted)));
+            self.told = true;
+            if self.expecting {
+                // The next one has its own time.
+                shared.wait("what the server pushes", PUSH, PUSH, now);
+            }
+        }
+        self.settle(shared, now)
     }
 
     /// EXISTS.
     pub(super) fn pushed(mut self, shared: &mut Shared, now: Instant) -> Phase {
         self.told |= self.step == Step::News;
-        self.remarked(shared, now)
+        self.settle(shared, now)
     }
 
     /// Something that may, or may not, be a reason to leave IDLE: a new UIDVALIDITY is, `* OK Still here` is not.
     pub(super) fn remarked(self, shared: &mut Shared, now: Instant) -> Phase {
-        if self.step == Step::News && self.is_wanted(shared, now) {
-            return self.leave(shared, now);
-        }
-        Phase::Idle(self)
+        self.settle(shared, now)
     }
 
     pub(super) fn delivered(mut self, receipt: &Receipt, shared: &mut Shared, now: Instant) -> Phase {
         self.selected.delivered(receipt, shared);
-        if self.step == Step::News && (self.is_wanted(shared, now) || shared.stopping) {
-            return self.leave(shared, now);
-        }
-        Phase::Idle(self)
+        self.settle(shared, now)
     }
 
     /// Whether IDLE must be left, for this mailbox or for others.
@@ -107,7 +162,10 @@ impl Idle {
 
     /// There is something to do: by one write where that is all, and the server takes it; else in steps.
     fn leave(mut self, shared: &mut Shared, now: Instant) -> Phase {
-        let in_one = shared.pipelining.is_trusted() && !shared.stopping && self.unchecked.is_none();
+        let in_one = shared.pipelining.is_trusted()
+            && !shared.stopping
+            && self.unchecked.is_none()
+            && self.pushed.0.is_empty();
         if !in_one || !self.selected.has_few_new() {
             return self.finish(false, shared, now);
         }
@@ -128,8 +186,17 @@ impl Idle {
         silent.then_some(self.since)
     }
 
-    /// IDLE has lasted long enough: a check round, and IDLE anew.
-    pub(super) fn refresh(mut self, shared: &mut Shared, now: Instant) -> Phase {
+    /// The push stays away, or IDLE has lasted long enough.
+    pub(super) fn elapsed(mut self, shared: &mut Shared, now: Instant) -> Phase {
+        if std::mem::take(&mut self.expecting) {
+            self.selected.push_stayed_away();
+            return self.leave(shared, now);
+        }
+        self.refresh(shared, now)
+    }
+
+    /// A check round, and IDLE anew.
+    fn refresh(mut self, shared: &mut Shared, now: Instant) -> Phase {
         let too_early = self.selected.sweep_at().is_some_and(|at| at > now);
         if too_early && shared.is_called_away(self.selected.mailbox(), now) {
             return self.finish(false, shared, now);
@@ -168,7 +235,9 @@ impl Idle {
         self.go_on(shared, now)
     }
 
-    fn go_on(self, shared: &mut Shared, now: Instant) -> Phase {
+    fn go_on(mut self, shared: &mut Shared, now: Instant) -> Phase {
+        // What was pushed and has no receipt is asked for: nobody would remember it.
+        self.selected.wanted(&self.pushed.uids());
         match self.unchecked {
             Some(unchecked) => Fetching::check_left_out(self.selected, *unchecked, shared, now),
             None => self.selected.proceed(shared, now),

@@ -11,6 +11,7 @@ mod headers;
 mod idle;
 pub mod listing;
 mod login;
+mod notify;
 pub mod one_shot;
 pub mod parse;
 mod pipelining;

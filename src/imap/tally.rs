@@ -63,6 +63,13 @@ impl Tally {
         self.asked = self.asked.saturating_sub(count).min(self.exists);
     }
 
+    /// Message `seq` was told unasked. It counts as asked for if it is the first that was not, and EXISTS knows of it.
+    pub fn take_next(&mut self, seq: u32) -> bool {
+        let is_next = seq <= self.exists && Some(seq) == self.asked.checked_add(1);
+        self.asked += u32::from(is_next);
+        is_next
+    }
+
     /// A FETCH of all that is new is issued now; how many messages it should tell.
     pub fn ask(&mut self) -> u32 {
         let news = self.news();
@@ -138,6 +145,17 @@ mod tests {
                 prop_assert!(tally.news() <= tally.exists());
             }
         }
+    }
+
+    #[test]
+    fn only_the_first_message_that_was_not_asked_for_can_be_told_unasked() {
+        let mut tally = Tally::new(2);
+        assert!(!tally.take_next(3), "EXISTS knows nothing of it");
+        tally.told_exists(4);
+        assert!(!tally.take_next(4) && !tally.take_next(2) && !tally.take_next(0));
+        assert!(tally.take_next(3) && tally.news() == 1 && !tally.take_next(3));
+        assert!(tally.take_next(4) && tally.news() == 0);
+        assert!(!Tally::new(u32::MAX).take_next(0));
     }
 
     #[test]

@@ -9,7 +9,8 @@ use jiff::Timestamp;
 use super::conversation::{Action, Delivery, Finding, Phase, Shared, Until, Watch};
 use super::fetch::{CHUNK, Fetching};
 use super::idle::{Idle, Polling};
-use super::reply::{Code, MAX_MODSEQ, Reply, Status};
+use super::notify::{Notifying, Pushes};
+use super::reply::{Code, FetchItems, MAX_MODSEQ, Reply, Status};
 use super::rounds;
 use super::search::{Criteria, Searching};
 use super::select::{Located, Locating};
@@ -34,6 +35,9 @@ const DEAF_AFTER: u8 = 2;
 
 /// Conversations in a row that ended in a search or a FETCH, after which nothing is searched for: it may be the cause.
 const NO_SEARCH_AFTER: u8 = 3;
+
+/// The server pushes nothing any more (RFC 5465 section 5.8).
+const OVERFLOW: &str = "NOTIFICATIONOVERFLOW";
 
 /// Times that a server may end IDLE by itself before it is polled instead.
 const MOST_EARLY_ENDS: u8 = 3;
@@ -87,6 +91,7 @@ pub(super) struct Selected {
     /// UIDs were passed over since EXAMINE: nobody knows whether they ever were messages.
     passed_over: bool,
     idle: IdleTrust,
+    pushes: Pushes,
 }
 
 /// How far the server's IDLE is to be trusted.
@@ -124,6 +129,7 @@ impl Selected {
             recovered: 0,
             passed_over: false,
             idle: IdleTrust::default(),
+            pushes: Pushes::default(),
         })
     }
 
@@ -163,6 +169,9 @@ impl Selected {
             Reply::Untagged { status: Status::Ok, text } => {
                 if let Some(Code::UidValidity(n)) = text.code {
                     self.epoch_ended |= n != self.cursor.uid_validity;
+                }
+                if text.code.as_ref().is_some_and(|code| code.name() == OVERFLOW) {
+                    self.pushes = Pushes::Off;
                 }
             }
             _ => {}
@@ -238,11 +247,16 @@ impl Selected {
 
     /// Whether all that there is to do is to ask for a few new messages, known by number.
     pub(super) fn has_few_new(&self) -> bool {
-        let else_nothing = !self.epoch_ended && !self.ask_top && !self.sweep_due && !self.outstanding;
-        let settled = self.cursor.look_back.is_none() && self.cursor.blind_since.is_none();
-        let whole = self.search.is_none() && self.caution == 0 && self.until == Until::Stopped;
         let news = (1..=CHUNK).contains(&self.tally.news());
-        news && else_nothing && settled && whole && self.waiting().is_none()
+        news && self.is_settled() && !self.outstanding
+    }
+
+    /// Whether nothing is unknown but what comes next.
+    fn is_settled(&self) -> bool {
+        let else_nothing = !self.epoch_ended && !self.ask_top && !self.sweep_due;
+        let known = self.cursor.look_back.is_none() && self.cursor.blind_since.is_none();
+        let whole = self.search.is_none() && self.caution == 0 && self.until == Until::Stopped;
+        else_nothing && known && whole && self.waiting().is_none()
     }
 
     /// Whether IDLE must be left, for this mailbox or for others.
@@ -269,11 +283,21 @@ impl Selected {
         self.sweep_at.get_or_insert(now + shared.plan.idle_refresh);
         if self.idles(shared) {
             self.source = Source::Idle;
+            if self.is_to_be_notified(shared) {
+                return Notifying::begin(self, shared, now);
+            }
             Idle::begin(self, shared, now)
         } else {
             self.source = Source::Poll;
             Polling::begin(self, shared, now)
         }
+    }
+
+    /// What is searched for is not pushed, nor where less is asked for than usual.
+    fn is_to_be_notified(&self, shared: &Shared) -> bool {
+        let unasked = self.pushes == Pushes::Unasked && self.search.is_none() && self.caution == 0;
+        // A connection for many mailboxes has a NOTIFY of its own, which this would replace.
+        unasked && shared.rounds.is_none() && shared.capabilities.has("NOTIFY")
     }
 
     fn idles(&self, shared: &Shared) -> bool {
@@ -481,6 +505,7 @@ impl Selected {
     /// A FETCH of all that is new is issued: how many messages the tally expects of it, and whether it knows.
     pub(super) fn ask_for_top(&mut self) -> Option<u32> {
         let expected = self.tally.ask();
+        self.pushes.asked();
         let certain = !std::mem::take(&mut self.ask_top);
         certain.then_some(expected)
     }
@@ -545,6 +570,47 @@ impl Selected {
 
 /// For the phases that rest.
 impl Selected {
+    /// The answer to NOTIFY.
+    pub(super) fn notified(&mut self, accepted: bool) {
+        self.pushes = if accepted { Pushes::EXPECTED } else { Pushes::Off };
+    }
+
+    /// Whether the server is about to push all that is new.
+    pub(super) fn awaits_push(&self) -> bool {
+        self.pushes.are_awaited() && self.is_settled()
+    }
+
+    /// The server pushed a message: its UID, if it is the next one, so that nothing can be missing before it.
+    pub(super) fn take_push(&mut self, items: &FetchItems) -> Option<u32> {
+        let uid = items.uid.filter(|&uid| uid >= self.asked_to)?;
+        let next = uid.checked_add(1).filter(|_| uid == self.asked_to && self.awaits_push());
+        let Some(next) = next.filter(|_| self.tally.take_next(items.seq)) else {
+            self.pushes.skipped();
+            return None;
+        };
+        self.asked_to = next;
+        self.pushes.came();
+        Some(uid)
+    }
+
+    pub(super) fn told_unasked(&mut self, seq: u32) {
+        self.tally.take_next(seq);
+    }
+
+    pub(super) fn push_stayed_away(&mut self) {
+        self.pushes.stayed_away();
+    }
+
+    /// Tells what was pushed, unless a delivery is under way.
+    pub(super) fn tell_pushed(&mut self, shared: &mut Shared, pushed: &mut Got) {
+        if pushed.0.is_empty() || self.outstanding {
+            return;
+        }
+        self.source = Source::Notify;
+        self.report(shared, std::mem::take(pushed));
+        self.source = Source::Idle;
+    }
+
     pub(super) fn idle_was_refused(&mut self) {
         self.idle.refused = true;
     }

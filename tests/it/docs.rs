@@ -21,10 +21,18 @@ fn begins(name: &str) -> &str {
 #[test]
 fn every_test_that_the_table_of_faults_names_exists() {
     let table = read("docs/reliability.md");
-    let transcripts: String =
-        ["fetch-and-idle", "greeting-and-login", "mailbox", "search", "servers", "starttls"]
-            .map(|name| read(&format!("tests/transcripts/{name}.imap")))
-            .concat();
+    let transcripts: String = [
+        "fetch-and-idle",
+        "greeting-and-login",
+        "mailbox",
+        "notify",
+        "pipelining",
+        "search",
+        "servers",
+        "starttls",
+    ]
+    .map(|name| read(&format!("tests/transcripts/{name}.imap")))
+    .concat();
     let mut module = String::new();
     let mut found = 0;
     for line in table.lines().filter(|line| line.starts_with('|')) {

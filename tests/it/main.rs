@@ -31,6 +31,7 @@ mod proofs;
 mod proxies;
 mod real_servers;
 mod reload;
+mod round_trips;
 mod support;
 mod titles;
 mod tls_floods;
