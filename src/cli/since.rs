@@ -64,8 +64,10 @@ mod tests {
             "2026-11-24T07:00:00Z".parse::<Timestamp>().ok()
         );
         assert!(since("2026-11-24").unwrap().time().is_some());
-        let age =
-            |text: &str| Timestamp::now().duration_since(since(text).unwrap().time().unwrap()).as_hours();
+        let age = |text: &str| {
+            let from = since(text).unwrap().time().unwrap();
+            Timestamp::now().duration_since(from).as_hours()
+        };
         assert_eq!((age("24h"), age("2d"), age("90 min")), (24, 48, 1));
         for bad in ["", "0", "-1d", "yesterday", "99999999999"] {
             assert!(since(bad).is_err(), "{bad}");
