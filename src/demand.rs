@@ -81,7 +81,7 @@ mod tests {
         assert_eq!(eight.memory(), BASE + 12 * TLS_CONNECTION + 4 * PLAIN_CONNECTION);
         assert_eq!(eight.short_of_ports(12), None);
         assert_eq!(eight.short_of_ports(11), Some(("imap.example.com", 12)));
-        assert_eq!(demand(0, "").short_of_ports(0), None);
+        assert_eq!(Demand::of_accounts(std::iter::empty(), u64::MAX).short_of_ports(0), None);
     }
 
     #[test]
