@@ -24,6 +24,7 @@ pub mod mailbox_choice;
 pub mod memory;
 pub mod messages;
 pub mod metrics;
+pub mod oauth;
 pub mod once;
 pub mod privacy;
 pub mod process;

@@ -13,7 +13,7 @@ use rand::Rng;
 use tokio::sync::oneshot;
 
 use super::findings::Reporter;
-use super::lifecycle::{Blame, SessionEnd, Verdict, blame, trouble, verdict};
+use super::lifecycle::{Blame, SessionEnd, Verdict, asked_pause, blame, trouble, verdict};
 use super::pulse::Pulse;
 use super::recall::{Recalled, recall};
 use super::schedule::{Ended, Schedule};
@@ -169,7 +169,8 @@ impl AccountActor {
     }
 
     fn recall(&mut self, ctx: &mut Context<Self>) {
-        let recalled = recall(self.context.journal.clone(), self.account.clone());
+        let recalled =
+            recall(self.context.journal.clone(), self.account.clone(), self.context.wires.tokens.clone());
         ctx.spawn(recalled.into_actor(self).map(|recalled, actor, ctx| actor.recalled(recalled, ctx)));
     }
 
@@ -413,7 +414,8 @@ impl AccountActor {
         }
         let setback = |state, retry_in| Setback { state, trouble: trouble.clone(), attempt, retry_in };
         let next_login = self.refusals.next(Timestamp::now());
-        let verdict = verdict(blame, attempt, next_login, rand::rng().random_range(0.0..1.0));
+        let verdict = verdict(blame, attempt, next_login, rand::rng().random_range(0.0..1.0))
+            .not_before(asked_pause(&outcome.end));
         if verdict != Verdict::Stopped {
             self.note_blindness(index);
         }
@@ -508,11 +510,11 @@ impl AccountActor {
 
     /// A changed secret is tried at once.
     fn look_for_another_secret(&mut self, ctx: &mut Context<Self>) {
-        let Some(interval) = self.account.password.changes_within() else { return };
-        let account = self.account.clone();
+        let Some(interval) = self.account.login.changes_within() else { return };
+        let (account, tokens) = (self.account.clone(), self.context.wires.tokens.clone());
         let look = async move {
             tokio::time::sleep(interval).await;
-            account.password.resolve().await.ok().map(|secret| QuickDigest::new(&secret))
+            account.login.known_by(&tokens).await.ok().map(|secret| QuickDigest::new(&secret))
         };
         let looking = ctx.spawn(look.into_actor(self).map(|found, actor, ctx| match found {
             _ if !actor.schedule.is_refused() || actor.schedule.is_stopped() => {}

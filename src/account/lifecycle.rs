@@ -7,6 +7,8 @@ use crate::event::{AccountState, ErrorType, Trouble};
 use crate::imap::ending::{Ending, ProtocolError, TlsUnavailable};
 use crate::imap::refusal::{Refusal, Why};
 use crate::messages::Undelivered;
+use crate::oauth::endpoint::EndpointError;
+use crate::oauth::exchange::TokenError;
 use crate::refusals::NextLogin;
 use crate::secrets::SecretError;
 use crate::text;
@@ -37,6 +39,12 @@ pub enum SessionEnd {
     /// The password could not be had.
     #[error(transparent)]
     Secret(#[from] SecretError),
+    /// There is no access token.
+    #[error(transparent)]
+    NoToken(#[from] TokenError),
+    /// The login was refused with an access token that may have been too old: not yet a refusal that counts.
+    #[error("{0}")]
+    StaleToken(Box<SessionEnd>),
     /// The journal could not be asked for the checkpoint, or takes nothing any more.
     #[error(transparent)]
     Undelivered(#[from] Undelivered),
@@ -136,8 +144,39 @@ pub fn blame(end: &SessionEnd) -> Blame {
         SessionEnd::Link { error: LinkError::CertificateRefused, .. } => Blame::Operator(Setup::Tls),
         SessionEnd::Link { error: LinkError::Limit(_), .. } => Blame::Excess,
         SessionEnd::Secret(_) => Blame::Operator(Setup::Login),
+        SessionEnd::NoToken(error) => blame_token(error),
+        SessionEnd::StaleToken(_) => Blame::Token,
         SessionEnd::Undelivered(Undelivered::Stopping) => Blame::Nobody,
         SessionEnd::Undelivered(Undelivered::JournalFailed) | SessionEnd::Panicked(_) => Blame::Ourselves,
+    }
+}
+
+/// A token endpoint that is down or wants patience says nothing of the grant.
+fn blame_token(error: &TokenError) -> Blame {
+    match error {
+        TokenError::Endpoint { error: EndpointError::Throttled(_), .. } => Blame::Limit,
+        TokenError::Endpoint { .. } => Blame::Network,
+        TokenError::Refused { .. } | TokenError::NotPermitted(_) => Blame::Credentials,
+        TokenError::Secret(_) | TokenError::Key(_) | TokenError::Store(_) => Blame::Operator(Setup::Login),
+        TokenError::Broken => Blame::Ourselves,
+    }
+}
+
+/// For how long it was asked to wait at least.
+pub fn asked_pause(end: &SessionEnd) -> Duration {
+    match end {
+        SessionEnd::NoToken(TokenError::Endpoint { error: EndpointError::Throttled(pause), .. }) => *pause,
+        _ => Duration::ZERO,
+    }
+}
+
+impl Verdict {
+    /// The same, but not before `least`.
+    pub fn not_before(self, least: Duration) -> Self {
+        match self {
+            Self::Retry { state, after } => Self::Retry { state, after: after.max(least) },
+            other => other,
+        }
     }
 }
 
@@ -221,11 +260,29 @@ pub fn trouble(end: &SessionEnd) -> Option<Trouble> {
         }
         SessionEnd::Link { .. } => tell(ErrorType::Connect, None, end.to_string()),
         SessionEnd::Secret(error) => tell(ErrorType::Config, Some("secret"), error.to_string()),
+        SessionEnd::NoToken(error) => token_trouble(error),
+        SessionEnd::StaleToken(end) => return trouble(end),
         SessionEnd::Undelivered(Undelivered::Stopping) => return None,
         SessionEnd::Undelivered(error) => tell(ErrorType::Io, None, error.to_string()),
         SessionEnd::Panicked(message) => tell(ErrorType::Internal, None, format!("panic: {message}")),
     };
     Some(Trouble { message: text::line(&trouble.message, MESSAGE), ..trouble })
+}
+
+fn token_trouble(error: &TokenError) -> Trouble {
+    let (error_type, code) = match error {
+        TokenError::Endpoint { error: EndpointError::Down(_), .. } => (ErrorType::Connect, "token_endpoint"),
+        TokenError::Endpoint { error: EndpointError::TimedOut, .. } => (ErrorType::Timeout, "token_endpoint"),
+        TokenError::Endpoint { error: EndpointError::Throttled(_), .. } => {
+            (ErrorType::Throttled, "token_endpoint")
+        }
+        TokenError::Refused { code, .. } => (ErrorType::Auth, code.as_str()),
+        TokenError::NotPermitted(_) => (ErrorType::Auth, "no_refresh_token"),
+        TokenError::Secret(_) | TokenError::Key(_) => (ErrorType::Config, "secret"),
+        TokenError::Store(_) => (ErrorType::Io, "token_state"),
+        TokenError::Broken => (ErrorType::Internal, "token"),
+    };
+    tell(error_type, Some(code), error.to_string())
 }
 
 /// The longest `error.message`, bytes.

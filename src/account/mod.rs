@@ -4,6 +4,7 @@ pub mod actor;
 pub mod findings;
 pub mod idle_period;
 pub mod lifecycle;
+mod login;
 pub mod pipelining;
 pub mod pulse;
 pub mod recall;

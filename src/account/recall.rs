@@ -6,6 +6,7 @@ use tokio::task::spawn_blocking;
 
 use crate::config::settings::Account;
 use crate::journal::JournalHandle;
+use crate::oauth::tokens::Tokens;
 use crate::refusals::{LoginDigest, QuickDigest, Refusals};
 
 /// What an earlier process left of refused logins.
@@ -18,10 +19,10 @@ pub enum Recalled {
 }
 
 /// Looks it up. Where a login was refused, the secret is fetched, to see whether it is still that one.
-pub async fn recall(journal: JournalHandle, account: Arc<Account>) -> Recalled {
+pub async fn recall(journal: JournalHandle, account: Arc<Account>, tokens: Tokens) -> Recalled {
     let refusals = journal.refusals(account.id()).await.unwrap_or_default();
     let Some(login) = refusals.login().cloned() else { return Recalled::Nothing };
-    let Ok(secret) = account.password.resolve().await else { return Recalled::Refused(refusals, None) };
+    let Ok(secret) = account.login.known_by(&tokens).await else { return Recalled::Refused(refusals, None) };
     let quick = QuickDigest::new(&secret);
     let identity = account.identity.clone();
     match spawn_blocking(move || LoginDigest::new(&identity, &secret)).await {

@@ -30,7 +30,7 @@ use super::pipelining::Pipelines;
 use super::pulse::Pulse;
 use crate::config::settings::{Account, Initial, Settings, TlsMode};
 use crate::coordinator::gate::Gate;
-use crate::event::{AccountIdentity, MailboxName};
+use crate::event::MailboxName;
 use crate::imap::command::{Credentials, Line, Proof};
 use crate::imap::conversation::{
     Action, Conversation, Delivery, Goal, Input, Plan, Security, ToldFrom, Until, Watch,
@@ -46,6 +46,8 @@ use crate::journal::{JournalHandle, Receipt};
 use crate::memory::Memory;
 use crate::messages::{Deliver, Undelivered};
 use crate::metrics::Metrics;
+use crate::oauth::store::Store;
+use crate::oauth::tokens::Tokens;
 use crate::refusals::{LoginDigest, QuickDigest};
 use crate::wire::dial::{Addresses, Endpoint, Route, dial};
 use crate::wire::link::{Link, LinkError};
@@ -77,6 +79,8 @@ pub struct Wires {
     pub probe: watch::Receiver<u64>,
     /// What is counted.
     pub metrics: Metrics,
+    /// The access tokens in use.
+    pub tokens: Tokens,
 }
 
 impl Wires {
@@ -98,6 +102,7 @@ impl Wires {
             pipelines: Pipelines::default(),
             probe,
             metrics: Metrics::new(),
+            tokens: Tokens::new(Store::new(&settings.monitor.state_dir)),
         };
         (wires, prober)
     }
@@ -185,7 +190,8 @@ pub struct RefusedLogin {
 
 impl RefusedLogin {
     /// Of this login. The slow digest is made on a thread for such things.
-    pub async fn new(identity: Arc<AccountIdentity>, secret: SecretString) -> Option<Self> {
+    async fn of(account: &Account, secret: Option<SecretString>) -> Option<Self> {
+        let (identity, secret) = (account.identity.clone(), secret?);
         let quick = QuickDigest::new(&secret);
         let digest = spawn_blocking(move || LoginDigest::new(&identity, &secret)).await.ok()?;
         Some(Self { quick, digest })
@@ -300,8 +306,15 @@ async fn converse(
 ) -> Result<Outcome, SessionEnd> {
     let host = &account.identity.host;
     let period = account.provider.as_ref().and_then(|chosen| chosen.provider.connect_period);
-    let permit = tokio::select! {
-        permit = wires.gate.enter(host, period) => permit,
+    let turn = Box::pin(async {
+        let prepared = account.login.prepare(&wires.tokens).await?;
+        Ok::<_, SessionEnd>((prepared, wires.gate.enter(host, period).await))
+    });
+    let (prepared, permit) = tokio::select! {
+        turn = turn => match turn {
+            Ok(turn) => turn,
+            Err(end) => return Ok(refused_by_endpoint(account, end, wires).await),
+        },
         _ = &mut stop => return Err(SessionEnd::Conversation(Ending::LoggedOut)),
     };
     if refused.load(Ordering::Relaxed) {
@@ -309,22 +322,25 @@ async fn converse(
     }
     let mut connecting = wires.metrics.connecting(account.provider_name());
     let set_up = Box::pin(async {
-        let plan = plan(account, goal, wires).await?;
+        let (proof, shown) = account.login.show(prepared, &wires.tokens).await?;
         let stream = connect(account, wires).await?;
-        Ok::<_, SessionEnd>((plan, stream))
+        Ok::<_, SessionEnd>((proof, shown, stream))
     });
-    let (plan, stream) = tokio::select! {
-        ready = set_up => ready?,
+    let (proof, shown, stream) = tokio::select! {
+        ready = set_up => match ready {
+            Ok(ready) => ready,
+            Err(end) => return Ok(refused_by_endpoint(account, end, wires).await),
+        },
         _ = &mut stop => return Err(SessionEnd::Conversation(Ending::LoggedOut)),
     };
+    let plan = plan(account, goal, proof, wires);
     // Boxed: a handshake is large, and seldom needed here.
     let secure = async |stream| Box::pin(upgrade(account, wires, stream)).await.inspect(&reached);
     if account.tls != TlsMode::StartTls {
         reached(&stream);
     }
     let mut permit = permit;
-    // Kept until the login is done: a refused one has to be known again.
-    let secret = RefCell::new(Some(plan.credentials.proof.secret().clone()));
+    let shown = RefCell::new(shown);
     let told = |milestone| {
         match milestone {
             Milestone::Traffic { received, sent } => return wires.metrics.traffic(received, sent),
@@ -335,31 +351,48 @@ async fn converse(
         if matches!(milestone, Milestone::LoggedIn) {
             permit.is_set_up();
             connecting.logged_in();
-            secret.take();
+            shown.borrow_mut().taken();
             wires.gate.welcomed(host);
         }
         told(milestone);
     };
     let outcome = pump(stream, plan, delivers, told, secure, wires.probe.clone(), stop).await;
-    if blame(&outcome.end) == Blame::Limit {
-        wires.gate.throttled(host);
-    }
-    match secret.take() {
-        Some(secret) if blame(&outcome.end) == Blame::Credentials => {
-            Ok(Outcome { refused: RefusedLogin::new(account.identity.clone(), secret).await, ..outcome })
+    let shown = shown.into_inner();
+    match blame(&outcome.end) {
+        Blame::Limit => wires.gate.throttled(host),
+        Blame::Token => {
+            account.login.is_stale(&shown, &wires.tokens).await;
         }
-        _ => Ok(outcome),
+        Blame::Credentials if account.login.is_stale(&shown, &wires.tokens).await => {
+            return Ok(Outcome { end: SessionEnd::StaleToken(Box::new(outcome.end)), ..outcome });
+        }
+        Blame::Credentials => {
+            let secret = account.login.behind(shown, &wires.tokens).await;
+            return Ok(Outcome { refused: RefusedLogin::of(account, secret).await, ..outcome });
+        }
+        _ => {}
+    }
+    Ok(outcome)
+}
+
+/// A grant that its endpoint refuses is a refused login, and is known again like one.
+async fn refused_by_endpoint(account: &Account, end: SessionEnd, wires: &Wires) -> Outcome {
+    match blame(&end) {
+        Blame::Credentials => {
+            let secret = account.login.known_by(&wires.tokens).await.ok();
+            Outcome { refused: RefusedLogin::of(account, secret).await, ..Outcome::early(end) }
+        }
+        _ => Outcome::early(end),
     }
 }
 
-async fn plan(account: &Account, goal: Goal, wires: &Wires) -> Result<Plan, SessionEnd> {
-    let password = account.password.resolve().await?;
+fn plan(account: &Account, goal: Goal, proof: Proof, wires: &Wires) -> Plan {
     let (jitter, tag_prefix) = {
         let mut random = rand::rng();
         let letters = (0..6).map(|_| char::from(random.random_range(b'a'..=b'z'))).collect();
         (random.random_range(0.9..1.1), letters)
     };
-    Ok(Plan {
+    Plan {
         goal,
         security: match account.tls {
             TlsMode::Implicit => Security::Implicit,
@@ -367,7 +400,7 @@ async fn plan(account: &Account, goal: Goal, wires: &Wires) -> Result<Plan, Sess
             TlsMode::None => Security::Plain,
         },
         allow_preauth: account.allow_preauth,
-        credentials: Credentials { user: account.identity.user.clone(), proof: Proof::Password(password) },
+        credentials: Credentials { user: account.identity.user.clone(), proof },
         pipelining: wires.pipelines.may(&account.identity.host),
         sasl_ir: account.provider.as_ref().is_none_or(|chosen| chosen.provider.sasl_ir),
         idle_refresh: wires.idle_periods.of(&account.identity.host, account.idle_refresh).mul_f64(jitter),
@@ -376,7 +409,7 @@ async fn plan(account: &Account, goal: Goal, wires: &Wires) -> Result<Plan, Sess
         command_timeout: account.command_timeout,
         tag_prefix,
         wanted: wires.wanted.clone(),
-    })
+    }
 }
 
 async fn connect(account: &Account, wires: &Wires) -> Result<Stream, SessionEnd> {

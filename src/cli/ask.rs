@@ -108,7 +108,7 @@ async fn answer(account: &Account, goal: Goal, wires: &Wires) -> Result<Answer, 
     }
 }
 
-fn choose(settings: &Settings, id: Option<&str>) -> Result<Arc<Account>, Exit> {
+pub(super) fn choose(settings: &Settings, id: Option<&str>) -> Result<Arc<Account>, Exit> {
     let found = match (id, settings.accounts.as_slice()) {
         (Some(id), accounts) => accounts.iter().find(|account| account.id().as_str() == id),
         (None, [only]) => Some(only),

@@ -6,6 +6,7 @@ mod config;
 mod demo;
 mod init;
 mod mailboxes;
+mod oauth;
 mod run;
 mod running;
 mod selection;
@@ -89,6 +90,9 @@ enum Command {
     Demo(demo::DemoArgs),
     /// List the mailboxes of an account.
     Mailboxes(mailboxes::MailboxesArgs),
+    /// Access tokens (OAuth2): permission by a person, when they end, a trial.
+    #[command(subcommand, name = "oauth")]
+    OAuth(oauth::OAuthCommand),
     /// How the running monitor is: 0 ready, 1 degraded, 3 not running.
     Status(running::StatusArgs),
     /// The accounts of the running monitor.
@@ -125,6 +129,7 @@ pub fn main() -> i32 {
         Command::Config(command) => config::execute(&command, globals),
         Command::Demo(args) => demo::execute(&args, globals),
         Command::Mailboxes(args) => mailboxes::execute(&args, globals),
+        Command::OAuth(command) => oauth::execute(&command, globals),
         Command::Status(args) => running::status(&args, globals),
         Command::Accounts(running::AccountsCommand::List(args)) => running::list(&args, globals),
         Command::Resume(args) => running::resume(&args, globals),

@@ -12,6 +12,7 @@ use data_encoding::{BASE64, HEXLOWER};
 use secrecy::SecretString;
 
 use super::keys;
+use super::oauth::{OAuthTables, backends};
 use super::placeholders::{self, Piece, Slot};
 use super::providers::{Chosen, Provider, Providers};
 use super::proxies::Proxies;
@@ -22,10 +23,12 @@ use super::surroundings::{Outside, Thing};
 use super::validate::{DAY, SECOND, section};
 use crate::event::{AccountId, AccountIdentity};
 use crate::mailbox_choice::MailboxChoice;
-use crate::secrets::SecretSource;
+use crate::secrets::backend::Backend;
+use crate::secrets::{SecretSource, Shape};
 
 /// Keys that are not of the policy.
-const IDENTITY: [&str; 8] = ["id", "template", "enabled", "host", "port", "user", "password", "labels"];
+const IDENTITY: [&str; 9] =
+    ["id", "template", "enabled", "host", "port", "user", "password", "oauth", "labels"];
 
 /// Reads accounts one by one. What they have in common is read once.
 pub(super) struct AccountReader<'a> {
@@ -45,6 +48,8 @@ pub(super) struct AccountReader<'a> {
     mailboxes: Shared<MailboxChoice>,
     hosts: Shared<str>,
     labels: Shared<BTreeMap<String, String>>,
+    pub(super) oauth: OAuthTables<'a>,
+    backends: BTreeMap<&'a str, Arc<Backend>>,
 }
 
 /// Equal values are one.
@@ -93,6 +98,8 @@ impl<'a> AccountReader<'a> {
             mailboxes: Shared::default(),
             hosts: Shared::default(),
             labels: Shared::default(),
+            oauth: OAuthTables::new(root, issues),
+            backends: backends(root, issues),
         }
     }
 
@@ -152,18 +159,18 @@ impl<'a> AccountReader<'a> {
         let enabled = section.boolean("enabled", true, issues);
         let host = self.host(&names, issues);
         let proxy = self.proxies.of(section, issues);
-        let password = self.password(&names, issues);
+        let login = self.login(&names, policy.provider.as_ref(), issues);
         if let Some(host) = &host {
             check_host(section, host, &policy, issues);
         }
-        let (host, user, password) = (self.hosts.one(host?.as_str()), user?, password?);
+        let (host, user, login) = (self.hosts.one(host?.as_str()), user?, login?);
         let provider = policy.provider.as_ref().map(|chosen| &*chosen.provider);
         if let Some(provider) = provider {
-            check_auth(section, provider, issues);
+            check_auth(section, provider, &login, issues);
         }
         let user = provider.map_or(&*user, |provider| provider.login_name(&user)).to_owned();
         let identity = AccountIdentity { id: id?, user, host, port, labels };
-        Some(Account { identity: Arc::new(identity), enabled, password, proxy, policy })
+        Some(Account { identity: Arc::new(identity), enabled, login, proxy, policy })
     }
 
     fn id(&mut self, section: &Section<'_>, issues: &mut Issues) -> Option<AccountId> {
@@ -268,7 +275,7 @@ impl<'a> AccountReader<'a> {
     }
 
     /// A text of a template with its placeholders filled in. What cannot be is told where it can be mended.
-    fn fill(
+    pub(super) fn fill(
         &mut self,
         names: &Names<'_, '_>,
         place: &Place<'_>,
@@ -298,22 +305,55 @@ impl<'a> AccountReader<'a> {
         }
     }
 
+    /// Exactly one of `password` and `oauth`; the nearest of the account's layers decides.
+    fn login(
+        &mut self,
+        names: &Names<'_, '_>,
+        chosen: Option<&Chosen>,
+        issues: &mut Issues,
+    ) -> Option<LoginMeans> {
+        let section = names.section;
+        match (section.depth("password"), section.depth("oauth")) {
+            (Some(password), Some(oauth)) if password == oauth => {
+                section.error("oauth", "`password` and `oauth`: only one of them", issues);
+                None
+            }
+            (Some(password), oauth) if oauth.is_none_or(|oauth| password < oauth) => {
+                self.password(names, issues).map(LoginMeans::Password)
+            }
+            (_, Some(_)) => self.grant(names, chosen, issues).map(LoginMeans::OAuth),
+            (_, None) => {
+                let Section { origin, path, .. } = section;
+                issues.error(origin, path, "missing required key `password`, or `oauth`");
+                None
+            }
+        }
+    }
+
     fn password(&mut self, names: &Names<'_, '_>, issues: &mut Issues) -> Option<SecretSource> {
-        let source = self.secret_source(names, issues)?;
+        let own = names.section.is_own("password");
+        let source = self.secret_source(names, names.section, "password", own, issues)?;
         let section = names.section;
         let own = section.is_own("password");
         // What is made of a template is missing for this account, not for the template.
         let origin = if own { section.origin_of("password") } else { section.origin.clone() };
         let path = names.own_path("password");
-        issues.outside.push(Outside { thing: Thing::Secret(source.clone()), origin, path });
+        issues.outside.push(Outside { thing: Thing::Secret(source.clone(), Shape::Line), origin, path });
         Some(source)
     }
 
     /// Nothing of the value is ever echoed: people paste passwords where a table belongs.
-    fn secret_source(&mut self, names: &Names<'_, '_>, issues: &mut Issues) -> Option<SecretSource> {
-        let (inner, kind) = secret_table(names.section, issues)?;
-        let own = names.section.is_own("password");
-        let place = Place { origin: inner.origin_of(kind), path: inner.key_path(kind), own: "password" };
+    pub(super) fn secret_source(
+        &mut self,
+        names: &Names<'_, '_>,
+        section: &Section<'_>,
+        key: &'static str,
+        own: bool,
+        issues: &mut Issues,
+    ) -> Option<SecretSource> {
+        let (inner, kind) = secret_table(section, key, issues)?;
+        let place = Place { origin: inner.origin_of(kind), path: inner.key_path(kind), own: slot_of(key) };
+        let backends = self.backends.clone();
         let mut fill = |text: &str, slot, issues: &mut Issues| {
             if own { Some(text.to_owned()) } else { self.fill(names, &place, text, slot, issues) }
         };
@@ -343,9 +383,25 @@ impl<'a> AccountReader<'a> {
                 }
                 Some(SecretSource::Command(argv))
             }
+            "secret" => {
+                // Cut before it is filled in: no value leads to another backend.
+                let text = required(&inner, "secret", issues)?;
+                let Some((backend, rest)) = text.split_once(':').filter(|(_, rest)| !rest.is_empty()) else {
+                    inner.error("secret", "expected \"NAME:SECRET\", where [secrets.NAME] tells it", issues);
+                    return None;
+                };
+                let Some(backend) = backends.get(backend).cloned() else {
+                    let near = nearest(backend, backends.keys().copied());
+                    let near = near.map(|near| format!("; did you mean \"{near}\"?")).unwrap_or_default();
+                    let backend = crate::text::shortened(backend, 60);
+                    inner.error("secret", format!("there is no [secrets.{backend}]{near}"), issues);
+                    return None;
+                };
+                Some(SecretSource::Backend(backend, fill(rest, name, issues)?))
+            }
             _ => {
                 let text = inner.secret("inline", issues)?;
-                let message = "the password stands in the file; use file, command or credential";
+                let message = format!("the {key} stands in the file; use file, command or credential");
                 issues.warn(&inner.origin, &inner.path, message);
                 Some(SecretSource::Inline(SecretString::from(text)))
             }
@@ -371,11 +427,15 @@ impl<'a> AccountReader<'a> {
             if layer.is_own("password") {
                 self.check_secret(&layer, issues);
             }
+            if layer.is_own("password") && layer.is_own("oauth") {
+                layer.error("oauth", "`password` and `oauth`: only one of them", issues);
+            }
         }
+        self.check_oauth(issues);
     }
 
     fn check_secret(&mut self, layer: &Section<'_>, issues: &mut Issues) {
-        let Some((inner, kind)) = secret_table(layer, issues) else { return };
+        let Some((inner, kind)) = secret_table(layer, "password", issues) else { return };
         let texts = match kind {
             "inline" => Vec::new(),
             "command" => inner.texts(kind, issues).unwrap_or_default().into_iter().skip(1).collect(),
@@ -386,7 +446,14 @@ impl<'a> AccountReader<'a> {
         }
     }
 
-    fn check_pieces(&mut self, origin: String, path: String, key: &str, text: &str, issues: &mut Issues) {
+    pub(super) fn check_pieces(
+        &mut self,
+        origin: String,
+        path: String,
+        key: &str,
+        text: &str,
+        issues: &mut Issues,
+    ) {
         if let Err(message) = pieces(key, text)
             && self.unfillable.insert(format!("{origin} {path}"))
         {
@@ -400,19 +467,19 @@ impl<'a> AccountReader<'a> {
 pub(super) struct Unknown;
 
 /// A text of a template: where it stands, and which key of an account it fills.
-struct Place<'k> {
-    origin: String,
-    path: String,
-    own: &'k str,
+pub(super) struct Place<'k> {
+    pub(super) origin: String,
+    pub(super) path: String,
+    pub(super) own: &'k str,
 }
 
 /// What placeholders stand for, of one account.
-struct Names<'n, 'a> {
+pub(super) struct Names<'n, 'a> {
     /// `None` where it is wrong: nothing can be made of it.
-    id: Option<&'n str>,
+    pub(super) id: Option<&'n str>,
     /// Known once it is made.
-    user: Option<&'n str>,
-    section: &'n Section<'a>,
+    pub(super) user: Option<&'n str>,
+    pub(super) section: &'n Section<'a>,
 }
 
 impl<'n> Names<'n, '_> {
@@ -436,7 +503,7 @@ impl<'n> Names<'n, '_> {
     }
 
     /// The path of a key as if the account had set it.
-    fn own_path(&self, key: &str) -> String {
+    pub(super) fn own_path(&self, key: &str) -> String {
         let path = &self.section.path;
         if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
     }
@@ -472,7 +539,7 @@ fn pieces<'t>(key: &str, text: &'t str) -> Result<Vec<Piece<'t>>, String> {
     Ok(pieces)
 }
 
-fn required<'s>(section: &Section<'s>, key: &str, issues: &mut Issues) -> Option<&'s str> {
+pub(super) fn required<'s>(section: &Section<'s>, key: &str, issues: &mut Issues) -> Option<&'s str> {
     if !section.has(key) {
         issues.error(&section.origin, &section.path, format!("missing required key `{key}`"));
         return None;
@@ -522,8 +589,8 @@ fn source_address(section: &Section<'_>, issues: &mut Issues) -> Option<IpAddr> 
 }
 
 /// The provider would refuse it each time, and block the account at last.
-fn check_auth(section: &Section<'_>, provider: &Provider, issues: &mut Issues) {
-    if provider.is_oauth_only() && section.has("password") {
+fn check_auth(section: &Section<'_>, provider: &Provider, login: &LoginMeans, issues: &mut Issues) {
+    if provider.is_oauth_only() && matches!(login, LoginMeans::Password(_)) {
         let (origin, path) = (section.origin_of("password"), section.key_path("password"));
         let name = &provider.name;
         issues.warn(&origin, &path, format!("{name} takes no passwords any more, only tokens (OAuth2)"));
@@ -652,12 +719,21 @@ fn keepalive(section: &Section<'_>, issues: &mut Issues) -> Keepalive {
 }
 
 const SECRET: &str =
-    "expected a table with one of \"env\", \"file\", \"command\", \"credential\", \"inline\"";
+    "expected a table with one of \"env\", \"file\", \"command\", \"credential\", \"secret\", \"inline\"";
 
-/// The table of a password, and the one key in it.
-fn secret_table<'a>(section: &Section<'a>, issues: &mut Issues) -> Option<(Section<'a>, &'static str)> {
-    let Some(value) = section.get("password") else {
-        issues.error(&section.origin, &section.path, "missing required key `password`");
+/// The key of an account that a secret belongs to.
+fn slot_of(key: &'static str) -> &'static str {
+    if key == "password" { key } else { "oauth" }
+}
+
+/// The table of a secret, and the one key in it.
+fn secret_table<'a>(
+    section: &Section<'a>,
+    key: &str,
+    issues: &mut Issues,
+) -> Option<(Section<'a>, &'static str)> {
+    let Some(value) = section.get(key) else {
+        issues.error(&section.origin, &section.path, format!("missing required key `{key}`"));
         return None;
     };
     let only = match &value.kind {
@@ -665,9 +741,9 @@ fn secret_table<'a>(section: &Section<'a>, issues: &mut Issues) -> Option<(Secti
         _ => None,
     };
     match keys::SECRET.iter().find(|key| only == Some(key.name)) {
-        Some(key) => Some((section.nearest("password", issues)?, key.name)),
+        Some(known) => Some((section.nearest(key, issues)?, known.name)),
         None => {
-            section.error("password", SECRET, issues);
+            section.error(key, SECRET, issues);
             None
         }
     }

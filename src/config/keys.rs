@@ -47,7 +47,7 @@ const fn key(name: &'static str, kind: Kind, default: &'static str, doc: &'stati
 }
 
 /// Keys and values of later versions: known to be unknown.
-pub const LATER: &[&str] = &["oauth", "oauth2", "kafka", "providers", "url", "schema", "secrets"];
+pub const LATER: &[&str] = &["oauth2", "kafka", "providers", "url", "schema"];
 
 /// `[monitor]`
 pub const MONITOR: &[Key] = &[
@@ -117,8 +117,56 @@ pub const SECRET: &[Key] = &[
     key("file", Kind::Text, "", "A file; one line end at its end is no part of the password."),
     key("command", Kind::Texts, "", "A program and its arguments; no shell."),
     key("credential", Kind::Text, "", "A file in $CREDENTIALS_DIRECTORY (systemd)."),
+    key(
+        "secret",
+        Kind::Text,
+        "",
+        "\"NAME:SECRET\": [secrets.NAME] tells it, of many accounts by one process.",
+    ),
     key("inline", Kind::Text, "", "The password itself; not recommended."),
 ];
+
+/// `[oauth.X]`
+pub const OAUTH: &[Key] = &[
+    key(
+        "flow",
+        Kind::Choice(&["refresh_token", "client_credentials", "service_account", "token_command"]),
+        "",
+        "How access tokens are had: docs/oauth2.md.",
+    ),
+    key("client_id", Kind::Text, "", "The application, as the authorization server knows it."),
+    key("client_secret", Kind::Secret, "", "Its secret; public clients have none."),
+    key(
+        "refresh_token",
+        Kind::Secret,
+        "",
+        "For flow = \"refresh_token\"; `idlewatch oauth login` fetches one where it is not set.",
+    ),
+    key("tenant", Kind::Text, "", "The Microsoft 365 tenant, in place of token_url and device_url."),
+    key("token_url", Kind::Text, "", "Where tokens are had. Default: the provider's."),
+    key(
+        "device_url",
+        Kind::Text,
+        "",
+        "Where `oauth login` asks for a code (RFC 8628). Default: the provider's.",
+    ),
+    key("scopes", Kind::Texts, "", "What access is asked for. Default: the provider's."),
+    key("key", Kind::Secret, "", "For flow = \"service_account\": Google's JSON key file."),
+    key(
+        "command",
+        Kind::Texts,
+        "",
+        "For flow = \"token_command\": a program and its arguments that prints a token.",
+    ),
+];
+
+/// `[secrets.X]`
+pub const SECRETS: &[Key] = &[key(
+    "exec",
+    Kind::Texts,
+    "",
+    "A program and its arguments that tells many secrets at once: docs/oauth2.md.",
+)];
 
 /// Keys of `[defaults]` and `[templates.X]`.
 pub const DEFAULTS: &[Key] = &[
@@ -141,7 +189,8 @@ pub const DEFAULTS: &[Key] = &[
     ),
     key("allow_preauth", Kind::Boolean, "false", "Accept a server that greets with PREAUTH."),
     key("user", Kind::Text, "", "The login name."),
-    key("password", Kind::Secret, "", "Exactly one of env, file, command, credential, inline."),
+    key("password", Kind::Secret, "", "Exactly one of env, file, command, credential, secret, inline."),
+    key("oauth", Kind::Text, "", "The [oauth.X] that access tokens come from, in place of a password."),
     key(
         "mailboxes",
         Kind::Texts,
@@ -516,6 +565,8 @@ pub const TOP: &[Key] = &[
     key("connections", Kind::Table(CONNECTIONS), "", "How connections are paced."),
     key("journal", Kind::Table(JOURNAL), "", "Where events wait until every output has them."),
     key("events", Kind::Table(EVENTS), "", "What is told."),
+    key("oauth", Kind::Table(OAUTH), "", "Where access tokens come from: docs/oauth2.md."),
+    key("secrets", Kind::Table(SECRETS), "", "Programs that tell the secrets of many accounts."),
     key("outputs", Kind::Table(OUTPUT), "", "Where it goes; one stdout where none is configured."),
     key("privacy", Kind::Table(PRIVACY), "", "What every output may know: docs/outputs.md."),
     key("filters", Kind::Table(FILTER), "", "Which messages are told, in this order: docs/filters.md."),
@@ -582,6 +633,8 @@ pub fn reference() -> String {
         let (head, name, keys) = match (section.name, section.kind) {
             ("accounts", _) => ("[[accounts]]", "accounts", account()),
             ("account_lists", _) => ("[[account_lists]]", "account_lists", ACCOUNT_LIST.to_vec()),
+            ("oauth", _) => ("[oauth.NAME]", "oauth.NAME", OAUTH.to_vec()),
+            ("secrets", _) => ("[secrets.NAME]", "secrets.NAME", SECRETS.to_vec()),
             ("outputs", _) => ("[outputs.NAME]", "outputs.NAME", OUTPUT.to_vec()),
             ("filters", _) => ("[filters.NAME]", "filters.NAME", FILTER.to_vec()),
             ("providers", _) => ("[providers.NAME]", "providers.NAME", PROVIDER.to_vec()),
@@ -634,6 +687,10 @@ pub fn schema() -> Value {
                 "type": "object", "additionalProperties": false, "properties": tables(DEFAULTS) }}),
             "providers" => json!({"type": "object", "description": section.doc, "additionalProperties": {
                 "type": "object", "additionalProperties": false, "properties": tables(PROVIDER) }}),
+            "oauth" => json!({"type": "object", "description": section.doc, "additionalProperties": {
+                "type": "object", "additionalProperties": false, "required": ["flow"], "properties": tables(OAUTH) }}),
+            "secrets" => json!({"type": "object", "description": section.doc, "additionalProperties": {
+                "type": "object", "additionalProperties": false, "required": ["exec"], "properties": tables(SECRETS) }}),
             "outputs" => json!({"type": "object", "description": section.doc, "additionalProperties": {
                 "type": "object", "additionalProperties": false, "required": ["type"], "properties": tables(OUTPUT) }}),
             "filters" => json!({"type": "object", "description": section.doc, "additionalProperties": {

@@ -373,7 +373,7 @@ impl<'de> Visitor<'de> for Json<'_> {
 mod tests {
     use proptest::prelude::*;
 
-    use crate::config::settings::{Account, Settings};
+    use crate::config::settings::{Account, LoginMeans, Settings};
     use crate::config::{from_texts, shown};
     use crate::secrets::SecretSource;
 
@@ -407,11 +407,15 @@ mod tests {
     }
 
     fn source(account: &Account) -> String {
-        match &account.password {
-            SecretSource::File(path) => path.display().to_string(),
-            SecretSource::Env(name) | SecretSource::Credential(name) => name.clone(),
-            SecretSource::Command(argv) => argv.join(" "),
-            SecretSource::Inline(_) => "inline".to_owned(),
+        match &account.login {
+            LoginMeans::OAuth(grant) => grant.name.clone(),
+            LoginMeans::Password(source) => match source {
+                SecretSource::File(path) => path.display().to_string(),
+                SecretSource::Env(name) | SecretSource::Credential(name) => name.clone(),
+                SecretSource::Backend(backend, name) => format!("{} {name}", backend.argv().join(" ")),
+                SecretSource::Command(argv) => argv.join(" "),
+                SecretSource::Inline(_) => "inline".to_owned(),
+            },
         }
     }
 
@@ -504,7 +508,7 @@ mod tests {
                 ],
             ),
             ("id,hots\na,x\n", &["a.csv:1: hots: unknown key; did you mean \"host\"?"]),
-            ("id,oauth\na,x\n", &["a.csv:1: oauth: not supported in this version"]),
+            ("id,oauth\na,x\n", &["a.csv:2: oauth: there is no [oauth.x]"]),
             ("id,port,port\na,1,2\n", &["a.csv:1: port: this column is there twice"]),
             ("id,\na,\n", &["a.csv:1: column 2 has no name"]),
             (
@@ -542,7 +546,7 @@ mod tests {
             (
                 "id,password.env,password.file\na,X,y\n",
                 &[
-                    "a.csv:2: password: expected a table with one of \"env\", \"file\", \"command\", \"credential\", \"inline\"",
+                    "a.csv:2: password: expected a table with one of \"env\", \"file\", \"command\", \"credential\", \"secret\", \"inline\"",
                 ],
             ),
             ("", &["a.csv: warning: there is no account in this list"]),
@@ -580,7 +584,7 @@ mod tests {
             (
                 "{\"id\":\"a\",\"password\":\"CANARY\"}",
                 &[
-                    "a.jsonl:1: password: expected a table with one of \"env\", \"file\", \"command\", \"credential\", \"inline\"",
+                    "a.jsonl:1: password: expected a table with one of \"env\", \"file\", \"command\", \"credential\", \"secret\", \"inline\"",
                 ],
             ),
             (
@@ -693,7 +697,7 @@ mod tests {
                 "t.toml:2:1: defaults.port: expected an integer, found string \"x\"",
                 "t.toml:7:1: templates.corp.idle_refresh: expected 1s to 1740s, found \"1h\"",
                 "t.toml:9:1: templates.unused.tls: unknown value \"ssl\" (expected \"implicit\", \"starttls\", \"none\"); did you mean \"implicit\"?",
-                "t.toml:10:1: templates.unused.password: expected a table with one of \"env\", \"file\", \"command\", \"credential\", \"inline\"",
+                "t.toml:10:1: templates.unused.password: expected a table with one of \"env\", \"file\", \"command\", \"credential\", \"secret\", \"inline\"",
             ]
         );
     }

@@ -6,6 +6,7 @@ pub mod issue;
 pub mod keys;
 mod lists;
 pub mod load;
+mod oauth;
 mod outputs;
 mod placeholders;
 mod print;
@@ -142,7 +143,7 @@ mod tests {
                 "t.toml:7:1: accounts[1].id: \"work\" is the id of another account already, at t.toml:2:1",
                 "t.toml:8:1: accounts[1].port: expected an integer, found string \"993\"",
                 "t.toml:9:1: accounts[1].tls: unknown value \"startls\" (expected \"implicit\", \"starttls\", \"none\"); did you mean \"starttls\"?",
-                "t.toml:10:1: accounts[1].password: expected a table with one of \"env\", \"file\", \"command\", \"credential\", \"inline\"",
+                "t.toml:10:1: accounts[1].password: expected a table with one of \"env\", \"file\", \"command\", \"credential\", \"secret\", \"inline\"",
                 "t.toml:11:1: accounts[1].idle_refresh: expected 1s to 1740s, found \"30m\"",
                 "t.toml:13:1: accounts[1].tls_options.min_verson: unknown key; did you mean \"min_version\"?",
                 "t.toml:15:1: events.include: unknown action \"message.newer\" (known: message.new, account.state, mailbox.reset, mailbox.gap, monitor.state)",
@@ -181,8 +182,8 @@ mod tests {
             assert_eq!(issues(&format!("{text}{MINIMAL}")), [format!("{at}not supported in this version")]);
         }
         assert!(
-            issues(&format!("{MINIMAL}[accounts.oauth]\nx = 1\n"))[0]
-                .ends_with("accounts[0].oauth: not supported in this version")
+            issues(&format!("{MINIMAL}[accounts.oauth2]\nx = 1\n"))[0]
+                .ends_with("accounts[0].oauth2: not supported in this version")
         );
     }
 

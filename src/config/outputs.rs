@@ -16,7 +16,7 @@ use super::surroundings::Thing;
 use super::validate::{DAY, SECOND, actions};
 use crate::event::Action;
 use crate::privacy::{Rule, Rules};
-use crate::secrets::SecretSource;
+use crate::secrets::{SecretSource, Shape};
 use crate::sink::output::subject::SubjectTemplate;
 
 /// Events may wait for others to go with them for this long.
@@ -288,7 +288,7 @@ pub(super) fn secret(section: &Section<'_>, key: &str, issues: &mut Issues) -> O
     };
     let inner = section.nearest(key, issues)?;
     let source = source(&inner, kind.name, issues)?;
-    section.names(key, Thing::Secret(source.clone()), issues);
+    section.names(key, Thing::Secret(source.clone(), Shape::Line), issues);
     Some(source)
 }
 
@@ -303,6 +303,10 @@ fn source(inner: &Section<'_>, kind: &str, issues: &mut Issues) -> Option<Secret
             }
             name => SecretSource::Credential(name.to_owned()),
         },
+        "secret" => {
+            inner.error(kind, "[secrets.X] tells secrets of accounts only", issues);
+            return None;
+        }
         "command" => match inner.texts(kind, issues)? {
             argv if argv.first().is_none_or(String::is_empty) => {
                 inner.error(kind, "expected [\"program\", \"argument\", ...]", issues);

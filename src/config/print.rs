@@ -84,13 +84,16 @@ fn lists_of(root: &Map<String, Value>) -> Vec<PathBuf> {
     lists.iter().flat_map(|list| lists::paths(list, Files::OnDisk, &mut issues)).collect()
 }
 
+/// Where a table belongs, and a pasted secret may stand.
+const SECRET: [&str; 3] = ["password", "client_secret", "refresh_token"];
+
 fn plain(value: &Value, key: &str) -> toml::Value {
     match &value.kind {
         // People write passwords into URLs.
         ValueKind::String(text) if key == "proxy" && text.contains('@') => {
             toml::Value::String("[redacted]".to_owned())
         }
-        _ if key == "inline" || (key == "password" && !matches!(value.kind, ValueKind::Table(_))) => {
+        _ if key == "inline" || (SECRET.contains(&key) && !matches!(value.kind, ValueKind::Table(_))) => {
             toml::Value::String("[redacted]".to_owned())
         }
         ValueKind::Boolean(boolean) => toml::Value::Boolean(*boolean),

@@ -10,6 +10,7 @@ use config::{Map, Value, ValueKind};
 
 use super::keys;
 use super::load;
+use super::oauth::secret_url;
 use super::section::{Issues, Section, nearest};
 
 /// Which server it is. These go together: whoever names a provider means none of those that are named below.
@@ -219,9 +220,9 @@ impl<'a> Providers<'a> {
 fn provider(name: &str, keys: &Section<'_>, issues: &mut Issues) -> Provider {
     let logins = [("address", LoginName::Address), ("local", LoginName::Local)];
     let oauth = OAuthEndpoints {
-        auth_url: url(keys, "auth_url", issues),
-        token_url: url(keys, "token_url", issues),
-        device_url: url(keys, "device_url", issues),
+        auth_url: secret_url(keys, "auth_url", issues),
+        token_url: secret_url(keys, "token_url", issues),
+        device_url: secret_url(keys, "device_url", issues),
         scopes: keys.texts("scopes", issues).unwrap_or_default(),
     };
     if keys.text("host", issues).is_some_and(|host| host.trim().is_empty()) {
@@ -236,17 +237,6 @@ fn provider(name: &str, keys: &Section<'_>, issues: &mut Issues) -> Provider {
         sasl_ir: keys.boolean("sasl_ir", true, issues),
         oauth,
     }
-}
-
-/// Secrets go there: over TLS, or not further than this machine.
-fn url(keys: &Section<'_>, key: &str, issues: &mut Issues) -> Option<String> {
-    let text = keys.text(key, issues)?;
-    let here = ["http://localhost", "http://127.0.0.1", "http://[::1]"];
-    if !text.starts_with("https://") && !here.iter().any(|here| text.starts_with(here)) {
-        keys.error(key, "expected a URL that begins with https://", issues);
-        return None;
-    }
-    Some(text.to_owned())
 }
 
 fn auth(keys: &Section<'_>, issues: &mut Issues) -> Vec<AuthKind> {

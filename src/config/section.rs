@@ -166,6 +166,14 @@ impl<'a> Section<'a> {
         self.get(key).is_some()
     }
 
+    /// How many tables lie above the one that sets `key`.
+    pub(super) fn depth(&self, key: &str) -> Option<usize> {
+        if self.is_own(key) {
+            return Some(0);
+        }
+        self.below.iter().position(|layer| layer.get(key).is_some()).map(|at| at + 1)
+    }
+
     /// Whether it is set here, and not by a table below.
     pub(super) fn is_own(&self, key: &str) -> bool {
         self.own.is_some_and(|table| table.contains_key(key))
@@ -189,7 +197,7 @@ impl<'a> Section<'a> {
         issues.error(&self.origin_of(key), &self.key_path(key), message);
     }
 
-    fn mismatch(&self, key: &str, expected: &str, value: &Value, issues: &mut Issues) {
+    pub(super) fn mismatch(&self, key: &str, expected: &str, value: &Value, issues: &mut Issues) {
         issues.error(
             &origin(value),
             &self.key_path(key),

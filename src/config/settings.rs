@@ -18,6 +18,7 @@ use crate::filter::Filters;
 use crate::imap::conversation::ToldFrom;
 use crate::imap::search::Criteria;
 use crate::mailbox_choice::MailboxChoice;
+use crate::oauth::grant::Grant;
 use crate::privacy::Rules;
 use crate::secrets::SecretSource;
 
@@ -66,8 +67,8 @@ pub struct Account {
     pub identity: Arc<AccountIdentity>,
     /// `false`: known, but not watched.
     pub enabled: bool,
-    /// Where the password comes from.
-    pub password: SecretSource,
+    /// How it logs in.
+    pub login: LoginMeans,
     /// Who connects for it; one for all accounts that have it from the same place.
     pub proxy: Option<Arc<ProxySettings>>,
     /// How it is watched; equal policies are one.
@@ -103,6 +104,15 @@ pub struct ProxyCredentials {
     pub user: String,
     /// Where the password comes from.
     pub password: SecretSource,
+}
+
+/// `password` or `oauth`
+#[derive(Clone, Debug, PartialEq)]
+pub enum LoginMeans {
+    /// Where the password comes from.
+    Password(SecretSource),
+    /// Where access tokens come from.
+    OAuth(Arc<Grant>),
 }
 
 /// How accounts are watched: all that is not about who they are.

@@ -10,7 +10,8 @@ use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::issue::{Issue, Severity};
-use crate::secrets::SecretSource;
+use crate::oauth::assertion::{KeyError, ServiceKey};
+use crate::secrets::{SecretSource, Shape};
 
 /// What lies outside, and where it is named.
 #[derive(Debug)]
@@ -23,8 +24,12 @@ pub(super) struct Outside {
 /// The things that a configuration names.
 #[derive(Debug)]
 pub(super) enum Thing {
-    /// A password.
-    Secret(SecretSource),
+    /// A password, or a key file.
+    Secret(SecretSource, Shape),
+    /// The key of a service account.
+    ServiceKey(SecretSource),
+    /// What `oauth login` of an account leaves.
+    Permission { file: PathBuf, account: String },
     /// A file of certificates.
     Certificates(PathBuf),
     /// The key of a certificate of ours.
@@ -70,8 +75,10 @@ impl Observer {
     pub(super) fn look(&mut self, Outside { thing, origin, path }: Outside) -> Option<Issue> {
         let found = match (self.look, thing) {
             (Look::Nowhere, _) => Ok(()),
-            (_, Thing::Secret(source)) => self.secret(&source),
+            (_, Thing::Secret(source, shape)) => self.secret(&source, shape),
+            (_, Thing::ServiceKey(source)) => self.service_key(&source),
             (Look::Secrets, _) => Ok(()),
+            (_, Thing::Permission { file, account }) => permission(&file, &account),
             (_, Thing::Certificates(file)) => {
                 self.files.entry(file).or_insert_with_key(|file| certificates(file)).clone()
             }
@@ -85,21 +92,39 @@ impl Observer {
     }
 
     /// Whether the source of a secret gives one, to us alone.
-    fn secret(&mut self, source: &SecretSource) -> Found {
+    fn secret(&mut self, source: &SecretSource, shape: Shape) -> Found {
         let severity = if self.look == Look::Everywhere { Severity::Error } else { Severity::Warning };
-        let look = || match source.look() {
+        let look = || match source.look(shape) {
             Ok(None) => Ok(()),
             Ok(Some(exposure)) => Err((Severity::Warning, exposure.to_string())),
             Err(error) => Err((severity, error.to_string())),
         };
         match source {
-            SecretSource::Command(argv) => {
-                let program = argv.first().cloned().unwrap_or_default();
+            SecretSource::Command(_) | SecretSource::Backend(..) => {
+                let program = source.program().unwrap_or_default().to_owned();
                 self.programs.entry(program).or_insert_with(look).clone()
             }
             _ => look(),
         }
     }
+
+    /// Whether it can sign.
+    fn service_key(&mut self, source: &SecretSource) -> Found {
+        self.secret(source, Shape::Document)?;
+        let SecretSource::File(path) = source else { return Ok(()) };
+        let failed = |error: KeyError| (Severity::Error, format!("{}: {error}", path.display()));
+        let Ok(text) = fs::read_to_string(path) else { return Ok(()) };
+        ServiceKey::parse(&text.into()).and_then(|key| key.check()).map_err(failed)
+    }
+}
+
+/// Not an error: it may be done while the monitor runs.
+fn permission(file: &Path, account: &str) -> Found {
+    if file.exists() {
+        return Ok(());
+    }
+    let message = format!("there is no refresh token yet: `idlewatch oauth login -a {account}` fetches one");
+    Err((Severity::Warning, message))
 }
 
 fn missing(message: String) -> Found {
@@ -219,7 +244,7 @@ mod tests {
             [("sh", true), ("/bin/sh", true), ("no-such-program", false), ("/etc/passwd", false)]
         {
             let source = SecretSource::Command(vec![program.to_owned()]);
-            assert_eq!(told(Thing::Secret(source)).is_none(), there, "{program}");
+            assert_eq!(told(Thing::Secret(source, Shape::Line)).is_none(), there, "{program}");
         }
     }
 }

@@ -130,7 +130,7 @@ fn default_socket(state_dir: &Path) -> PathBuf {
     runtime.filter(|dir| !dir.as_os_str().is_empty()).as_deref().unwrap_or(state_dir).join("idlewatch.sock")
 }
 
-fn default_state_dir() -> PathBuf {
+pub(super) fn default_state_dir() -> PathBuf {
     let var = |name: &str| std::env::var_os(name).map(PathBuf::from);
     var("STATE_DIRECTORY")
         .or_else(|| {

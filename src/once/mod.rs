@@ -135,7 +135,13 @@ struct Look<'c> {
 
 impl Look<'_> {
     async fn run(self) -> Option<Failure> {
-        let mut refusals = match recall(self.context.journal.clone(), self.account.clone()).await {
+        let mut refusals = match recall(
+            self.context.journal.clone(),
+            self.account.clone(),
+            self.context.wires.tokens.clone(),
+        )
+        .await
+        {
             Recalled::Nothing => Refusals::default(),
             Recalled::Refused(refusals, _) => refusals,
         };

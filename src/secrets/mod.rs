@@ -1,9 +1,12 @@
 //! Where a password comes from. Resolved when a connection is made, so that a rotated one is found.
 
+pub mod backend;
+
 use std::io::{self, Read as _};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
@@ -13,6 +16,8 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
+
+use backend::Backend;
 
 /// No password is longer.
 const MOST_BYTES: u64 = 64 << 10;
@@ -31,8 +36,19 @@ pub enum SecretSource {
     Command(Vec<String>),
     /// `{ credential = "name" }`: `$CREDENTIALS_DIRECTORY/name`
     Credential(String),
+    /// `{ secret = "x:name" }`: one of many that `[secrets.x]` tells at once
+    Backend(Arc<Backend>, String),
     /// `{ inline = "..." }`
     Inline(SecretString),
+}
+
+/// What a secret has to look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// A line, as a password.
+    Line,
+    /// A text, as a key file.
+    Document,
 }
 
 /// The same source, whatever it gives at the moment.
@@ -42,6 +58,7 @@ impl PartialEq for SecretSource {
             (Self::Env(a), Self::Env(b)) | (Self::Credential(a), Self::Credential(b)) => a == b,
             (Self::File(a), Self::File(b)) => a == b,
             (Self::Command(a), Self::Command(b)) => a == b,
+            (Self::Backend(a, name), Self::Backend(b, other)) => a == b && name == other,
             (Self::Inline(a), Self::Inline(b)) => a.expose_secret() == b.expose_secret(),
             _ => false,
         }
@@ -64,6 +81,8 @@ pub enum SecretError {
     NoCredentials(String),
     #[error("the secret from {0} is empty, or holds a line break or NUL, or is not UTF-8")]
     Unusable(String),
+    #[error("secrets.{backend} does not tell \"{name}\": {reason}")]
+    Backend { backend: String, name: String, reason: String },
 }
 
 /// Every user of the machine may read a secret.
@@ -81,15 +100,30 @@ impl SecretSource {
     ///
     /// # Errors
     /// As those of [`Self::resolve`].
-    pub fn look(&self) -> Result<Option<Exposure>, SecretError> {
+    pub fn look(&self, shape: Shape) -> Result<Option<Exposure>, SecretError> {
         match self {
-            Self::Env(name) => from_env(name).map(|_| None),
-            Self::File(path) => look_at_file(path),
+            Self::Env(name) => from_env(name, shape).map(|_| None),
+            Self::File(path) => look_at_file(path, shape),
             // systemd's own modes, and a directory that is ours alone.
-            Self::Credential(name) => look_at_file(&credential(name)?).map(|_| None),
+            Self::Credential(name) => look_at_file(&credential(name)?, shape).map(|_| None),
             Self::Command(argv) => look_for_program(argv).map(|()| None),
+            Self::Backend(backend, _) => look_for_program(backend.argv()).map(|()| None),
             Self::Inline(_) => Ok(None),
         }
+    }
+
+    /// The program that is run for it.
+    pub fn program(&self) -> Option<&str> {
+        match self {
+            Self::Command(argv) => argv.first().map(String::as_str),
+            Self::Backend(backend, _) => backend.argv().first().map(String::as_str),
+            _ => None,
+        }
+    }
+
+    /// Whether many are told at once: then they are asked for before they are needed.
+    pub fn is_bulk(&self) -> bool {
+        matches!(self, Self::Backend(..))
     }
 
     /// How often to look whether it has changed, while that is what an account waits for; `None` where it cannot
@@ -97,29 +131,42 @@ impl SecretSource {
     pub fn changes_within(&self) -> Option<Duration> {
         match self {
             Self::File(_) | Self::Credential(_) => Some(Duration::from_secs(10)),
-            Self::Command(_) => Some(Duration::from_secs(15 * 60)),
+            Self::Command(_) | Self::Backend(..) => Some(Duration::from_secs(15 * 60)),
             Self::Env(_) | Self::Inline(_) => None,
         }
     }
 
-    /// The secret.
+    /// The secret: one line.
     ///
     /// # Errors
     /// Where its source does not give a usable one.
     pub async fn resolve(&self) -> Result<SecretString, SecretError> {
+        self.told(Shape::Line).await
+    }
+
+    /// The secret, which may have several lines: a key file.
+    ///
+    /// # Errors
+    /// Where its source does not give one.
+    pub async fn document(&self) -> Result<SecretString, SecretError> {
+        self.told(Shape::Document).await
+    }
+
+    async fn told(&self, shape: Shape) -> Result<SecretString, SecretError> {
         match self {
-            Self::Env(name) => from_env(name),
-            Self::File(path) => from_file_in_time(path).await,
-            Self::Credential(name) => from_file_in_time(&credential(name)?).await,
-            Self::Command(argv) => from_command(argv).await,
+            Self::Env(name) => from_env(name, shape),
+            Self::File(path) => from_file_in_time(path, shape).await,
+            Self::Credential(name) => from_file_in_time(&credential(name)?, shape).await,
+            Self::Command(argv) => from_command(argv, shape).await,
+            Self::Backend(backend, name) => backend.get(name, shape).await,
             Self::Inline(secret) => Ok(secret.clone()),
         }
     }
 }
 
-fn from_env(name: &str) -> Result<SecretString, SecretError> {
+fn from_env(name: &str, shape: Shape) -> Result<SecretString, SecretError> {
     let value = std::env::var(name).map_err(|_| SecretError::Env(name.to_owned()))?;
-    usable(Zeroizing::new(value.into_bytes()), name)
+    usable(&Zeroizing::new(value.into_bytes()), name, shape)
 }
 
 fn credential(name: &str) -> Result<PathBuf, SecretError> {
@@ -128,7 +175,7 @@ fn credential(name: &str) -> Result<PathBuf, SecretError> {
     Ok(Path::new(&dir).join(name))
 }
 
-fn look_at_file(path: &Path) -> Result<Option<Exposure>, SecretError> {
+fn look_at_file(path: &Path, shape: Shape) -> Result<Option<Exposure>, SecretError> {
     let failed = |cause| SecretError::File { path: path.to_owned(), cause };
     let metadata = std::fs::metadata(path).map_err(failed)?;
     if metadata.is_dir() {
@@ -139,7 +186,7 @@ fn look_at_file(path: &Path) -> Result<Option<Exposure>, SecretError> {
         let mut bytes = Zeroizing::new(Vec::with_capacity(256));
         let file = std::fs::File::open(path).map_err(failed)?;
         file.take(MOST_BYTES).read_to_end(&mut bytes).map_err(failed)?;
-        usable(bytes, &path.display().to_string())?;
+        usable(&bytes, &path.display().to_string(), shape)?;
     }
     // A group may be the service's own.
     let mode = metadata.permissions().mode() & 0o777;
@@ -161,15 +208,15 @@ fn look_for_program(argv: &[String]) -> Result<(), SecretError> {
 }
 
 /// A file system that hangs, or a pipe that nobody writes to, is no reason to wait for ever.
-async fn from_file_in_time(path: &Path) -> Result<SecretString, SecretError> {
+async fn from_file_in_time(path: &Path, shape: Shape) -> Result<SecretString, SecretError> {
     let late = |_| SecretError::File { path: path.to_owned(), cause: io::ErrorKind::TimedOut.into() };
-    timeout(PATIENCE, from_file(path)).await.unwrap_or_else(|elapsed| Err(late(elapsed)))
+    timeout(PATIENCE, from_file(path, shape)).await.unwrap_or_else(|elapsed| Err(late(elapsed)))
 }
 
 /// Files that are read at the same time. A file system that hangs keeps its threads; the others need some too.
 static READERS: Semaphore = Semaphore::const_new(16);
 
-async fn from_file(path: &Path) -> Result<SecretString, SecretError> {
+async fn from_file(path: &Path, shape: Shape) -> Result<SecretString, SecretError> {
     let failed = |cause| SecretError::File { path: path.to_owned(), cause };
     let permit = READERS.acquire().await.map_err(|closed| failed(io::Error::other(closed)))?;
     let read = {
@@ -182,7 +229,7 @@ async fn from_file(path: &Path) -> Result<SecretString, SecretError> {
         }
     };
     let bytes = spawn_blocking(read).await.map_err(|panic| failed(io::Error::other(panic)))?;
-    usable(bytes.map_err(failed)?, &path.display().to_string())
+    usable(&bytes.map_err(failed)?, &path.display().to_string(), shape)
 }
 
 /// Without waiting for the writer of a pipe.
@@ -191,7 +238,7 @@ fn open(path: &Path) -> io::Result<std::fs::File> {
     std::fs::File::options().read(true).custom_flags(flags).open(path)
 }
 
-async fn from_command(argv: &[String]) -> Result<SecretString, SecretError> {
+async fn from_command(argv: &[String], shape: Shape) -> Result<SecretString, SecretError> {
     let program = argv.first().cloned().unwrap_or_default();
     let failed = |reason: String| SecretError::Command { program: program.clone(), reason };
     let mut child = Command::new(&program)
@@ -211,7 +258,7 @@ async fn from_command(argv: &[String]) -> Result<SecretString, SecretError> {
         Ok::<_, io::Error>((bytes, child.wait().await?))
     };
     match timeout(PATIENCE, told).await {
-        Ok(Ok((bytes, status))) if status.success() => usable(bytes, &program),
+        Ok(Ok((bytes, status))) if status.success() => usable(&bytes, &program, shape),
         Ok(Ok((_, status))) => Err(failed(status.to_string())),
         Ok(Err(error)) => Err(failed(error.to_string())),
         Err(_) => Err(failed(format!("no answer in {PATIENCE:?}"))),
@@ -219,9 +266,12 @@ async fn from_command(argv: &[String]) -> Result<SecretString, SecretError> {
 }
 
 /// One trailing newline is no part of a secret; any other cannot be sent.
-fn usable(bytes: Zeroizing<Vec<u8>>, source: &str) -> Result<SecretString, SecretError> {
+fn usable(bytes: &[u8], source: &str, shape: Shape) -> Result<SecretString, SecretError> {
     let unusable = || SecretError::Unusable(source.to_owned());
-    let text = std::str::from_utf8(&bytes).map_err(|_| unusable())?;
+    let text = std::str::from_utf8(bytes).map_err(|_| unusable())?;
+    if shape == Shape::Document && !text.trim().is_empty() && !text.contains('\0') {
+        return Ok(SecretString::from(text));
+    }
     let text = text.strip_suffix('\n').unwrap_or(text);
     let text = text.strip_suffix('\r').unwrap_or(text);
     if text.is_empty() || text.contains(['\r', '\n', '\0']) {
@@ -282,12 +332,12 @@ mod tests {
         std::fs::write(&path, "canary\n").unwrap();
         for (mode, exposed) in [(0o600, false), (0o640, false), (0o604, true), (0o644, true)] {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-            let look = SecretSource::File(path.clone()).look().unwrap();
+            let look = SecretSource::File(path.clone()).look(Shape::Line).unwrap();
             assert_eq!(look.is_some(), exposed, "{mode:o}");
             assert!(!format!("{look:?}").contains("canary"));
         }
         std::fs::write(&path, "").unwrap();
-        assert!(SecretSource::File(path).look().is_err(), "an empty secret");
+        assert!(SecretSource::File(path).look(Shape::Line).is_err(), "an empty secret");
     }
 
     #[test]

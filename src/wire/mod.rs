@@ -4,6 +4,7 @@ pub mod allowance;
 pub mod dial;
 pub mod frame;
 pub mod guard;
+pub mod http;
 pub mod link;
 pub mod peer;
 mod pin;

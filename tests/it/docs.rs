@@ -26,6 +26,7 @@ fn every_test_that_the_table_of_faults_names_exists() {
         "greeting-and-login",
         "mailbox",
         "notify",
+        "oauth",
         "pipelining",
         "search",
         "servers",

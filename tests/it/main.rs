@@ -24,6 +24,7 @@ mod mailboxes;
 #[cfg(feature = "nats")]
 mod nats;
 mod network;
+mod oauth;
 mod once;
 mod privacy;
 mod program;

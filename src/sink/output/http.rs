@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use jiff::fmt::rfc2822;
 use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Proxy, Response, StatusCode, Url};
@@ -13,9 +12,10 @@ use secrecy::ExposeSecret;
 use tokio::time::timeout;
 
 use super::kept_secret::KeptSecret;
-use super::{Outcome, OutputError, Pause, chain};
+use super::{Outcome, OutputError, Pause};
 use crate::config::settings::EndpointSettings;
 use crate::text;
+use crate::wire::http::{chain, retry_after};
 use crate::wire::tls::TlsContexts;
 
 /// More of an answer is not read.
@@ -158,15 +158,6 @@ impl Answer {
     }
 }
 
-/// RFC 9110 section 10.2.3: seconds, or a date.
-fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
-    if let Ok(seconds) = value.trim().parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let at = rfc2822::parse(value.trim()).ok()?.timestamp();
-    Some(Duration::try_from(at.duration_since(now)).unwrap_or_default())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -204,16 +195,6 @@ mod tests {
         for status in [301, 302, 307, 308, 401, 402, 403, 404, 405, 407, 410, 411, 415, 451] {
             assert_eq!(pause(&outcome(status, Some(9))), Some(Pause::Slowly), "{status}");
         }
-    }
-
-    #[test]
-    fn retry_after_is_read_in_both_forms() {
-        let now: Timestamp = "2015-10-21T07:27:00Z".parse().unwrap();
-        let seconds = |value| retry_after(value, now).map(|wait| wait.as_secs());
-        assert_eq!(seconds("120"), Some(120));
-        assert_eq!(seconds("Wed, 21 Oct 2015 07:28:00 GMT"), Some(60));
-        assert_eq!(seconds("Wed, 21 Oct 2015 07:00:00 GMT"), Some(0));
-        assert_eq!([seconds("-1"), seconds("soon"), seconds("")], [None; 3]);
     }
 
     #[test]

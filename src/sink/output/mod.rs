@@ -12,7 +12,6 @@ pub mod stdout;
 pub mod subject;
 pub mod webhook;
 
-use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -226,18 +225,4 @@ impl Output {
             output.reopen();
         }
     }
-}
-
-/// An error with its causes, each once.
-fn chain(error: &dyn Error) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !words.contains(&more) {
-            words.push_str(&format!(": {more}"));
-        }
-        cause = error.source();
-    }
-    words
 }

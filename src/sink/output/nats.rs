@@ -263,7 +263,7 @@ impl NatsOutput {
 
     fn failed(&self, error: &dyn std::error::Error) -> Outcome {
         let host = self.settings.url.host_str().unwrap_or_default();
-        Outcome::again(format!("NATS at {host}: {}", super::chain(error)))
+        Outcome::again(format!("NATS at {host}: {}", crate::wire::http::chain(error)))
     }
 }
 
@@ -373,7 +373,7 @@ impl Link {
             Err(error) => {
                 return Err(Outcome::again(format!(
                     "the last message on {subject}: {}",
-                    super::chain(&error)
+                    crate::wire::http::chain(&error)
                 )));
             }
         };
@@ -393,7 +393,7 @@ async fn is_ours(journal: &JournalHandle, before: u64, id: &str) -> bool {
 }
 
 fn refused(subject: &str, error: &PublishError) -> Outcome {
-    let reason = format!("publishing to {subject}: {}", super::chain(error));
+    let reason = format!("publishing to {subject}: {}", crate::wire::http::chain(error));
     match error.kind() {
         PublishErrorKind::MaxPayloadExceeded => Outcome::Rejected { reason },
         PublishErrorKind::StreamNotFound => slowly(reason),

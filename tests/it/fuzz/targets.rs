@@ -9,6 +9,7 @@ use futures::FutureExt;
 use futures::executor::block_on;
 use futures::future::LocalBoxFuture;
 use idlewatch::account::session::{Delivers, pump};
+use idlewatch::config::settings::LoginMeans;
 use idlewatch::config::{from_text, from_texts};
 use idlewatch::event::{
     AccountIdentity, Cursor, Event, EventBody, MailboxKey, MailboxName, NewMessage, Source,
@@ -421,7 +422,9 @@ pub fn lists(text: &[u8]) {
         match from_texts("t.toml", &format!("{TEMPLATE}\"{name}\"\n"), &[(name, &text)]) {
             Ok((settings, _)) => {
                 for account in settings.accounts.iter().filter(|_| !text.contains("password")) {
-                    let SecretSource::File(path) = &account.password else { panic!("{account:?}") };
+                    let LoginMeans::Password(SecretSource::File(path)) = &account.login else {
+                        panic!("{account:?}")
+                    };
                     assert!(path.parent() == Some(Path::new("/s")), "{path:?}");
                     assert!(!path.ends_with(".."), "{path:?}");
                 }

@@ -17,6 +17,9 @@ pub const EXPIRED: &str = "127.0.0.2";
 pub const WRONG_HOST: &str = "127.0.0.3";
 pub const LOGIN_DISABLED: &str = "127.0.0.6";
 
+/// What access tokens are signed by.
+pub const TOKEN_KEY: &[u8] = b"key-of-the-tokens-of-tests-of-32-bytes-or-more";
+
 pub struct Dovecot {
     dir: TempDir,
     pub imap: u16,
@@ -63,8 +66,9 @@ impl Dovecot {
              listen = {GOOD}, {EXPIRED}, {WRONG_HOST}, {LOGIN_DISABLED}\nmail_fsync = never\nfirst_valid_uid = 1000\nmail_uid = {uid}\nmail_gid = {uid}\n\
              mail_location = maildir:%h/Maildir\nmail_home = {d}/mail/%n\nmail_max_userip_connections = 0\n\
              default_vsz_limit = 1G\ndefault_client_limit = 2000\ndefault_process_limit = 1000\n\
-             auth_mechanisms = plain\ndisable_plaintext_auth = no\nauth_failure_delay = 0 secs\n\
-             passdb {{\n driver = passwd-file\n args = username_format=%n {d}/users\n}}\n\
+             auth_mechanisms = plain xoauth2 oauthbearer\ndisable_plaintext_auth = no\nauth_failure_delay = 0 secs\n\
+             passdb {{\n driver = oauth2\n mechanisms = xoauth2 oauthbearer\n args = {d}/oauth2.conf\n}}\n\
+             passdb {{\n driver = passwd-file\n mechanisms = plain\n args = username_format=%n {d}/users\n}}\n\
              userdb {{\n driver = static\n args = uid={uid} gid={uid} home={d}/mail/%n allow_all_users=yes\n}}\n\
              service anvil {{\n unix_listener anvil-auth-penalty {{\n  mode = 0\n }}\n}}\n\
              service imap-login {{\n service_count = 0\n client_limit = 1000\n inet_listener imap {{\n  port = {imap}\n }}\n inet_listener imaps {{\n  port = {imaps}\n  ssl = yes\n }}\n}}\n\
@@ -78,10 +82,23 @@ impl Dovecot {
         );
         let more = more.replace("%DIR%", &d.to_string());
         fs::write(self.dir.path().join("dovecot.conf"), config + &more).unwrap();
+        self.write_token_key();
         let users: String = (1..=users).map(|n| format!("user{n}:{{PLAIN}}secret::::::\n")).collect();
         fs::write(self.dir.path().join("users"), users).unwrap();
         fs::create_dir(self.dir.path().join("mail")).unwrap();
         Command::new("chown").arg(format!("{uid}:{uid}")).arg(self.dir.path().join("mail")).status().unwrap();
+    }
+
+    /// Access tokens are JWTs that Dovecot validates by itself: HS256, `sub` is the user.
+    fn write_token_key(&self) {
+        let (dir, keys) = (self.dir.path(), self.dir.path().join("keys/default/HS256"));
+        let oauth2 = format!(
+            "introspection_mode = local\nlocal_validation_key_dict = fs:posix:prefix={}/keys/\nusername_attribute = sub\n",
+            dir.display()
+        );
+        fs::write(dir.join("oauth2.conf"), oauth2).unwrap();
+        fs::create_dir_all(&keys).unwrap();
+        fs::write(keys.join("default"), data_encoding::BASE64.encode(TOKEN_KEY)).unwrap();
     }
 
     fn launch(&mut self) {

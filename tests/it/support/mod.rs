@@ -16,6 +16,7 @@ pub mod process;
 pub mod proxy;
 pub mod receiver;
 pub mod scripted;
+pub mod token_endpoint;
 
 use std::sync::OnceLock;
 

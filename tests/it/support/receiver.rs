@@ -118,7 +118,8 @@ impl Receiver {
     }
 }
 
-fn request(reader: &mut impl BufRead) -> Option<(Vec<String>, Vec<u8>)> {
+/// The head's lines and the body of an HTTP request.
+pub fn request(reader: &mut impl BufRead) -> Option<(Vec<String>, Vec<u8>)> {
     let mut head = Vec::new();
     loop {
         let mut line = String::new();
