@@ -154,6 +154,9 @@ fn secret(source: &SecretSource) -> String {
             format!("{{ command = [{}] }}", argv.join(", "))
         }
         SecretSource::Credential(name) => format!("{{ credential = {} }}", quoted(name)),
+        SecretSource::Backend(backend, name) => {
+            format!("{{ secret = {} }}", quoted(&format!("{}:{name}", backend.name())))
+        }
         SecretSource::Inline(secret) => inline(secret),
     }
 }

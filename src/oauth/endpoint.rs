@@ -154,7 +154,14 @@ fn failed(error: &reqwest::Error) -> EndpointError {
 
 /// The system's roots, and the proxy of the environment (`HTTPS_PROXY`).
 fn client() -> Result<Client, String> {
-    let options = TlsOptions { backend: TlsBackend::Rustls, ca_file: None, min_version: TlsVersion::Tls12 };
+    let options = TlsOptions {
+        backend: TlsBackend::Rustls,
+        ca_file: None,
+        min_version: TlsVersion::Tls12,
+        client: None,
+        pins: Vec::new(),
+        pin_only: false,
+    };
     let tls = TlsContexts::default().rustls_config(&options).map_err(|error| error.to_string())?;
     Client::builder()
         .tls_backend_preconfigured((*tls).clone())

@@ -91,6 +91,11 @@ impl Backend {
         Self { name: name.to_owned(), argv, waiting: Mutex::default() }
     }
 
+    /// NAME
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The program and its arguments.
     pub fn argv(&self) -> &[String] {
         &self.argv
