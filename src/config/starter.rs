@@ -167,6 +167,7 @@ mod tests {
 
     use super::*;
     use crate::config::from_text;
+    use crate::config::settings::LoginMeans;
 
     #[test]
     fn the_examples_are_valid_and_the_provider_fills_in_the_rest() {
@@ -213,7 +214,8 @@ mod tests {
             let (settings, _) = from_text("t", &starter.text()).map_err(|issues| TestCaseError::fail(format!("{issues:?}")))?;
             let account = &settings.accounts[0];
             prop_assert_eq!(&account.identity.user, &user);
-            prop_assert_eq!(&account.password, &SecretSource::Inline(SecretString::from(password)));
+            let inline = LoginMeans::Password(SecretSource::Inline(SecretString::from(password)));
+            prop_assert_eq!(&account.login, &inline);
             prop_assert_eq!(account.identity.port, 1143);
         }
     }

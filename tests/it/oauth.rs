@@ -222,7 +222,11 @@ fn a_rotated_refresh_token_outlives_the_process() {
             states(events, "user1").iter().filter(|state| *state == "online").count() == round
         });
         assert_eq!(endpoint.refresh_token(), format!("canary-rotated-{round}"));
-        if round == 2 { monitor.kill() } else { drop(monitor.stop()) }
+        if round == 2 {
+            monitor.kill();
+        } else {
+            monitor.stop();
+        }
     }
     let file = monitor.dir.path().join("state/tokens/x.json");
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);

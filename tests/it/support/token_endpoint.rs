@@ -1,7 +1,7 @@
 //! An authorization server: it gives tokens that Dovecot takes (JWT, HS256), rotates refresh tokens, and misbehaves as it
 //! is told.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::io::{BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -32,9 +32,7 @@ struct Desk {
     /// How long tokens live, and what is said of that.
     lasts: i64,
     said: i64,
-    /// The next answers, before good ones.
-    faults: VecDeque<Fault>,
-    /// One for all requests, while it is set.
+    /// For all requests, while it is set.
     always: Option<Fault>,
     /// The only refresh token that is good; each use makes another.
     refresh_token: Option<String>,
@@ -75,7 +73,6 @@ impl TokenEndpoint {
             key: key.to_vec(),
             lasts: 3600,
             said: 3600,
-            faults: VecDeque::new(),
             always: None,
             refresh_token: None,
             rotations: 0,
@@ -111,10 +108,6 @@ impl TokenEndpoint {
     /// Tokens live for `lasts` seconds, and `said` is said.
     pub fn tokens_last(&self, lasts: i64, said: i64) {
         self.desk(|desk| (desk.lasts, desk.said) = (lasts, said));
-    }
-
-    pub fn next(&self, faults: impl IntoIterator<Item = Fault>) {
-        self.desk(|desk| desk.faults.extend(faults));
     }
 
     pub fn always(&self, fault: Option<Fault>) {
@@ -157,7 +150,7 @@ impl TokenEndpoint {
                 desk.busy += 1;
                 desk.busiest = desk.busiest.max(desk.busy);
                 desk.forms.push(form.clone());
-                desk.always.clone().or_else(|| desk.faults.pop_front())
+                desk.always.clone()
             });
             let answer = match fault {
                 Some(Fault::Hang) => {
