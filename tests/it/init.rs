@@ -23,10 +23,10 @@ fn program() -> &'static str {
     env!("CARGO_BIN_EXE_idlewatch")
 }
 
-/// `init` in a shell, which tells afterwards how it ended and whether the terminal still echoes.
+/// `init` in a shell on a terminal that echoes, which tells afterwards how it ended and whether the terminal still echoes.
 fn at_a_terminal(home: &Path, authority: &Path) -> PtySession {
     let script =
-        format!("{} init; echo ended=$?; stty -a | grep -qE '(^| )echo( |$)' && echo echoes=yes", program());
+        format!("stty echo; {} init; echo ended=$?; stty -a | grep -qE '(^| )echo( |$)' && echo echoes=yes", program());
     let mut command = Command::new("bash");
     command.args(["--norc", "-c", &script]).current_dir(home);
     command
