@@ -125,13 +125,15 @@ pub fn deliver(store: &Store) -> u32 {
     store.deliver("bob", "INBOX", b"From: Eve <eve@example.org>\r\nSubject: news\r\n\r\nhi\r\n").unwrap()
 }
 
-/// A copy of a directory's files.
+/// A copy of a directory's files; a socket that a killed process left is none.
 pub fn copy(from: &Path, to: &Path) {
     let _ = fs::remove_dir_all(to);
     fs::create_dir(to).unwrap();
     fs::set_permissions(to, fs::metadata(from).unwrap().permissions()).unwrap();
     for file in fs::read_dir(from).unwrap() {
         let file = file.unwrap();
-        fs::copy(file.path(), to.join(file.file_name())).unwrap();
+        if file.file_type().unwrap().is_file() {
+            fs::copy(file.path(), to.join(file.file_name())).unwrap();
+        }
     }
 }
