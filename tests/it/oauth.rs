@@ -43,7 +43,7 @@ fn last_state(events: &[Value], account: &str) -> Option<Value> {
     let own = |event: &&Value| {
         event["idlewatch"]["account"]["id"] == account && event["idlewatch"]["account"]["state"].is_string()
     };
-    events.iter().filter(own).next_back().cloned()
+    events.iter().rfind(own).cloned()
 }
 
 fn is_online(events: &[Value], account: &str) -> bool {
