@@ -25,8 +25,10 @@ fn program() -> &'static str {
 
 /// `init` in a shell on a terminal that echoes, which tells afterwards how it ended and whether the terminal still echoes.
 fn at_a_terminal(home: &Path, authority: &Path) -> PtySession {
-    let script =
-        format!("stty echo; {} init; echo ended=$?; stty -a | grep -qE '(^| )echo( |$)' && echo echoes=yes", program());
+    let script = format!(
+        "stty echo; {} init; echo ended=$?; stty -a | grep -qE '(^| )echo( |$)' && echo echoes=yes",
+        program()
+    );
     let mut command = Command::new("bash");
     command.args(["--norc", "-c", &script]).current_dir(home);
     command

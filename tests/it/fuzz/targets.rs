@@ -244,6 +244,7 @@ fn assert_changes_nothing(command: &[u8]) {
         "UID SEARCH ",
         "FETCH ",
         "NOOP\r\n",
+        "NOTIFY SET (",
         "IDLE\r\n",
         "LOGOUT\r\n",
     ];

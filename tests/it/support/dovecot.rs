@@ -182,6 +182,12 @@ impl Dovecot {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
+    /// Ends the connections of a user, if there are any.
+    pub fn kick(&self, user: &str) {
+        let conf = self.dir.path().join("dovecot.conf");
+        Command::new("doveadm").arg("-c").arg(conf).args(["kick", user]).output().unwrap();
+    }
+
     /// What it logged.
     pub fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("dovecot.log")).unwrap_or_default()
