@@ -396,7 +396,7 @@ impl AccountActor {
             self.vacate(index);
         }
         if self.schedule.is_stopped() {
-            self.tell_stopped();
+            self.tell_stopped(ctx);
             return;
         }
         if self.schedule.is_vacant(index) {
@@ -686,7 +686,7 @@ impl AccountActor {
         ctx.spawn(sent.map(|_, actor, ctx| {
             actor.telling = false;
             actor.tell_next(ctx);
-            actor.tell_stopped();
+            actor.tell_stopped(ctx);
         }));
     }
 
@@ -702,11 +702,13 @@ impl AccountActor {
         }
     }
 
-    fn tell_stopped(&mut self) {
+    /// All sessions have left, and all was told: nothing of the account remains.
+    fn tell_stopped(&mut self, ctx: &mut Context<Self>) {
         if self.schedule.is_stopped() && !self.schedule.any_running() && !self.telling {
             for waiter in self.stopping.drain(..) {
                 let _ = waiter.send(());
             }
+            ctx.stop();
         }
     }
 }
@@ -797,9 +799,10 @@ impl Handler<StopAccount> for AccountActor {
         }
         let (done, all_done) = oneshot::channel();
         self.stopping.push(done);
-        self.tell_stopped();
-        Box::pin(async move {
-            let _ = tokio::time::timeout(deadline, all_done).await;
-        })
+        // Whoever follows must not meet a session of ours that still tells.
+        ctx.run_later(deadline, |_, ctx| ctx.stop());
+        self.tell_stopped(ctx);
+        // Answered, or dropped with the actor.
+        Box::pin(async move { drop(all_done.await) })
     }
 }

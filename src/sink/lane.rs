@@ -149,6 +149,7 @@ impl Lane {
             if let Some(reason) = outcome.reason() {
                 self.tell(reason, was_failing || matches!(step, Step::Split));
             }
+            let mut pause = None;
             let done = match step {
                 Step::GoOn => {
                     self.taken(piece.len(), was_failing);
@@ -159,7 +160,7 @@ impl Lane {
                     self.taken(taken, false);
                     pieces.push(rest);
                     self.health.send_modify(|health| health.enter(LaneState::Retrying));
-                    self.pause(wait).await?;
+                    pause = Some(wait);
                     Some(before)
                 }
                 Step::Split => {
@@ -180,6 +181,9 @@ impl Lane {
             // What is done of a batch is done, whatever becomes of the rest.
             if let Some(done) = done.filter(|done| !done.is_empty() && !pieces.is_empty()) {
                 self.advance(done.sequences().1);
+            }
+            if let Some(wait) = pause {
+                self.pause(wait).await?;
             }
         }
         Ok(true)

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use idlewatch::demo::server::{Behaviour, Server};
 use idlewatch::demo::store::Store;
@@ -11,6 +13,7 @@ use crate::real_servers::{accounts, online as online_all, users};
 use crate::support::action;
 use crate::support::dovecot::Dovecot;
 use crate::support::monitor::{Monitor, states, told};
+use crate::support::scripted::{Scripted, message};
 
 const PASSWORD: &str = "CANARY-reload-77";
 
@@ -175,6 +178,50 @@ async fn filters_take_effect_at_once_and_other_sections_say_that_they_wait() {
     assert_eq!(connections(&monitor, server.addr().port()), before);
     assert_eq!(monitor.stop().code(), Some(0));
     assert!(monitor.log().contains("1 messages were dropped by filters"));
+}
+
+/// A FETCH that dribbles on for longer than an account has to leave: its connection is cut before the successor begins,
+/// which tells what it did not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_does_not_leave_in_time_is_cut() {
+    static CUT: AtomicBool = AtomicBool::new(false);
+    let server = Scripted::start(|mut peer| async move {
+        peer.greet().await?;
+        if peer.number > 1 {
+            return peer.behave().await;
+        }
+        let idle = peer.until("IDLE").await?;
+        peer.set_messages(1);
+        peer.say("+ idling\r\n* 1 EXISTS\r\n").await?;
+        peer.until("DONE").await?;
+        peer.say(&format!("{idle} OK done\r\n")).await?;
+        let tag = peer.until("UID FETCH").await?;
+        for _ in 0..60 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            if let Err(error) = peer.say("* OK still here\r\n").await {
+                CUT.store(true, Ordering::SeqCst);
+                return Err(error);
+            }
+        }
+        peer.say(&format!("{}{tag} OK done\r\n", message(1))).await
+    })
+    .await;
+    let account = |labels: &str| {
+        format!(
+            "[[accounts]]\nid = \"a\"\nhost = \"127.0.0.1\"\nport = {}\ntls = \"none\"\nuser = \"a\"\npassword = {{ inline = \"{PASSWORD}\" }}\n{labels}",
+            server.port()
+        )
+    };
+    let mut monitor = Monitor::new(&account(""));
+    monitor.start();
+    online(&monitor, &["a"]);
+    monitor.wait("fetching", |_| server.commands().iter().any(|command| command.starts_with("UID FETCH")));
+    monitor.configure(&account("labels = { team = \"x\" }\n"));
+    reload(&monitor, "0 accounts added, 0 removed, 1 changed, 0 as before");
+    let events = monitor.wait("told", |events| CUT.load(Ordering::SeqCst) && !told(events, "a").is_empty());
+    assert_eq!(told(&events, "a"), [1]);
+    assert_eq!(monitor.stop().code(), Some(0));
+    assert_eq!(told(&monitor.events(), "a"), [1]);
 }
 
 /// Mail arrives while accounts are added, changed and removed on a real server: nothing is lost, nothing is told twice.
