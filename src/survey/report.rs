@@ -42,7 +42,7 @@ pub struct AccountReport {
     pub capabilities: Vec<&'static str>,
     /// The mailboxes; `null` where it did not get so far.
     pub mailboxes: Option<MailboxesReport>,
-    /// How it is watched: `idle` or `poll`.
+    /// How it is watched: `notify`, `idle`, `idle+rounds` or `poll`.
     pub watched_by: Option<&'static str>,
     /// How many connections `run` keeps for it.
     pub connections: usize,
@@ -135,6 +135,10 @@ impl AccountReport {
             None => failed.then_some(Failure::Denied),
         };
         let capabilities = finding.surveyed.as_ref().map(|surveyed| surveyed.capabilities);
+        let watching = finding.surveyed.as_ref().map(|surveyed| {
+            let chosen = surveyed.mailboxes.len() + surveyed.unopened;
+            Watching::new(account, chosen, surveyed.capabilities)
+        });
         Self {
             account: account.id().to_string(),
             host: line(&account.identity.host, 255),
@@ -144,10 +148,8 @@ impl AccountReport {
             address: finding.peer.as_ref().and_then(|peer| peer.address).map(|address| address.to_string()),
             logged_in: finding.logged_in,
             capabilities: capabilities.into_iter().flat_map(Capabilities::names).collect(),
-            watched_by: capabilities.map(watched_by),
-            connections: mailboxes
-                .as_ref()
-                .map_or(account.connections(), |mailboxes| mailboxes.chosen.min(account.connections())),
+            watched_by: watching.map(|watching| watching.by),
+            connections: watching.map_or(account.connections(), |watching| watching.connections),
             hint: trouble.as_ref().and_then(|_| hints::hint(account, &finding.end, now)),
             warnings: warnings(finding, tls.as_ref(), now),
             error: trouble.map(ErrorReport::new),
@@ -167,14 +169,33 @@ fn trouble_of(end: &SessionEnd) -> Option<Trouble> {
 }
 
 /// What `run` will do there.
-fn watched_by(capabilities: Capabilities) -> &'static str {
-    if capabilities.has("IDLE") { "idle" } else { "poll" }
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Watching {
+    by: &'static str,
+    connections: usize,
+}
+
+impl Watching {
+    /// Of so many mailboxes. Where they share a connection, one that hears of all (RFC 5465) is enough; else those
+    /// beyond the budget are asked in rounds.
+    fn new(account: &Account, mailboxes: usize, capabilities: Capabilities) -> Self {
+        let (notify, idle) = (capabilities.has("NOTIFY"), capabilities.has("IDLE"));
+        let shares = account.shares_a_connection();
+        let most = if shares && notify { 1 } else { account.connections() };
+        let by = match (notify, idle) {
+            (true, true) => "notify",
+            (false, true) if mailboxes > most => "idle+rounds",
+            (false, true) => "idle",
+            (_, false) => "poll",
+        };
+        Self { by, connections: mailboxes.min(most) }
+    }
 }
 
 fn warnings(finding: &Finding, tls: Option<&TlsReport>, now: Timestamp) -> Vec<String> {
     let surveyed = finding.surveyed.as_ref();
     let polled = surveyed
-        .filter(|surveyed| watched_by(surveyed.capabilities) == "poll")
+        .filter(|surveyed| !surveyed.capabilities.has("IDLE"))
         .map(|_| format!("the server has no IDLE: it is asked every {:?}", finding.account.poll_interval));
     let unlisted = surveyed.filter(|surveyed| surveyed.listing.truncated);
     let warnings = [
@@ -251,5 +272,32 @@ impl MailboxesReport {
 impl ErrorReport {
     fn new(trouble: Trouble) -> Self {
         Self { error_type: trouble.error_type.as_str(), code: trouble.code, message: trouble.message }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    #[test]
+    fn how_mailboxes_are_watched_depends_on_the_server_and_on_the_budget() {
+        for (mailboxes, chosen, capabilities, by, connections) in [
+            ("[\"INBOX\"]", 1, "IDLE", "idle", 1),
+            ("[\"INBOX\"]", 1, "", "poll", 1),
+            ("[\"INBOX\", \"a\", \"b\"]", 3, "IDLE", "idle", 3),
+            ("[\"INBOX\", \"a\", \"b\"]", 3, "IDLE NOTIFY", "notify", 3),
+            ("[\"**\"]", 40, "IDLE", "idle+rounds", 3),
+            ("[\"**\"]", 2, "IDLE", "idle", 2),
+            ("[\"**\"]", 40, "IDLE NOTIFY", "notify", 1),
+        ] {
+            let text = format!(
+                "[[accounts]]\nid = \"a\"\nhost = \"h\"\nuser = \"u\"\npassword = {{ env = \"PW\" }}\nmax_connections = 3\nmailboxes = {mailboxes}\n"
+            );
+            let account = config::from_text("t", &text).unwrap().0.accounts[0].clone();
+            let watching =
+                Watching::new(&account, chosen, Capabilities::new(capabilities.split_whitespace()));
+            assert_eq!(watching, Watching { by, connections }, "{mailboxes} {chosen} {capabilities}");
+        }
     }
 }

@@ -180,7 +180,7 @@ fn a_real_dovecot_is_looked_at_by_every_way_in() {
     let report = json(&output);
     let good = of(&report, "implicit");
     assert_eq!(good["ok"], true, "{good:#}");
-    assert_eq!((&good["tls"]["version"], &good["watched_by"]), (&Value::from("1.3"), &Value::from("idle")));
+    assert_eq!((&good["tls"]["version"], &good["watched_by"]), (&Value::from("1.3"), &Value::from("notify")));
     assert!(good["tls"]["days_left"].as_i64().unwrap() > 30, "{good:#}");
     assert_eq!(good["mailboxes"]["opened"][0]["messages"], 1);
     assert_eq!(good["mailboxes"]["opened"][1]["name"], "Projects/A");

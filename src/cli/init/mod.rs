@@ -381,10 +381,10 @@ fn tell_report(report: &AccountReport, finding: &Finding) {
         report.hint.iter().for_each(|hint| tell(&format!("  hint: {hint}")));
         return;
     }
-    let watched = if report.watched_by == Some("idle") {
-        "the server tells of new mail at once (IDLE)"
-    } else {
+    let watched = if report.watched_by == Some("poll") {
         "the server has no IDLE and is asked now and then"
+    } else {
+        "the server tells of new mail at once"
     };
     let available = report.mailboxes.as_ref().map_or(0, |mailboxes| mailboxes.available);
     tell(&format!("  logged in; {available} mailboxes; {watched}"));
