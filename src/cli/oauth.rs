@@ -166,7 +166,11 @@ fn words(account: &Account, grant: &Grant, kept: &Kept, now: Timestamp) -> Strin
             row("fetched", &fetched.to_string());
             row("expires", &format!("{expires} ({})", left(expires.duration_since(now))));
         }
-        _ => row("expires", "no token was fetched yet"),
+        (Some(fetched), None) => {
+            row("fetched", &fetched.to_string());
+            row("expires", "not said");
+        }
+        (None, _) => row("expires", "no token was fetched yet"),
     }
     if !kept.scopes.is_empty() {
         row("scopes", &kept.scopes.join(" "));

@@ -296,7 +296,9 @@ impl Shared {
     /// Writes down what came; gives it back where that fails, so that it is not lost while the process lives.
     async fn note(&self, grant: &Grant, kept: Kept, lasts: Duration, scopes: Vec<String>) -> Option<Kept> {
         let at = Timestamp::now();
-        let kept = Kept { fetched_at: Some(at), expires_at: at.checked_add(lasts).ok(), scopes, ..kept };
+        // A command does not say when its token ends.
+        let expires_at = at.checked_add(lasts).ok().filter(|_| grant.flow.token_url().is_some());
+        let kept = Kept { fetched_at: Some(at), expires_at, scopes, ..kept };
         let (store, name, written) = (self.store.clone(), grant.name.clone(), kept.clone());
         match spawn_blocking(move || store.write(&name, &written)).await {
             Ok(Ok(())) => None,
