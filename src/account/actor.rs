@@ -236,12 +236,12 @@ impl AccountActor {
     fn task(&self, index: usize) -> Option<Task> {
         match &self.watches.get(index)?.subject {
             Subject::Mailbox(mailbox) => Some(Task::Mailbox(mailbox.clone())),
-            Subject::Shared => Some(Task::Shared(self.choice(index))),
+            Subject::Shared => Some(Task::Shared(self.choice())),
             Subject::Nobody => None,
         }
     }
 
-    fn choice(&self, index: usize) -> Choice {
+    fn choice(&self) -> Choice {
         let beside = self.beside().into_iter().map(|(_, mailbox)| mailbox);
         let sharing = self.sharing.as_deref();
         let known = sharing.map(Sharing::mailboxes).unwrap_or_default();
@@ -251,8 +251,7 @@ impl AccountActor {
             max_connections: self.account.connections(),
             known: known.iter().chain(&beside).cloned().collect(),
             beside,
-            suspect: sharing.and_then(|sharing| sharing.suspect.clone()),
-            caution: self.schedule.caution(index),
+            suspects: sharing.map(|sharing| sharing.suspects.clone()).unwrap_or_default(),
             search: self.account.search.clone(),
             until: Until::Stopped,
         }
@@ -406,8 +405,7 @@ impl AccountActor {
         if self.is_shared(index)
             && let Some(sharing) = &mut self.sharing
         {
-            sharing.suspect =
-                outcome.visiting.filter(|_| matches!(blame, Blame::Network | Blame::Server | Blame::Excess));
+            sharing.suspects.learn(&outcome.visits, blame.may_be_of_a_mailbox(), outcome.died_fetching);
         }
         if blame == Blame::Credentials {
             self.was_refused(outcome.refused, trouble.clone());

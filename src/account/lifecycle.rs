@@ -79,6 +79,11 @@ pub enum Blame {
 }
 
 impl Blame {
+    /// Whether it may be the fault of the mailbox that was being visited.
+    pub const fn may_be_of_a_mailbox(self) -> bool {
+        matches!(self, Self::Network | Self::Server | Self::Excess | Self::Limit | Self::Ourselves)
+    }
+
     /// `reason` in metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -198,7 +203,7 @@ fn blame_ending(ending: &Ending) -> Blame {
         }
         Ending::Protocol(ProtocolError::Flood) => Blame::Excess,
         Ending::Protocol(_) => Blame::Server,
-        Ending::MailboxRefused(_) | Ending::NoUidValidity => Blame::Mailbox,
+        Ending::MailboxRefused(_) | Ending::NoUidValidity | Ending::EndsConnections => Blame::Mailbox,
         Ending::TimedOut { .. } => Blame::Network,
     }
 }
@@ -317,6 +322,12 @@ fn ending_trouble(ending: &Ending) -> Option<Trouble> {
         Ending::NoUidValidity => {
             tell(ErrorType::Mailbox, Some("no_uidvalidity"), "the mailbox has no UIDVALIDITY".to_owned())
         }
+        Ending::EndsConnections => tell(
+            ErrorType::Mailbox,
+            Some("ends_connections"),
+            "connections ended while it was looked into, again and again: it is left alone for a while"
+                .to_owned(),
+        ),
         Ending::TlsUnavailable(why) => {
             tell(ErrorType::Tls, Some("tls_unavailable"), starttls(*why).to_owned())
         }

@@ -2,10 +2,12 @@
 
 use std::any::Any;
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::fmt::Debug;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -41,6 +43,7 @@ use crate::imap::rounds::{Choice, LookUp, LookedUp, Pace};
 use crate::imap::stops::Met;
 use crate::imap::summary::Wanted;
 use crate::imap::survey::Surveyed;
+use crate::imap::suspects::Visits;
 use crate::imap::titles::TitleListing;
 use crate::journal::{JournalHandle, Receipt};
 use crate::memory::Memory;
@@ -161,7 +164,7 @@ pub type Milestones = UnboundedSender<(usize, Milestone)>;
 pub struct Outcome {
     /// Why.
     pub end: SessionEnd,
-    /// It ended in the middle of a FETCH, and nothing was delivered by it.
+    /// It ended in the middle of a FETCH, and nothing of the mailbox was delivered since it was opened.
     pub died_fetching: bool,
     /// It ended while commands sent ahead were not all answered.
     pub died_pipelining: bool,
@@ -169,13 +172,20 @@ pub struct Outcome {
     pub idled: Option<Duration>,
     /// The login that was refused.
     pub refused: Option<RefusedLogin>,
-    /// The mailbox that was being visited, where there are many.
-    pub visiting: Option<MailboxName>,
+    /// Where there are many mailboxes: which of them it may have ended of.
+    pub visits: Visits,
 }
 
 impl Outcome {
     fn early(end: SessionEnd) -> Self {
-        Self { end, died_fetching: false, died_pipelining: false, idled: None, refused: None, visiting: None }
+        Self {
+            end,
+            died_fetching: false,
+            died_pipelining: false,
+            idled: None,
+            refused: None,
+            visits: Visits::default(),
+        }
     }
 }
 
@@ -218,12 +228,32 @@ pub struct Assignment {
 }
 
 /// Where a session begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Start {
     /// Where the last one stood, as the journal has it.
     Checkpoint,
-    /// As if the mailbox was never met, from there on.
-    Anew(ToldFrom),
+    /// As if a mailbox was never met, from there on; but those that were begun go on.
+    Anew(ToldFrom, Begun),
+}
+
+/// The mailboxes of which something was made durable, by whatever session of a pass.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Begun(Rc<RefCell<HashSet<MailboxName>>>);
+
+impl Start {
+    /// From where `mailbox` is told anew; `None` where its checkpoint counts.
+    fn anew(&self, mailbox: &MailboxName) -> Option<ToldFrom> {
+        match self {
+            Self::Anew(from, begun) if !begun.0.borrow().contains(mailbox) => Some(*from),
+            Self::Anew(..) | Self::Checkpoint => None,
+        }
+    }
+
+    fn begun(&self, mailbox: MailboxName) {
+        if let Self::Anew(_, begun) = self {
+            begun.0.borrow_mut().insert(mailbox);
+        }
+    }
 }
 
 /// Which mailboxes a session is for.
@@ -487,7 +517,7 @@ impl Outlet {
                 Undelivered::JournalFailed
             })
         };
-        if let Start::Anew(from) = self.from {
+        if let Some(from) = self.from.anew(&asked.mailbox) {
             return Ok(LookedUp { told_from: Some(from), ..LookedUp::default() });
         }
         let checkpoint = cursor(&asked.mailbox).await?;
@@ -518,11 +548,13 @@ impl Outlet {
 
 impl Delivers for Outlet {
     fn deliver(&self, delivery: Delivery) -> Delivering {
+        let (mailbox, from) = (delivery.mailbox.clone(), self.from.clone());
         let Report { batch, dropped } = self.reporter.report(delivery, Timestamp::now());
         let (sink, filters) = (self.sink.clone(), self.reporter.filters.clone());
         async move {
             let receipt = sink.send(Deliver { batch }).await.unwrap_or(Err(Undelivered::Stopping))?;
             filters.count_dropped(dropped);
+            from.begun(mailbox);
             Ok(receipt)
         }
         .boxed_local()
@@ -628,14 +660,13 @@ where
     };
     let silent_since = pump.conversation.silent_since().or(pump.silent_since);
     let idled = silent_since.map(|since| now().saturating_duration_since(since));
-    let visiting = pump.conversation.visiting().cloned();
     Outcome {
         end,
         died_fetching: pump.fetching && !pump.delivered,
         died_pipelining: pump.conversation.is_pipelining(),
         idled,
         refused: None,
-        visiting,
+        visits: pump.conversation.visits(),
     }
 }
 
@@ -680,6 +711,7 @@ struct Pump<'a, D, T> {
     delivers: &'a D,
     told: T,
     asked: Option<Asked>,
+    /// Something of the mailbox was, since it was opened.
     delivered: bool,
     /// A FETCH of messages was running before the last step.
     fetching: bool,
@@ -739,7 +771,11 @@ impl<D: Delivers, T: FnMut(Milestone)> Pump<'_, D, T> {
                 Action::Titles(messages) => (self.told)(Milestone::Titles(messages)),
                 Action::Deliver(found) => self.asked = Some(Asked::Delivery(self.delivers.deliver(found))),
                 Action::Recall(mailbox) => self.asked = Some(Asked::Memory(self.delivers.recall(&mailbox))),
-                Action::LookUp(asked) => self.asked = Some(Asked::Cursor(self.delivers.look_up(asked))),
+                Action::LookUp(asked) => {
+                    // What was delivered of the mailboxes before says nothing of this one.
+                    self.delivered = false;
+                    self.asked = Some(Asked::Cursor(self.delivers.look_up(asked)));
+                }
                 Action::Beside(mailboxes) => (self.told)(Milestone::Beside(mailboxes)),
                 Action::Shares(mailboxes) => (self.told)(Milestone::Shares(mailboxes)),
                 Action::Toured(pace) => (self.told)(Milestone::Toured(pace)),

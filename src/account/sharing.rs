@@ -2,6 +2,7 @@
 
 use crate::event::{MailboxName, Trouble};
 use crate::imap::rounds::Pace;
+use crate::imap::suspects::Suspects;
 use crate::status::{MailboxReport, WatchedBy};
 
 /// The mailboxes without a connection of their own.
@@ -11,8 +12,8 @@ pub struct Sharing {
     missing: Vec<(MailboxName, Trouble)>,
     /// How fast a message is told.
     pub pace: Option<Pace>,
-    /// The last connection broke while this mailbox was visited.
-    pub suspect: Option<MailboxName>,
+    /// Connections broke while these were visited.
+    pub suspects: Suspects,
 }
 
 /// What changes about the connections that mailboxes have for themselves.

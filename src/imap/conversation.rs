@@ -27,6 +27,7 @@ use super::search::{Criteria, Searching};
 use super::select::{Dating, Examining, Locating, ProbingUidNext, Recalling};
 use super::summary::Wanted;
 use super::survey::{Survey, Surveyed, Surveying};
+use super::suspects::Visits;
 use super::titles::{TitleFetch, TitleListing, TitleQuery};
 use super::watch::Selected;
 use crate::event::{Cursor, GapReason, MailboxName, NewMessage, Role};
@@ -371,9 +372,9 @@ impl Conversation {
         self.shared.awaiting
     }
 
-    /// The mailbox that was being visited, where there are many.
-    pub fn visiting(&self) -> Option<&MailboxName> {
-        self.shared.visiting()
+    /// Where there are many mailboxes: which of them the conversation may have ended of.
+    pub fn visits(&self) -> Visits {
+        self.shared.visits().cloned().unwrap_or_default()
     }
 
     /// Since when there was nothing but IDLE.

@@ -19,6 +19,8 @@ pub enum Ending {
     MailboxRefused(Refusal),
     /// No UIDVALIDITY: UIDs mean nothing there.
     NoUidValidity,
+    /// Connections ended while the mailbox was visited, again and again: it is left alone for a while.
+    EndsConnections,
     /// NO or BAD to another command.
     CommandRefused {
         /// The command's name.

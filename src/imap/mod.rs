@@ -25,6 +25,7 @@ mod select;
 pub mod stops;
 pub mod summary;
 pub mod survey;
+pub mod suspects;
 pub mod tally;
 pub mod titles;
 pub mod tolerant;

@@ -35,6 +35,9 @@ const CREDENTIALS_CODES: &[&str] =
     &["AUTHENTICATIONFAILED", "AUTHORIZATIONFAILED", "EXPIRED", "CONTACTADMIN", "PRIVACYREQUIRED"];
 const MAILBOX_CODES: &[&str] = &["NONEXISTENT", "TRYCREATE", "NOPERM", "CANNOT", "NOTFOUND"];
 
+/// Those of [`PATIENCE_CODES`] that may be meant of one mailbox only.
+const MAILBOX_TROUBLE_CODES: &[&str] = &["UNAVAILABLE", "INUSE", "SERVERBUG", "CORRUPTION"];
+
 /// Texts of servers that answer a limit or an outage with a bare NO or BYE, in lower case.
 const PATIENCE_TEXTS: &[&str] = &[
     "too many",                      // Gmail, Cyrus, Courier
@@ -71,6 +74,11 @@ impl Refusal {
     /// A refusal of anything else.
     pub fn of(text: &StatusText) -> Self {
         Self::new(text, Why::Unsaid)
+    }
+
+    /// Whether patience may be asked for because of the one mailbox that was to be opened.
+    pub fn may_be_of_a_mailbox(&self) -> bool {
+        self.code.as_deref().is_some_and(|code| MAILBOX_TROUBLE_CODES.contains(&code))
     }
 
     fn new(text: &StatusText, unless_told: Why) -> Self {

@@ -15,6 +15,7 @@ use super::reply::{MailboxStatus, Reply, Status, StatusText};
 use super::search::Criteria;
 use super::select::{Examining, Located, wire_name};
 use super::stops::{Met, Stop, Stops};
+use super::suspects::{Suspects, Visits};
 use super::watch::Selected;
 use crate::event::{Cursor, MailboxName};
 use crate::mailbox_choice::{Chosen, MailboxChoice};
@@ -36,10 +37,8 @@ pub struct Choice {
     pub beside: Vec<MailboxName>,
     /// Mailboxes that an earlier connection watched; empty for the first one.
     pub known: Vec<MailboxName>,
-    /// The last connection broke while this one was visited.
-    pub suspect: Option<MailboxName>,
-    /// See [`Watch::caution`].
-    pub caution: u8,
+    /// Connections broke while these were visited.
+    pub suspects: Suspects,
     /// See [`Watch::search`].
     pub search: Option<Arc<Criteria>>,
     /// For ever, or until all that is new in all of them is told.
@@ -103,7 +102,7 @@ pub(super) struct Rounds {
     /// When it last left its rest.
     left_at: Option<Instant>,
     pace: Option<Pace>,
-    visiting: Option<MailboxName>,
+    visits: Visits,
     /// See [`LookedUp`].
     inheritance: Vec<Cursor>,
 }
@@ -133,7 +132,7 @@ impl Rounds {
             round_due: None,
             left_at: Some(now),
             pace: None,
-            visiting: None,
+            visits: Visits::default(),
             inheritance: Vec::new(),
         }
     }
@@ -187,10 +186,14 @@ impl Rounds {
         let delimiter = listing.mailboxes.first().and_then(|mailbox| mailbox.delimiter);
         let shared = chosen.into_iter().filter(|chosen| !self.beside.contains(&chosen.mailbox));
         let stops = shared.map(|Chosen { mailbox, listed, .. }| {
-            let (met, is_suspect) = (self.met(&mailbox), self.choice.suspect.as_ref() == Some(&mailbox));
+            let (met, suspect) = (self.met(&mailbox), self.choice.suspects.get(&mailbox));
             let (was_beside, formerly) = (before.contains(&mailbox), formerly.clone());
-            let stop = Stop::new(located(mailbox, listed, delimiter), met, formerly).suspected(is_suspect);
-            if was_beside { stop.handed_over(now) } else { stop }
+            let stop = Stop::new(located(mailbox, listed, delimiter), met, formerly);
+            match suspect {
+                Some(suspect) => stop.suspected(suspect, now),
+                None if was_beside => stop.handed_over(now),
+                None => stop,
+            }
         });
         let stops = stops.collect();
         self.stops.arrange(stops);
@@ -259,9 +262,12 @@ pub(super) fn begin(shared: &mut Shared, choice: Choice, now: Instant) -> Phase 
 pub(super) fn caught_up(selected: Box<Selected>, shared: &mut Shared, now: Instant) -> Phase {
     let epochs = shared.epochs;
     if let Some(rounds) = &mut shared.rounds {
-        rounds.visiting = None;
-        if let Some(stop) = rounds.stops.of(selected.mailbox()) {
-            stop.visited(selected.numbers(), epochs);
+        rounds.visits.visiting = None;
+        rounds.visits.proven = true;
+        if let Some(stop) = rounds.stops.of(selected.mailbox())
+            && stop.visited(selected.numbers(), epochs)
+        {
+            rounds.visits.cleared.push(selected.mailbox().clone());
         }
     }
     go_on(shared, Some(selected), now)
@@ -270,7 +276,7 @@ pub(super) fn caught_up(selected: Box<Selected>, shared: &mut Shared, now: Insta
 /// The mailbox that was to be opened cannot be: that is its own trouble.
 pub(super) fn refused(shared: &mut Shared, mailbox: &MailboxName, ending: Ending, now: Instant) -> Phase {
     if let Some(rounds) = &mut shared.rounds {
-        rounds.visiting = None;
+        rounds.visits.visiting = None;
         let was_watched = rounds.stops.of(mailbox).is_some_and(|stop| stop.refused(now));
         if was_watched && rounds.choice.mailboxes.needs_listing() {
             rounds.list_due = Some(now);
@@ -338,7 +344,7 @@ fn visit(shared: &mut Shared, mailbox: MailboxName, now: Instant) -> Phase {
     let Some(rounds) = &mut shared.rounds else { return shared.log_out(now) };
     let Some(stop) = rounds.stops.of(&mailbox) else { return go_on(shared, None, now) };
     let look_up = LookUp { mailbox: mailbox.clone(), met: stop.met, formerly: stop.formerly.clone() };
-    rounds.visiting = Some(mailbox.clone());
+    rounds.visits.visiting = Some(mailbox.clone());
     shared.act(Action::LookUp(look_up));
     let timeout = shared.plan.command_timeout;
     shared.wait("the journal", timeout, timeout * 10, now);
@@ -426,12 +432,12 @@ impl Round {
         let Some(stop) = rounds.stops.of(&mailbox).filter(|_| !shared.stopping) else {
             return go_on(shared, None, now);
         };
-        let (located, epochs) = (stop.located.clone(), stop.epochs);
+        let (located, epochs, caution) = (stop.located.clone(), stop.epochs, stop.caution());
         let watch = Watch {
             mailbox,
             checkpoint: found.checkpoint,
             told_from: found.told_from,
-            caution: rounds.choice.caution,
+            caution,
             search: rounds.choice.search.clone(),
             until: Until::Visited,
         };
@@ -493,11 +499,24 @@ fn listed(shared: &mut Shared, listing: &MailboxListing, with_status: bool, now:
     }
     let known = shared.rounds.iter().flat_map(|rounds| rounds.stops.mailboxes().cloned()).collect();
     shared.act(Action::Shares(known));
+    if first {
+        tell_left_alone(shared);
+    }
     if listing.truncated {
         shared.act(Action::MailboxesTruncated);
     }
     if with_status {
         round_is_over(shared, now);
+    }
+}
+
+fn tell_left_alone(shared: &mut Shared) {
+    let Some(rounds) = &shared.rounds else { return };
+    let left_alone = rounds.choice.suspects.iter().filter(|suspect| suspect.left_alone().is_some());
+    let held = left_alone.filter(|suspect| rounds.stops.holds(&suspect.mailbox));
+    let mailboxes: Vec<_> = held.map(|suspect| suspect.mailbox.clone()).collect();
+    for mailbox in mailboxes {
+        shared.act(Action::Unopened { mailbox, ending: Ending::EndsConnections });
     }
 }
 
@@ -519,7 +538,12 @@ fn notified(shared: &mut Shared, accepted: bool, now: Instant) {
 impl Shared {
     /// NO to EXAMINE and the like: with one mailbox that is the end, with many it is not.
     pub(super) fn cannot_open(&mut self, mailbox: &MailboxName, ending: Ending, now: Instant) -> Phase {
-        let own_trouble = matches!(ending, Ending::MailboxRefused(_) | Ending::NoUidValidity);
+        let own_trouble = match &ending {
+            Ending::MailboxRefused(_) | Ending::NoUidValidity => true,
+            // The server has trouble with this mailbox; with others perhaps not.
+            Ending::CommandRefused { refusal, .. } => refusal.may_be_of_a_mailbox(),
+            _ => false,
+        };
         if self.rounds.is_some() && own_trouble {
             refused(self, mailbox, ending, now)
         } else {
@@ -557,9 +581,9 @@ impl Shared {
         })
     }
 
-    /// The mailbox that is being visited: the connection may die of it.
-    pub(super) fn visiting(&self) -> Option<&MailboxName> {
-        self.rounds.as_ref()?.visiting.as_ref()
+    /// What the connection may die of, and what it did not die of.
+    pub(super) fn visits(&self) -> Option<&Visits> {
+        Some(&self.rounds.as_ref()?.visits)
     }
 
     /// STATUS of any mailbox, whenever it comes.

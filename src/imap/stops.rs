@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::reply::MailboxStatus;
 use super::select::Located;
+use super::suspects::Suspect;
 use super::utf7;
 use crate::event::MailboxName;
 
@@ -56,8 +57,8 @@ pub(super) struct Stop {
     numbers: Option<Numbers>,
     /// It has to be opened.
     due: bool,
-    /// Opened last in the round: the connection broke while it was visited.
-    suspect: bool,
+    /// Opened last in the round: a connection broke while it was visited.
+    suspect: Option<Suspect>,
     /// It cannot be opened before that.
     closed_until: Option<Instant>,
     /// How often its UIDs were given anew, see [`super::conversation`].
@@ -77,14 +78,21 @@ impl Stop {
             formerly,
             numbers: None,
             due: true,
-            suspect: false,
+            suspect: None,
             closed_until: None,
             epochs: 0,
         }
     }
 
-    pub(super) fn suspected(self, suspect: bool) -> Self {
-        Self { suspect, ..self }
+    /// A connection died of it.
+    pub(super) fn suspected(self, suspect: &Suspect, now: Instant) -> Self {
+        let closed_until = suspect.left_alone().map(|time| now + time);
+        Self { suspect: Some(suspect.clone()), closed_until, ..self }
+    }
+
+    /// See [`super::conversation::Watch::caution`].
+    pub(super) fn caution(&self) -> u8 {
+        self.suspect.as_ref().map_or(0, |suspect| suspect.caution)
     }
 
     /// Another connection has watched it so far.
@@ -111,15 +119,15 @@ impl Stop {
         }
     }
 
-    /// All that is new in it is told.
-    pub(super) fn visited(&mut self, numbers: Numbers, epochs: u32) {
+    /// All that is new in it is told. Returns whether it was suspected until now.
+    pub(super) fn visited(&mut self, numbers: Numbers, epochs: u32) -> bool {
         self.numbers = Some(numbers);
         self.closed_until = None;
         self.due = false;
-        self.suspect = false;
         self.met = Met::AtFirst;
         self.formerly = Vec::new();
         self.epochs = epochs;
+        self.suspect.take().is_some()
     }
 
     /// It cannot be opened. Returns whether it could be before.
@@ -185,7 +193,7 @@ impl Stops {
     /// The next that has to be opened; one that a connection died of comes last.
     pub(super) fn due(&self, now: Instant) -> Option<&Stop> {
         let due = self.0.iter().filter(|stop| stop.is_due(now));
-        due.min_by_key(|stop| stop.suspect)
+        due.min_by_key(|stop| stop.suspect.is_some())
     }
 
     /// Where the connection rests.
@@ -215,6 +223,7 @@ fn is_name_of(wire_name: &[u8], stop: &Stop) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::suspects::{Suspects, Visits};
     use super::*;
 
     fn stop(name: &str) -> Stop {
@@ -230,7 +239,9 @@ mod tests {
 
     fn visit_all(stops: &mut Stops) {
         let numbers = Numbers { uid_validity: 1, uid_next: 10, messages: 3 };
-        stops.0.iter_mut().for_each(|stop| stop.visited(numbers, 0));
+        stops.0.iter_mut().for_each(|stop| {
+            stop.visited(numbers, 0);
+        });
     }
 
     fn due(stops: &Stops, now: Instant) -> Option<&str> {
@@ -338,7 +349,11 @@ mod tests {
     #[test]
     fn a_connection_died_of_it_so_it_comes_last() {
         let mut stops = Stops::default();
-        stops.arrange(vec![stop("a").suspected(true), stop("b"), stop("c").handed_over(Instant::now())]);
+        let mut suspects = Suspects::default();
+        let visits = Visits { visiting: Some("a".into()), ..Visits::default() };
+        suspects.learn(&visits, true, false);
+        let suspected = stop("a").suspected(suspects.get(&"a".into()).unwrap(), Instant::now());
+        stops.arrange(vec![suspected, stop("b"), stop("c").handed_over(Instant::now())]);
         assert_eq!(due(&stops, Instant::now()), Some("b"));
     }
 }

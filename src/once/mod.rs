@@ -1,10 +1,11 @@
 //! One look at every account: what is new is told, and that was it. For cron, and for whoever tries something out.
 //!
 //! A mailbox after the other in each account, many accounts at the same time, as fast as the gate lets them. Nothing is
-//! tried again but what died in the middle of a message: the next pass comes soon enough. Refused logins count as they
+//! tried again but what died of a message or of one mailbox of many: the next pass comes soon enough. Refused logins count as they
 //! do when the monitor runs, so that a pass a minute locks nobody out.
 
 pub mod outcome;
+mod tries;
 
 use std::cell::Cell;
 use std::future::ready;
@@ -21,11 +22,12 @@ use log::{error, info, warn};
 use tokio::sync::oneshot;
 
 use self::outcome::{Failure, verdict};
+use self::tries::Tries;
 use crate::account::findings::Reporter;
 use crate::account::lifecycle::{SessionEnd, trouble};
 use crate::account::pulse::Pulse;
 use crate::account::recall::{Recalled, recall};
-use crate::account::session::{self, Assignment, Milestone, Outcome, Outlet, Start, Task, Wires};
+use crate::account::session::{self, Assignment, Begun, Milestone, Outcome, Outlet, Start, Task, Wires};
 use crate::config::settings::{Account, Settings};
 use crate::event::{Action, MailboxName};
 use crate::exit::Exit;
@@ -44,9 +46,6 @@ pub const MOST_AT_ONCE: usize = 200;
 
 /// Failures that are told one by one.
 const MOST_TOLD: usize = 20;
-
-/// Sessions that may die of a message one after the other, each more careful: see `imap::fetch`.
-const MOST_CAUTION: u8 = 5;
 
 /// Bytes of a server's words that are passed on.
 const MOST_ALERT: usize = 512;
@@ -176,20 +175,19 @@ impl Look<'_> {
         Some(failure)
     }
 
-    /// Until a session did not die of a message; whether it could not open a mailbox.
+    /// Until a session did not die of a message, nor of a mailbox with others behind it; whether it could not open one.
     async fn until_alive(&self, mailbox: Option<&MailboxName>, refusals: &mut Refusals) -> (Outcome, bool) {
-        let mut start = self.pass.anew.map_or(Start::Checkpoint, Start::Anew);
-        let mut caution = 0;
+        let start = self.pass.anew.map_or(Start::Checkpoint, |from| Start::Anew(from, Begun::default()));
+        let mut tries = Tries::default();
         loop {
-            let (outcome, unopened) = self.session(mailbox, caution, start, refusals).await;
-            if !outcome.died_fetching || caution >= MOST_CAUTION {
+            let (outcome, unopened) = self.session(mailbox, &tries, start.clone(), refusals).await;
+            if !tries.goes_on(&outcome) {
                 return (outcome, unopened);
             }
-            (caution, start) = (caution + 1, Start::Checkpoint);
         }
     }
 
-    fn task(&self, mailbox: Option<&MailboxName>, caution: u8) -> Task {
+    fn task(&self, mailbox: Option<&MailboxName>, tries: &Tries) -> Task {
         if let Some(mailbox) = mailbox {
             return Task::Mailbox(mailbox.clone());
         }
@@ -198,8 +196,7 @@ impl Look<'_> {
             max_connections: 1,
             beside: Vec::new(),
             known: Vec::new(),
-            suspect: None,
-            caution,
+            suspects: tries.suspects().clone(),
             search: self.account.search.clone(),
             until: Until::CaughtUp,
         })
@@ -208,7 +205,7 @@ impl Look<'_> {
     async fn session(
         &self,
         mailbox: Option<&MailboxName>,
-        caution: u8,
+        tries: &Tries,
         from: Start,
         refusals: &mut Refusals,
     ) -> (Outcome, bool) {
@@ -229,8 +226,8 @@ impl Look<'_> {
         };
         let assignment = Assignment {
             number: 0,
-            task: self.task(mailbox, caution),
-            caution,
+            task: self.task(mailbox, tries),
+            caution: tries.caution(),
             until: Until::CaughtUp,
             refused: Arc::new(AtomicBool::new(false)),
             pulse: Pulse::default(),

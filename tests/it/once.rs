@@ -349,6 +349,29 @@ async fn a_message_that_ends_every_session_is_passed_over_in_one_pass() {
     assert_eq!(unread["idlewatch"]["decode_errors"], serde_json::json!(["message"]));
 }
 
+/// A mailbox that ends every connection is one mailbox in trouble: those behind it are looked at in the same pass.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mailbox_that_ends_every_session_hides_none_behind_it() {
+    let server = Scripted::start(|mut peer| async move {
+        peer.greet().await?;
+        let tag = peer.until("LIST").await?;
+        let list = |name| format!("* LIST () \"/\" {name}\r\n");
+        let names: String = ["INBOX", "bad", "good", "well"].into_iter().map(list).collect();
+        peer.say(&format!("{names}{tag} OK done\r\n")).await?;
+        peer.until("EXAMINE \"bad\"").await?;
+        peer.reset()
+    })
+    .await;
+    let account = account("ann", "ann", server.port()) + "mailboxes = [\"INBOX\", \"*\"]\n";
+    let monitor = Monitor::new(&account);
+    let output = run(&monitor, &["--once"]);
+    assert_ne!(output.status.code(), Some(0), "{}", said(&output));
+    let commands = server.commands();
+    for mailbox in ["INBOX", "good", "well"] {
+        assert!(commands.contains(&format!("EXAMINE \"{mailbox}\"")), "{mailbox}: {commands:?}");
+    }
+}
+
 /// Passes that are killed at any moment, on two real servers: each message once, none missing.
 #[test]
 fn passes_that_are_killed_lose_and_repeat_nothing() {

@@ -19,6 +19,7 @@ use idlewatch::imap::rounds::{Choice, LookUp, LookedUp};
 use idlewatch::imap::search::{Criteria, Key};
 use idlewatch::imap::stops::Met;
 use idlewatch::imap::summary::Wanted;
+use idlewatch::imap::suspects::{Suspects, Visits};
 use idlewatch::journal::sqlite::SqliteJournal;
 use idlewatch::journal::{Entry, Journal, Receipt};
 use idlewatch::mailbox_choice::MailboxChoice;
@@ -173,7 +174,7 @@ impl Transcript {
         self.get("mailbox").unwrap_or("INBOX").into()
     }
 
-    /// `mailboxes=INBOX,Customers/** connections=3 beside=a,b known=a,b suspect=a`
+    /// `mailboxes=INBOX,Customers/** connections=3 beside=a,b known=a,b suspect=a strikes=2`
     fn choice(&self) -> Option<Choice> {
         let entries: Vec<_> = self.get("mailboxes")?.split(',').collect();
         let names =
@@ -183,11 +184,19 @@ impl Transcript {
             max_connections: self.get("connections").map_or(1, |most| most.parse().unwrap()),
             beside: names("beside"),
             known: names("known"),
-            suspect: self.get("suspect").map(Into::into),
-            caution: 0,
+            suspects: self.suspects(),
             search: None,
             until: if self.get("once") == Some("yes") { Until::CaughtUp } else { Until::Stopped },
         })
+    }
+
+    /// `suspect=b strikes=2`: the connection broke so often while it was visited, and others had been.
+    fn suspects(&self) -> Suspects {
+        let mut suspects = Suspects::default();
+        let visits = Visits { visiting: self.get("suspect").map(Into::into), cleared: vec![], proven: true };
+        let strikes = self.get("strikes").map_or(1, |strikes| strikes.parse().unwrap());
+        (0..strikes).for_each(|_| suspects.learn(&visits, true, false));
+        suspects
     }
 
     fn plan(&self) -> Plan {
@@ -445,6 +454,9 @@ async fn play(transcript: &Transcript, cut: Cut) -> Result<Vec<String>, String> 
     if transcript.expected.iter().any(|line| line.starts_with("cursor")) {
         let cursor = last.lock().unwrap().clone();
         told.extend(cursor.map(|c| format!("cursor {} next={} seen={}", c.uid_validity, c.uid_next, c.seen)));
+    }
+    if let Some(mailbox) = outcome.visits.visiting.filter(|_| outcome.died_fetching) {
+        told.push(format!("died fetching {mailbox}"));
     }
     told.push(format!("end {}", ending(&outcome.end)));
     Ok(told)
