@@ -34,7 +34,7 @@ use crate::event::{Cursor, GapReason, MailboxName, NewMessage, Role};
 use crate::journal::Receipt;
 use crate::memory::Memory;
 
-/// Replies that a state has no use for, beyond which a server is only making noise.
+/// Replies that a state has no use for, with no command completed meanwhile, beyond which a server is only making noise.
 const MOST_IGNORED: u32 = 10_000;
 
 /// What a conversation is for, and all that it may know.
@@ -591,6 +591,8 @@ impl Shared {
                 self.end(Ending::Protocol(ProtocolError::UnknownTag))
             }
             Reply::Tagged { status, text, .. } => {
+                // It does what it is asked to: what it said besides was no mere noise.
+                self.ignored = 0;
                 self.move_up();
                 self.completed(phase, status, &text, now)
             }

@@ -83,7 +83,7 @@ fn parse(file: &Path) -> Vec<Transcript> {
             current.script.push(Line::Say(unescape(rest)));
         } else if let Some(rest) = line.strip_prefix("R: ") {
             let (count, text) = rest.split_once(' ').unwrap();
-            current.script.push(say(text.repeat(count.parse().unwrap())));
+            current.script.push(Line::Say(unescape(text).repeat(count.parse().unwrap())));
         } else if let Some(rest) = line.strip_prefix("F: ") {
             current.script.push(say(full_fetch(rest)));
         } else if let Some(rest) = line.strip_prefix("C: ") {
