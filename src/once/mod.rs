@@ -16,6 +16,7 @@ use std::time::Duration;
 use actix::Recipient;
 use futures::StreamExt;
 use futures::channel::mpsc;
+use futures::future::join;
 use futures::stream::FuturesUnordered;
 use jiff::Timestamp;
 use log::{error, info, warn};
@@ -49,6 +50,9 @@ const MOST_TOLD: usize = 20;
 
 /// Bytes of a server's words that are passed on.
 const MOST_ALERT: usize = 512;
+
+/// Alerts of one account that are.
+const MOST_ALERTS: u32 = 16;
 
 /// What a pass looks for.
 #[derive(Clone, Copy, Debug, Default)]
@@ -88,7 +92,7 @@ pub async fn look(pass: Pass, context: PassContext) -> Exit {
     let accounts = context.settings.accounts.iter().filter(|account| account.enabled).cloned();
     let accounts: Vec<Arc<Account>> = accounts.collect();
     let (asked, told) = (accounts.len(), Cell::new(0));
-    let look = |account| Look { account, pass, context: &context, told: &told }.run();
+    let look = |account| Look { account, pass, context: &context, told: &told, alerts: Cell::new(0) }.run();
     let looks: FuturesUnordered<_> = accounts.into_iter().map(look).collect();
     let failures: Vec<Failure> = looks.filter_map(ready).collect().await;
     info!("{asked} accounts were looked at, {} with failures", failures.len());
@@ -130,6 +134,8 @@ struct Look<'c> {
     context: &'c PassContext,
     /// Failures that were told one by one.
     told: &'c Cell<usize>,
+    /// Alerts of the account's server so far.
+    alerts: Cell<u32>,
 }
 
 impl Look<'_> {
@@ -233,19 +239,28 @@ impl Look<'_> {
             pulse: Pulse::default(),
             alive: Pulse::default(),
         };
-        let (milestones, mut heard) = mpsc::unbounded();
+        let (milestones, heard) = mpsc::unbounded();
         let (_keep, stop) = oneshot::channel();
         let wires = context.wires.clone();
         let life = session::run(self.account.clone(), assignment, wires, outlet, milestones, stop);
-        let outcome = life.await;
+        // Heard while it lives: a server that alerts without end fills no memory.
+        join(life, self.listen(heard, refusals)).await
+    }
+
+    /// Until the session ends; whether it could not open a mailbox.
+    async fn listen(
+        &self,
+        mut heard: mpsc::UnboundedReceiver<(usize, Milestone)>,
+        refusals: &mut Refusals,
+    ) -> bool {
         let mut unopened = false;
-        while let Ok((_, milestone)) = heard.try_recv() {
+        while let Some((_, milestone)) = heard.next().await {
             self.reached(&milestone, refusals);
             if let Milestone::Unopened(mailbox, ending) = milestone {
                 unopened |= self.failure(Some(&mailbox), &SessionEnd::Conversation(ending)).is_some();
             }
         }
-        (outcome, unopened)
+        unopened
     }
 
     fn reached(&self, milestone: &Milestone, refusals: &mut Refusals) {
@@ -255,7 +270,7 @@ impl Look<'_> {
                 *refusals = Refusals::default();
                 self.note(refusals);
             }
-            Milestone::Alert(alert) => {
+            Milestone::Alert(alert) if self.alerts.replace(self.alerts.get() + 1) < MOST_ALERTS => {
                 warn!(account:% = id, host:% = host; "the server says: {}", text::line(alert, MOST_ALERT));
             }
             Milestone::SearchRefused(why) => {

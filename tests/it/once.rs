@@ -349,6 +349,24 @@ async fn a_message_that_ends_every_session_is_passed_over_in_one_pass() {
     assert_eq!(unread["idlewatch"]["decode_errors"], serde_json::json!(["message"]));
 }
 
+/// Alerts are passed on while the session lives, and not all of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_alerts_without_end_is_heard_out_only_so_far() {
+    let server = Scripted::start(|mut peer| async move {
+        peer.greet().await?;
+        let tag = peer.until("EXAMINE").await?;
+        let alerts: String = (0..2000).map(|n| format!("* OK [ALERT] {n} is coming\r\n")).collect();
+        let opened = "* 0 EXISTS\r\n* OK [UIDVALIDITY 7] x\r\n* OK [UIDNEXT 1] x\r\n";
+        peer.say(&format!("{alerts}{opened}{tag} OK done\r\n")).await?;
+        peer.behave().await
+    })
+    .await;
+    let monitor = Monitor::new(&account("ann", "ann", server.port()));
+    let output = run(&monitor, &["--once"]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert_eq!(said(&output).matches("is coming").count(), 16);
+}
+
 /// A mailbox that ends every connection is one mailbox in trouble: those behind it are looked at in the same pass.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mailbox_that_ends_every_session_hides_none_behind_it() {
