@@ -26,7 +26,7 @@ use crate::config::settings::Account;
 use crate::event::{AccountState, Event, EventBody, MailboxKey, MailboxName, StateChange, Trouble};
 use crate::imap::conversation::Until;
 use crate::imap::listing::MOST_MAILBOXES;
-use crate::imap::rounds::{Choice, LIST_EVERY};
+use crate::imap::rounds::{Choice, Holding, LIST_EVERY};
 use crate::journal::JournalHandle;
 use crate::messages::{AccountDetails, Deliver, Describe, Farewell, Note, StatusChanged, StopAccount, Wish};
 use crate::refusals::{NextLogin, QuickDigest, Refusals};
@@ -199,6 +199,10 @@ impl AccountActor {
     fn start(&mut self, index: usize, ctx: &mut Context<Self>) {
         let Some(task) = self.task(index) else { return };
         let Some(watched) = self.watches.get_mut(index) else { return };
+        let last_life = match &mut self.sharing {
+            Some(sharing) if watched.subject == Subject::Shared => sharing.away_since(watched.pulse.last()),
+            _ => watched.pulse.last(),
+        };
         let (stop, stopped) = oneshot::channel();
         watched.stop = Some(stop);
         let outlet = Outlet {
@@ -208,7 +212,7 @@ impl AccountActor {
             from: Start::Checkpoint,
             initial: self.account.initial,
             noticed_within: self.account.idle_refresh.max(LIST_EVERY) + SKEW,
-            last_life: watched.pulse.last(),
+            last_life,
         };
         let assignment = Assignment {
             number: index,
@@ -244,12 +248,13 @@ impl AccountActor {
     fn choice(&self) -> Choice {
         let beside = self.beside().into_iter().map(|(_, mailbox)| mailbox);
         let sharing = self.sharing.as_deref();
-        let known = sharing.map(Sharing::mailboxes).unwrap_or_default();
+        let known = sharing.and_then(Sharing::known);
         let beside: Vec<_> = beside.collect();
         Choice {
             mailboxes: self.account.mailboxes.clone(),
             max_connections: self.account.connections(),
-            known: known.iter().chain(&beside).cloned().collect(),
+            known: known.map(|known| known.into_iter().chain(beside.iter().cloned()).collect()),
+            newcomers: sharing.map(Sharing::newcomers).unwrap_or_default(),
             beside,
             suspects: sharing.map(|sharing| sharing.suspects.clone()).unwrap_or_default(),
             search: self.account.search.clone(),
@@ -294,10 +299,10 @@ impl AccountActor {
     }
 
     /// The shared session is responsible for these now; who is watched by nobody any more is blind.
-    fn share(&mut self, mailboxes: Vec<MailboxName>) {
+    fn share(&mut self, holding: Holding) {
         let beside: Vec<_> = self.beside().into_iter().map(|(_, mailbox)| mailbox).collect();
         let Some(sharing) = &mut self.sharing else { return };
-        for mailbox in sharing.share(mailboxes, &beside) {
+        for mailbox in sharing.share(holding, &beside) {
             let key = MailboxKey { account: self.account.id().clone(), mailbox };
             self.context.journal.note(Note::Blind { key, since: Timestamp::now() });
         }
@@ -326,6 +331,7 @@ impl AccountActor {
             }
             Milestone::Watching(mailbox) if self.is_shared(index) => {
                 self.schedule.watching(index, Instant::now());
+                self.sharing.iter_mut().for_each(|sharing| sharing.was_visited(&mailbox));
                 self.is_missing(&mailbox, None, ctx);
             }
             Milestone::Watching(_) => {
@@ -343,7 +349,7 @@ impl AccountActor {
                 }
             }
             Milestone::Beside(mailboxes) => self.exchange(&mailboxes, ctx),
-            Milestone::Shares(mailboxes) => self.share(mailboxes),
+            Milestone::Shares(holding) => self.share(holding),
             Milestone::Unopened(mailbox, ending) => {
                 self.is_missing(&mailbox, trouble(&SessionEnd::Conversation(ending)), ctx);
             }

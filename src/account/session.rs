@@ -39,7 +39,7 @@ use crate::imap::conversation::{
 };
 use crate::imap::ending::Ending;
 use crate::imap::listing::MailboxListing;
-use crate::imap::rounds::{Choice, LookUp, LookedUp, Pace};
+use crate::imap::rounds::{Choice, Holding, LookUp, LookedUp, Pace};
 use crate::imap::stops::Met;
 use crate::imap::summary::Wanted;
 use crate::imap::survey::Surveyed;
@@ -139,7 +139,7 @@ pub enum Milestone {
     /// These mailboxes are to have connections of their own.
     Beside(Vec<MailboxName>),
     /// The session is responsible for these mailboxes.
-    Shares(Vec<MailboxName>),
+    Shares(Holding),
     /// All mailboxes of the session are watched, this fast.
     Toured(Pace),
     /// A mailbox of the session cannot be opened: why, as if the session had ended of it.
@@ -504,7 +504,7 @@ pub struct Outlet {
     pub initial: Initial,
     /// A mailbox that appears is noticed within this time.
     pub noticed_within: Duration,
-    /// When the connection before was last known to live.
+    /// When a connection was last known to live, before mailboxes appeared unseen.
     pub last_life: Option<Timestamp>,
 }
 
@@ -532,17 +532,25 @@ impl Outlet {
     /// What is in a mailbox that was not there before came since then.
     fn told_from(&self, met: Met, now: Timestamp) -> Option<ToldFrom> {
         let configured = self.initial.told_from(now);
-        let last_seen = match met {
-            Met::AtFirst => return configured,
-            Met::WhileAway => self.last_life.unwrap_or(now),
-            Met::WhileWatched => now,
-        };
+        let Some(last_seen) = last_without(met, self.last_life, now) else { return configured };
         let appeared = last_seen.checked_sub(self.noticed_within).unwrap_or(Timestamp::MIN);
         Some(match configured {
             Some(ToldFrom::Time(configured)) => ToldFrom::Time(configured.min(appeared)),
             Some(of_a_uid) => of_a_uid,
             None => ToldFrom::Time(appeared),
         })
+    }
+}
+
+/// When the list was last known not to hold the mailbox, or soon after; `None` where it held it from the first.
+fn last_without(met: Met, last_life: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
+    match met {
+        Met::AtFirst => None,
+        Met::WhileAway => Some(last_life.unwrap_or(now)),
+        Met::WhileWatched { since } => {
+            let waited = self::now().saturating_duration_since(since);
+            Some(now.checked_sub(waited).unwrap_or(Timestamp::MIN))
+        }
     }
 }
 
@@ -777,7 +785,7 @@ impl<D: Delivers, T: FnMut(Milestone)> Pump<'_, D, T> {
                     self.asked = Some(Asked::Cursor(self.delivers.look_up(asked)));
                 }
                 Action::Beside(mailboxes) => (self.told)(Milestone::Beside(mailboxes)),
-                Action::Shares(mailboxes) => (self.told)(Milestone::Shares(mailboxes)),
+                Action::Shares(holding) => (self.told)(Milestone::Shares(holding)),
                 Action::Toured(pace) => (self.told)(Milestone::Toured(pace)),
                 Action::Unopened { mailbox, ending } => (self.told)(Milestone::Unopened(mailbox, ending)),
                 Action::MailboxesTruncated => (self.told)(Milestone::MailboxesTruncated),
@@ -803,6 +811,18 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A mailbox that cannot be opened at once loses nothing of what comes until it can be.
+    #[tokio::test(start_paused = true)]
+    async fn a_mailbox_is_told_from_when_it_was_met_not_from_when_it_is_opened() {
+        let now = Timestamp::now();
+        let ago = |seconds| now.checked_sub(Duration::from_secs(seconds)).unwrap();
+        let met = Met::WhileWatched { since: self::now() };
+        tokio::time::advance(Duration::from_secs(7200)).await;
+        assert_eq!(last_without(met, Some(ago(10)), now), Some(ago(7200)));
+        assert_eq!(last_without(Met::WhileAway, Some(ago(10)), now), Some(ago(10)));
+        assert_eq!(last_without(Met::AtFirst, Some(ago(10)), now), None);
+    }
 
     /// A bug of ours costs one session, and is told as what it is.
     #[tokio::test]

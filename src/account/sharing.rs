@@ -1,14 +1,21 @@
 //! What an account knows of the connection that several of its mailboxes share. Pure.
 
+use std::collections::HashSet;
+
+use jiff::Timestamp;
+
 use crate::event::{MailboxName, Trouble};
-use crate::imap::rounds::Pace;
+use crate::imap::rounds::{Holding, Newcomers, Pace};
+use crate::imap::stops::Met;
 use crate::imap::suspects::Suspects;
 use crate::status::{MailboxReport, WatchedBy};
 
 /// The mailboxes without a connection of their own.
 #[derive(Clone, Debug, Default)]
 pub struct Sharing {
-    mailboxes: Vec<MailboxName>,
+    /// `None` before the first list.
+    holding: Option<Holding>,
+    away_since: Option<Timestamp>,
     missing: Vec<(MailboxName, Trouble)>,
     /// How fast a message is told.
     pub pace: Option<Pace>,
@@ -37,14 +44,45 @@ impl Exchange {
 impl Sharing {
     /// All of them.
     pub fn mailboxes(&self) -> &[MailboxName] {
-        &self.mailboxes
+        self.holding.as_ref().map_or(&[], |holding| &holding.mailboxes)
+    }
+
+    /// Those that need not be met any more; `None` before the first list.
+    pub fn known(&self) -> Option<HashSet<MailboxName>> {
+        let Holding { mailboxes, newcomers } = self.holding.as_ref()?;
+        Some(mailboxes.iter().filter(|name| !newcomers.contains_key(*name)).cloned().collect())
+    }
+
+    /// Those that appeared and were not visited yet.
+    pub fn newcomers(&self) -> Newcomers {
+        self.holding.as_ref().map(|holding| holding.newcomers.clone()).unwrap_or_default()
+    }
+
+    /// This one was visited, and has its cursor.
+    pub fn was_visited(&mut self, mailbox: &MailboxName) {
+        if let Some(holding) = &mut self.holding {
+            holding.newcomers.remove(mailbox);
+        }
+    }
+
+    /// A connection begins, and one lived last at `last_life`: since when a mailbox that appeared unseen may have been
+    /// there. While one of those is not visited, that does not change.
+    pub fn away_since(&mut self, last_life: Option<Timestamp>) -> Option<Timestamp> {
+        let newcomers = self.holding.iter().flat_map(|holding| holding.newcomers.values());
+        if !newcomers.into_iter().any(|met| *met == Met::WhileAway) {
+            self.away_since = last_life;
+        }
+        self.away_since
     }
 
     /// It is these now; returns those that are watched by nobody from now on: not by their own connections either.
-    pub fn share(&mut self, mailboxes: Vec<MailboxName>, beside: &[MailboxName]) -> Vec<MailboxName> {
-        let before = std::mem::replace(&mut self.mailboxes, mailboxes);
-        self.missing.retain(|(missing, _)| self.mailboxes.contains(missing));
-        before.into_iter().filter(|name| !self.mailboxes.contains(name) && !beside.contains(name)).collect()
+    pub fn share(&mut self, holding: Holding, beside: &[MailboxName]) -> Vec<MailboxName> {
+        let names: HashSet<_> = holding.mailboxes.iter().collect();
+        self.missing.retain(|(missing, _)| names.contains(missing));
+        let gone = self.mailboxes().iter().filter(|name| !names.contains(name) && !beside.contains(name));
+        let gone = gone.cloned().collect();
+        self.holding = Some(holding);
+        gone
     }
 
     /// One of them cannot be opened, or can be again. Returns whether that is news.
@@ -72,7 +110,7 @@ impl Sharing {
             }
             report
         };
-        self.mailboxes.iter().map(report).collect()
+        self.mailboxes().iter().map(report).collect()
     }
 
     /// Why it cannot be opened.
@@ -90,6 +128,11 @@ mod tests {
         text.split_ascii_whitespace().map(MailboxName::from).collect()
     }
 
+    fn holding(mailboxes: &str, newcomers: &[(&str, Met)]) -> Holding {
+        let newcomers = newcomers.iter().map(|&(name, met)| (name.into(), met)).collect();
+        Holding { mailboxes: names(mailboxes), newcomers }
+    }
+
     #[test]
     fn connections_come_and_go_with_their_mailboxes() {
         let have: Vec<_> = names("INBOX a b").into_iter().enumerate().collect();
@@ -101,14 +144,38 @@ mod tests {
     #[test]
     fn who_is_let_go_is_watched_by_nobody() {
         let mut sharing = Sharing::default();
-        assert!(sharing.share(names("a b c"), &[]).is_empty());
-        assert_eq!(sharing.share(names("a d"), &names("b")), names("c"));
+        assert!(sharing.share(holding("a b c", &[]), &[]).is_empty());
+        assert_eq!(sharing.share(holding("a d", &[]), &names("b")), names("c"));
+    }
+
+    #[test]
+    fn a_mailbox_that_appeared_is_known_once_it_was_visited() {
+        let mut sharing = Sharing::default();
+        assert_eq!(sharing.known(), None, "there was no list yet");
+        sharing.share(holding("a b", &[("b", Met::WhileAway)]), &[]);
+        assert_eq!(sharing.known(), Some(names("a").into_iter().collect()));
+        assert_eq!(sharing.newcomers().get(&"b".into()), Some(&Met::WhileAway));
+        sharing.was_visited(&"b".into());
+        assert_eq!(sharing.known(), Some(names("a b").into_iter().collect()));
+        sharing.share(holding("", &[]), &[]);
+        assert_eq!(sharing.known(), Some(HashSet::new()));
+    }
+
+    #[test]
+    fn who_appeared_unseen_may_have_done_so_before_every_connection_since() {
+        let mut sharing = Sharing::default();
+        let at = |second| Timestamp::from_second(second).ok();
+        assert_eq!(sharing.away_since(at(1)), at(1));
+        sharing.share(holding("a", &[("a", Met::WhileAway)]), &[]);
+        assert_eq!(sharing.away_since(at(2)), at(1));
+        sharing.was_visited(&"a".into());
+        assert_eq!(sharing.away_since(at(3)), at(3));
     }
 
     #[test]
     fn a_missing_mailbox_is_news_once() {
         let mut sharing = Sharing::default();
-        sharing.share(names("a b"), &[]);
+        sharing.share(holding("a b", &[]), &[]);
         let trouble =
             || Some(Trouble { error_type: ErrorType::Mailbox, code: None, message: "x".to_owned() });
         let a = MailboxName::from("a");

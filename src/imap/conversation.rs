@@ -21,7 +21,7 @@ use super::one_shot::{OneShot, list_mailboxes};
 use super::pipelining::Pipelining;
 use super::refusal::Refusal;
 use super::reply::{Code, Reply, Status, StatusText};
-use super::rounds::{self, Choice, LookUp, LookedUp, Pace, Round, Rounds};
+use super::rounds::{self, Choice, Holding, LookUp, LookedUp, Pace, Round, Rounds};
 use super::rules::{Kind, Rule, State, rule};
 use super::search::{Criteria, Searching};
 use super::select::{Dating, Examining, Locating, ProbingUidNext, Recalling};
@@ -179,7 +179,7 @@ pub enum Action {
     /// These mailboxes are to have connections of their own, and no others.
     Beside(Vec<MailboxName>),
     /// This conversation is responsible for these mailboxes.
-    Shares(Vec<MailboxName>),
+    Shares(Holding),
     /// All of its mailboxes were visited, and this is how fast it will be.
     Toured(Pace),
     /// One of its mailboxes cannot be opened.

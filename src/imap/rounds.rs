@@ -3,6 +3,7 @@
 //! Where the server tells of all mailboxes (NOTIFY, RFC 5465) it is sent there; else it asks for their STATUS, again
 //! and again.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -35,14 +36,28 @@ pub struct Choice {
     pub max_connections: usize,
     /// Mailboxes that have a connection of their own already.
     pub beside: Vec<MailboxName>,
-    /// Mailboxes that an earlier connection watched; empty for the first one.
-    pub known: Vec<MailboxName>,
+    /// Mailboxes that an earlier connection watched, or that were there at first; `None` before the first list.
+    pub known: Option<HashSet<MailboxName>>,
+    /// Those that appeared later, and that nobody has visited yet.
+    pub newcomers: Newcomers,
     /// Connections broke while these were visited.
     pub suspects: Suspects,
     /// See [`Watch::search`].
     pub search: Option<Arc<Criteria>>,
     /// For ever, or until all that is new in all of them is told.
     pub until: Until,
+}
+
+/// Mailboxes that were not there at first and were not visited yet, and when they were met.
+pub type Newcomers = HashMap<MailboxName, Met>;
+
+/// What a connection is responsible for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Holding {
+    /// All of its mailboxes.
+    pub mailboxes: Vec<MailboxName>,
+    /// Those of them that have no cursor yet, and whose messages are told from when they were met.
+    pub newcomers: Newcomers,
 }
 
 /// The journal is asked where a mailbox stands.
@@ -177,16 +192,19 @@ impl Rounds {
         let chosen = choice.choose(&listing.mailboxes);
         let names: Vec<_> = chosen.iter().map(|chosen| chosen.mailbox.clone()).collect();
         let before = std::mem::take(&mut self.beside);
-        let settled: Vec<_> =
-            names.iter().filter(|name| before.contains(name) || self.is_settled(name)).cloned().collect();
+        let settled: Vec<_> = names
+            .iter()
+            .filter(|name| before.contains(name) || self.is_settled(name, now))
+            .cloned()
+            .collect();
         self.beside = budget::beside(&settled, &before, hears_all, self.choice.max_connections);
-        let gone: Vec<_> =
-            self.stops.mailboxes().chain(&before).filter(|name| !names.contains(name)).collect();
-        let formerly: Vec<_> = gone.into_iter().take(MOST_FORMER_NAMES).cloned().collect();
+        let names: HashSet<_> = names.iter().collect();
+        let gone = self.stops.mailboxes().chain(&before).filter(|name| !names.contains(name));
+        let formerly: Vec<_> = gone.take(MOST_FORMER_NAMES).cloned().collect();
         let delimiter = listing.mailboxes.first().and_then(|mailbox| mailbox.delimiter);
         let shared = chosen.into_iter().filter(|chosen| !self.beside.contains(&chosen.mailbox));
         let stops = shared.map(|Chosen { mailbox, listed, .. }| {
-            let (met, suspect) = (self.met(&mailbox), self.choice.suspects.get(&mailbox));
+            let (met, suspect) = (self.met(&mailbox, now), self.choice.suspects.get(&mailbox));
             let (was_beside, formerly) = (before.contains(&mailbox), formerly.clone());
             let stop = Stop::new(located(mailbox, listed, delimiter), met, formerly);
             match suspect {
@@ -201,18 +219,28 @@ impl Rounds {
     }
 
     /// One that is new is visited here first: we know since when it has been there, and what it was called before.
-    fn is_settled(&self, mailbox: &MailboxName) -> bool {
+    fn is_settled(&self, mailbox: &MailboxName, now: Instant) -> bool {
         match self.stops.get(mailbox) {
             Some(stop) => stop.is_watched(),
-            None => self.met(mailbox) == Met::AtFirst,
+            None => self.met(mailbox, now) == Met::AtFirst,
         }
     }
 
-    fn met(&self, mailbox: &MailboxName) -> Met {
-        match (self.listed_once, self.choice.known.as_slice()) {
-            (true, _) => Met::WhileWatched,
-            (false, known) if known.is_empty() || known.contains(mailbox) => Met::AtFirst,
-            (false, _) => Met::WhileAway,
+    fn met(&self, mailbox: &MailboxName, now: Instant) -> Met {
+        let Choice { known, newcomers, .. } = &self.choice;
+        match newcomers.get(mailbox) {
+            _ if self.listed_once => Met::WhileWatched { since: now },
+            Some(met) => *met,
+            None if known.as_ref().is_some_and(|known| !known.contains(mailbox)) => Met::WhileAway,
+            None => Met::AtFirst,
+        }
+    }
+
+    fn holding(&self) -> Holding {
+        let newcomers = self.stops.iter().filter(|stop| stop.met != Met::AtFirst);
+        Holding {
+            mailboxes: self.stops.mailboxes().cloned().collect(),
+            newcomers: newcomers.map(|stop| (stop.mailbox().clone(), stop.met)).collect(),
         }
     }
 }
@@ -497,8 +525,9 @@ fn listed(shared: &mut Shared, listing: &MailboxListing, with_status: bool, now:
         let beside = rounds.beside.clone();
         shared.act(Action::Beside(beside));
     }
-    let known = shared.rounds.iter().flat_map(|rounds| rounds.stops.mailboxes().cloned()).collect();
-    shared.act(Action::Shares(known));
+    if let Some(holding) = shared.rounds.as_ref().map(|rounds| rounds.holding()) {
+        shared.act(Action::Shares(holding));
+    }
     if first {
         tell_left_alone(shared);
     }
@@ -574,11 +603,16 @@ impl Shared {
     }
 
     /// The cursor of a mailbox that went when this one came: it has another name now, if its UIDs are the same.
+    ///
+    /// Only a UIDVALIDITY that no other mailbox has says so: on some servers all have the same.
     pub(super) fn inherits(&mut self, uid_validity: u32, uid_next: u32) -> Option<Cursor> {
-        let inheritance = std::mem::take(&mut self.rounds.as_mut()?.inheritance);
-        inheritance.into_iter().find(|cursor| {
-            cursor.uid_validity == uid_validity && cursor.uid_next <= uid_next && cursor.look_back.is_none()
-        })
+        let rounds = self.rounds.as_mut()?;
+        let mut inheritance = std::mem::take(&mut rounds.inheritance);
+        inheritance.retain(|cursor| cursor.uid_validity == uid_validity);
+        if inheritance.len() > 1 || rounds.stops.shares_validity(uid_validity) {
+            return None;
+        }
+        inheritance.pop().filter(|cursor| cursor.uid_next <= uid_next && cursor.look_back.is_none())
     }
 
     /// What the connection may die of, and what it did not die of.
@@ -607,5 +641,39 @@ impl Shared {
             rounds.round_due = Some(now);
             rounds.list_due = Some(now);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rounds(known: Option<&str>, newcomers: &[(&str, Met)], now: Instant) -> Rounds {
+        let choice = Choice {
+            mailboxes: Arc::new(MailboxChoice::inbox()),
+            max_connections: 1,
+            beside: Vec::new(),
+            known: known.map(|names| names.split_ascii_whitespace().map(Into::into).collect()),
+            newcomers: newcomers.iter().map(|&(name, met)| (name.into(), met)).collect(),
+            suspects: Suspects::default(),
+            search: None,
+            until: Until::Stopped,
+        };
+        Rounds::new(choice, now)
+    }
+
+    #[test]
+    fn what_is_met_later_is_met_later_until_it_was_visited() {
+        let now = Instant::now();
+        let met = |known, newcomers: &[_]| rounds(known, newcomers, now).met(&"a".into(), now);
+        assert_eq!(met(None, &[]), Met::AtFirst);
+        assert_eq!(met(Some("INBOX a"), &[]), Met::AtFirst);
+        assert_eq!(met(Some("INBOX"), &[]), Met::WhileAway);
+        assert_eq!(met(Some(""), &[]), Met::WhileAway, "there was a list, and it was empty");
+        let before = Met::WhileWatched { since: now.checked_sub(Duration::from_secs(3600)).unwrap() };
+        assert_eq!(met(Some("INBOX"), &[("a", before)]), before);
+        assert_eq!(met(Some("INBOX"), &[("a", Met::WhileAway)]), Met::WhileAway);
+        let listed = Rounds { listed_once: true, ..rounds(Some("INBOX"), &[], now) };
+        assert_eq!(listed.met(&"a".into(), now), Met::WhileWatched { since: now });
     }
 }

@@ -1,5 +1,6 @@
 //! The mailboxes that share a connection: which of them has to be looked at? Pure.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::reply::MailboxStatus;
@@ -22,7 +23,10 @@ pub enum Met {
     /// It appeared while there was no connection.
     WhileAway,
     /// It appeared while the account was watched.
-    WhileWatched,
+    WhileWatched {
+        /// When it was listed first.
+        since: Instant,
+    },
 }
 
 /// The numbers of a mailbox that say whether it moved.
@@ -48,8 +52,6 @@ impl Numbers {
 #[derive(Debug)]
 pub(super) struct Stop {
     pub(super) located: Located,
-    /// The name with the server's delimiter, decoded.
-    decoded: String,
     pub(super) met: Met,
     /// Mailboxes that went when it came.
     pub(super) formerly: Vec<MailboxName>,
@@ -67,12 +69,17 @@ pub(super) struct Stop {
 
 /// All of them, the most important first.
 #[derive(Debug, Default)]
-pub(super) struct Stops(Vec<Stop>);
+pub(super) struct Stops {
+    stops: Vec<Stop>,
+    /// Where each stands.
+    places: HashMap<MailboxName, usize>,
+    /// The same, by the decoded names with the server's delimiter.
+    by_told_name: HashMap<String, usize>,
+}
 
 impl Stop {
     pub(super) fn new(located: Located, met: Met, formerly: Vec<MailboxName>) -> Self {
         Self {
-            decoded: utf7::decode(&located.wire_name),
             located,
             met,
             formerly,
@@ -145,15 +152,15 @@ impl Stop {
 
 impl Stops {
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.stops.len()
     }
 
     pub(super) fn get(&self, mailbox: &MailboxName) -> Option<&Stop> {
-        self.0.iter().find(|stop| stop.mailbox() == mailbox)
+        self.stops.get(*self.places.get(mailbox)?)
     }
 
     pub(super) fn of(&mut self, mailbox: &MailboxName) -> Option<&mut Stop> {
-        self.0.iter_mut().find(|stop| stop.mailbox() == mailbox)
+        self.stops.get_mut(*self.places.get(mailbox)?)
     }
 
     pub(super) fn holds(&self, mailbox: &MailboxName) -> bool {
@@ -161,28 +168,51 @@ impl Stops {
     }
 
     pub(super) fn mailboxes(&self) -> impl Iterator<Item = &MailboxName> {
-        self.0.iter().map(Stop::mailbox)
+        self.stops.iter().map(Stop::mailbox)
+    }
+
+    /// All of them.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Stop> {
+        self.stops.iter()
     }
 
     /// From now on these, in this order; what is known of those that stay is kept. Returns those that go.
     pub(super) fn arrange(&mut self, stops: Vec<Stop>) -> Vec<MailboxName> {
-        let mut before = std::mem::take(&mut self.0);
-        for new in stops {
-            let known = before.iter().position(|stop| stop.mailbox() == new.mailbox());
-            self.0.push(match known {
-                Some(index) => {
-                    Stop { located: new.located, decoded: new.decoded, ..before.swap_remove(index) }
-                }
+        let before = std::mem::take(self).stops.into_iter().map(|stop| (stop.located.mailbox.clone(), stop));
+        let mut before: HashMap<_, _> = before.collect();
+        for (place, new) in stops.into_iter().enumerate() {
+            let known = before.remove(new.mailbox());
+            self.places.insert(new.mailbox().clone(), place);
+            self.by_told_name.insert(utf7::decode(&new.located.wire_name), place);
+            self.stops.push(match known {
+                Some(known) => Stop { located: new.located, ..known },
                 None => new,
             });
         }
-        before.into_iter().map(|stop| stop.located.mailbox).collect()
+        before.into_keys().collect()
+    }
+
+    /// INBOX is one mailbox in whatever case (RFC 9051 section 5.1). Dovecot 2.3 tells names in UTF-8 where they are
+    /// changes that NOTIFY asked for, and in modified UTF-7 elsewhere.
+    fn called(&mut self, wire_name: &[u8]) -> Option<&mut Stop> {
+        let place = match self.by_told_name.get(&utf7::decode(wire_name)) {
+            None if wire_name.eq_ignore_ascii_case(b"INBOX") => self.places.get(&MailboxName::inbox()),
+            place => place,
+        };
+        self.stops.get_mut(*place?)
+    }
+
+    /// Whether the UIDs of any that was visited are of this UIDVALIDITY.
+    pub(super) fn shares_validity(&self, uid_validity: u32) -> bool {
+        let mut numbers = self.stops.iter().filter_map(|stop| stop.numbers);
+        numbers.any(|numbers| numbers.uid_validity == uid_validity)
     }
 
     /// A STATUS came. The mailbox that is open needs none.
     pub(super) fn told(&mut self, status: &MailboxStatus, open: Option<&MailboxName>) {
-        let stop = self.0.iter_mut().find(|stop| is_name_of(&status.name, stop));
-        let Some(stop) = stop.filter(|stop| open != Some(stop.mailbox())) else { return };
+        let Some(stop) = self.called(&status.name).filter(|stop| open != Some(stop.mailbox())) else {
+            return;
+        };
         let Some(numbers) = &mut stop.numbers else { return };
         stop.due |= numbers.moved(status);
         if let Some(messages) = status.messages {
@@ -192,33 +222,25 @@ impl Stops {
 
     /// The next that has to be opened; one that a connection died of comes last.
     pub(super) fn due(&self, now: Instant) -> Option<&Stop> {
-        let due = self.0.iter().filter(|stop| stop.is_due(now));
+        let due = self.stops.iter().filter(|stop| stop.is_due(now));
         due.min_by_key(|stop| stop.suspect.is_some())
     }
 
     /// Where the connection rests.
     pub(super) fn home(&self, now: Instant) -> Option<&Stop> {
-        self.0.iter().find(|stop| stop.is_open(now))
+        self.stops.iter().find(|stop| stop.is_open(now))
     }
 
     /// The first, from `index` on, whose STATUS is of use while `open` is open: its place.
     pub(super) fn to_ask(&self, index: usize, open: Option<&MailboxName>) -> Option<(usize, &Stop)> {
         let useful = |stop: &Stop| stop.is_watched() && !stop.due && open != Some(stop.mailbox());
-        self.0.iter().enumerate().skip(index).find(|(_, stop)| useful(stop))
+        self.stops.iter().enumerate().skip(index).find(|(_, stop)| useful(stop))
     }
 
     /// When the next of those that cannot be opened is to be tried again.
     pub(super) fn opens_at(&self) -> Option<Instant> {
-        self.0.iter().filter_map(|stop| stop.closed_until).min()
+        self.stops.iter().filter_map(|stop| stop.closed_until).min()
     }
-}
-
-/// INBOX is one mailbox in whatever case (RFC 9051 section 5.1). Dovecot 2.3 tells names in UTF-8 where they are changes
-/// that NOTIFY asked for, and in modified UTF-7 elsewhere.
-fn is_name_of(wire_name: &[u8], stop: &Stop) -> bool {
-    stop.located.wire_name == wire_name
-        || stop.decoded == utf7::decode(wire_name)
-        || (stop.mailbox().is_inbox() && wire_name.eq_ignore_ascii_case(b"INBOX"))
 }
 
 #[cfg(test)]
@@ -239,7 +261,7 @@ mod tests {
 
     fn visit_all(stops: &mut Stops) {
         let numbers = Numbers { uid_validity: 1, uid_next: 10, messages: 3 };
-        stops.0.iter_mut().for_each(|stop| {
+        stops.stops.iter_mut().for_each(|stop| {
             stop.visited(numbers, 0);
         });
     }

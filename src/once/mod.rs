@@ -35,7 +35,7 @@ use crate::exit::Exit;
 use crate::filter::in_force::FiltersInForce;
 use crate::imap::conversation::{ToldFrom, Until};
 use crate::imap::ending::Ending;
-use crate::imap::rounds::Choice;
+use crate::imap::rounds::{Choice, Newcomers};
 use crate::journal::JournalHandle;
 use crate::messages::{Deliver, Note};
 use crate::refusals::{NextLogin, Refusals};
@@ -201,7 +201,8 @@ impl Look<'_> {
             mailboxes: self.account.mailboxes.clone(),
             max_connections: 1,
             beside: Vec::new(),
-            known: Vec::new(),
+            known: None,
+            newcomers: Newcomers::default(),
             suspects: tries.suspects().clone(),
             search: self.account.search.clone(),
             until: Until::CaughtUp,

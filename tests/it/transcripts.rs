@@ -15,7 +15,7 @@ use idlewatch::imap::command::{Credentials, Proof};
 use idlewatch::imap::conversation::{Delivery, Finding, Goal, Plan, Security, ToldFrom, Until, Watch};
 use idlewatch::imap::ending::Ending;
 use idlewatch::imap::refusal::Refusal;
-use idlewatch::imap::rounds::{Choice, LookUp, LookedUp};
+use idlewatch::imap::rounds::{Choice, LookUp, LookedUp, Newcomers};
 use idlewatch::imap::search::{Criteria, Key};
 use idlewatch::imap::stops::Met;
 use idlewatch::imap::summary::Wanted;
@@ -177,13 +177,13 @@ impl Transcript {
     /// `mailboxes=INBOX,Customers/** connections=3 beside=a,b known=a,b suspect=a strikes=2`
     fn choice(&self) -> Option<Choice> {
         let entries: Vec<_> = self.get("mailboxes")?.split(',').collect();
-        let names =
-            |key| self.get(key).into_iter().flat_map(|names| names.split(',')).map(Into::into).collect();
+        let names = |key| self.get(key).into_iter().flat_map(|names| names.split(',')).map(MailboxName::from);
         Some(Choice {
             mailboxes: Arc::new(MailboxChoice::new(&entries).unwrap()),
             max_connections: self.get("connections").map_or(1, |most| most.parse().unwrap()),
-            beside: names("beside"),
-            known: names("known"),
+            beside: names("beside").collect(),
+            known: self.get("known").map(|_| names("known").collect()),
+            newcomers: Newcomers::default(),
             suspects: self.suspects(),
             search: None,
             until: if self.get("once") == Some("yes") { Until::CaughtUp } else { Until::Stopped },
@@ -434,6 +434,11 @@ async fn play(transcript: &Transcript, cut: Cut) -> Result<Vec<String>, String> 
             words.lock().unwrap().push(format!("toured {} {how}", pace.mailboxes));
         }
         Milestone::Unopened(mailbox, _) => words.lock().unwrap().push(format!("unopened {mailbox}")),
+        Milestone::Shares(holding) if !holding.newcomers.is_empty() => {
+            let mut names: Vec<_> = holding.newcomers.keys().map(MailboxName::as_str).collect();
+            names.sort_unstable();
+            words.lock().unwrap().push(format!("newcomers {}", names.join(" ")));
+        }
         Milestone::MailboxesTruncated => words.lock().unwrap().push("truncated".to_owned()),
         Milestone::SearchRefused(why) => words.lock().unwrap().push(format!("search refused {why}")),
         Milestone::Pipelined { worked } => {
