@@ -25,6 +25,7 @@ fn every_test_that_the_table_of_faults_names_exists() {
         "fetch-and-idle",
         "greeting-and-login",
         "mailbox",
+        "mailboxes",
         "notify",
         "oauth",
         "pipelining",
