@@ -4,6 +4,7 @@ mod ask;
 mod check;
 mod config;
 mod demo;
+mod event;
 mod init;
 mod mailboxes;
 mod oauth;
@@ -86,6 +87,9 @@ enum Command {
     /// Show the configuration, its schema, its reference, its places.
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// What events look like: their schema, and one of each kind.
+    #[command(subcommand)]
+    Event(event::EventCommand),
     /// See it work: three accounts on a small IMAP server inside, mail every second.
     Demo(demo::DemoArgs),
     /// List the mailboxes of an account.
@@ -127,6 +131,7 @@ pub fn main() -> i32 {
         Command::Init(args) => init::execute(&args, globals),
         Command::Check(args) => check::execute(&args, globals),
         Command::Config(command) => config::execute(&command, globals),
+        Command::Event(command) => event::execute(&command),
         Command::Demo(args) => demo::execute(&args, globals),
         Command::Mailboxes(args) => mailboxes::execute(&args, globals),
         Command::OAuth(command) => oauth::execute(&command, globals),

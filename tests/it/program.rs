@@ -1,7 +1,7 @@
 //! The program as a black box, on its own small server.
 
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use idlewatch::demo::server::{Behaviour, Server};
@@ -212,4 +212,24 @@ fn the_demo_shows_events_that_match_the_schema() {
     let text = String::from_utf8(output.stdout).unwrap();
     let events: Vec<_> = text.lines().map(event).collect();
     assert!(events.iter().any(|event| action(event) == "message.new"), "{text}");
+}
+
+/// What is shown to those who write pipelines is what they will get.
+#[test]
+fn samples_of_events_match_the_schema_and_each_form_is_lines() {
+    let run = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_idlewatch")).args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let schema: serde_json::Value = serde_json::from_str(&run(&["event", "schema"])).unwrap();
+    assert!(schema.is_object());
+    let events: Vec<_> = run(&["event", "sample"]).lines().map(event).collect();
+    let actions: Vec<_> = events.iter().map(|event| action(event).to_owned()).collect();
+    assert_eq!(actions, ["monitor.state", "message.new", "account.state", "mailbox.reset", "mailbox.gap"]);
+    for format in ["flat", "cloudevents"] {
+        let lines = run(&["event", "sample", "--format", format]);
+        assert!(lines.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()), "{lines}");
+    }
+    assert_eq!(run(&["event", "sample", "--format", "pretty"]).lines().count(), 5);
 }
