@@ -48,7 +48,8 @@ fn filters(settings: &LogSettings, verbosity: i8) -> String {
         2.. => "trace".to_owned(),
     };
     let filters = if verbosity == 0 { env.unwrap_or(level) } else { level };
-    format!("{filters},async_imap=debug,async_imap::imap_stream=debug")
+    // What our HTTP server says of its threads is nobody's business at info.
+    format!("actix_server=warn,{filters},async_imap=debug,async_imap::imap_stream=debug")
 }
 
 /// The net below the filter: a directive for a deeper module would go before ours.

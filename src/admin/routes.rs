@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 use actix::Addr;
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::error::InternalError;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, HeaderValue, X_CONTENT_TYPE_OPTIONS,
 };
 use actix_web::middleware::Next;
-use actix_web::{Error, HttpResponse, web};
+use actix_web::{Error, HttpResponse, Route, guard, web};
 use bytes::Bytes;
 use futures::stream;
 use jiff::Timestamp;
@@ -61,24 +62,37 @@ type Monitor = web::Data<Shared>;
 
 /// All paths.
 pub(super) fn configure(app: &mut web::ServiceConfig) {
-    app.route("/", web::get().to(overview))
-        .route("/accounts/{id}", web::get().to(account_page))
-        .route("/live", web::get().to(live))
-        .route("/style.css", web::get().to(style))
-        .route("/live.js", web::get().to(script))
-        .route("/livez", web::get().to(alive))
-        .route("/readyz", web::get().to(ready))
-        .route("/metrics", web::get().to(metrics))
-        .route("/api/v1/status", web::get().to(status))
-        .route("/api/v1/outputs", web::get().to(outputs))
-        .route("/api/v1/accounts", web::get().to(accounts))
-        .route("/api/v1/accounts/{id}", web::get().to(account))
+    app.route("/", read().to(overview))
+        .route("/accounts/{id}", read().to(account_page))
+        .route("/live", read().to(live))
+        .route("/style.css", read().to(style))
+        .route("/live.js", read().to(script))
+        .route("/livez", read().to(alive))
+        .route("/readyz", read().to(ready))
+        .route("/metrics", read().to(metrics))
+        .route("/api/v1/status", read().to(status))
+        .route("/api/v1/outputs", read().to(outputs))
+        .route("/api/v1/accounts", read().to(accounts))
+        .route("/api/v1/accounts/{id}", read().to(account))
         .route("/api/v1/accounts/{id}/{wish}", web::post().to(urge))
         .route("/-/reload", web::post().to(reload));
 }
 
+/// GET, and HEAD for those who only want to know whether there is an answer.
+fn read() -> Route {
+    web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
+}
+
+/// A query that cannot be read, answered like everything else.
+pub(super) fn queries() -> web::QueryConfig {
+    web::QueryConfig::default().error_handler(|error, _| {
+        let message = error.to_string();
+        InternalError::from_response(error, problem(StatusCode::BAD_REQUEST, &message)).into()
+    })
+}
+
 /// Nobody passes who may not, and no answer is kept or run by a browser.
-pub(super) async fn guard(
+pub(super) async fn admit_only(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {

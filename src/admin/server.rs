@@ -140,7 +140,8 @@ fn server(shared: Shared, listener: Listener) -> io::Result<Server> {
         App::new()
             .app_data(shared.clone())
             .app_data(web::PayloadConfig::new(MOST_BODY))
-            .wrap(from_fn(routes::guard))
+            .app_data(routes::queries())
+            .wrap(from_fn(routes::admit_only))
             .configure(routes::configure)
             .default_service(web::to(routes::unknown))
     };

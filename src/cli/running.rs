@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::io::IsTerminal;
+use std::path::Path;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -120,11 +121,16 @@ pub(super) fn list(args: &ListArgs, globals: &Globals) -> Exit {
 }
 
 pub(super) fn resume(args: &AccountArgs, globals: &Globals) -> Exit {
-    urge(args, "resume", "is tried again now", globals)
+    urge(
+        args,
+        "resume",
+        "is to be tried again now; `idlewatch accounts list` shows what comes of it",
+        globals,
+    )
 }
 
 pub(super) fn reconnect(args: &AccountArgs, globals: &Globals) -> Exit {
-    urge(args, "reconnect", "makes its connections anew", globals)
+    urge(args, "reconnect", "is to make its connections anew", globals)
 }
 
 fn urge(AccountArgs { account }: &AccountArgs, wish: &str, words: &str, globals: &Globals) -> Exit {
@@ -174,11 +180,13 @@ impl Globals {
     where
         F: Future<Output = Result<T, AskError>>,
     {
-        let socket = config::socket(&self.files).map_err(|issues| {
+        let (sockets, issues) = config::sockets(&self.files);
+        if !issues.is_empty() {
             tell_issues(&issues);
-            AskError::Broken("the configuration does not say where to ask".to_owned())
-        })?;
-        let client = MonitorClient::new(&socket)?;
+            tell("hint: the monitor is asked where it usually is");
+        }
+        let socket = sockets.iter().find(|socket| socket.exists()).or(sockets.first());
+        let client = MonitorClient::new(socket.map_or(Path::new(""), |socket| socket))?;
         actix::System::new().block_on(ask(client))
     }
 }
@@ -223,10 +231,14 @@ fn overview(status: &MonitorStatus, now: Timestamp) -> String {
         let _ = writeln!(text, "trouble   {accounts} × {state}: {message} ({}, for one)", example.as_str());
     }
     for output in &status.outputs {
-        let OutputReport { name, state, waiting, delivered, .. } = output;
+        let OutputReport { name, state, waiting, delivered, dead_letters, .. } = output;
         let error = output.last_error.as_deref().filter(|_| !output.is_ok());
         let error = error.map(|error| format!(": {}", line(error, MOST_ERROR))).unwrap_or_default();
-        let _ = writeln!(text, "output    {name} {state} · {delivered} delivered · {waiting} waiting{error}");
+        let dead = if *dead_letters > 0 { format!(" · {dead_letters} dead letters") } else { String::new() };
+        let _ = writeln!(
+            text,
+            "output    {name} {state} · {delivered} delivered · {waiting} waiting{dead}{error}"
+        );
     }
     if !config.last_reload_successful {
         let since = ago(config.loaded_at, now);

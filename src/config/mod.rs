@@ -51,15 +51,17 @@ pub fn check(named: &[PathBuf]) -> Result<Loaded, Vec<Issue>> {
     judge(&load::merge(&load::files(named), environment())?, Files::OnDisk, Look::Everywhere)
 }
 
-/// Where a monitor with this configuration is to be asked, whatever else is wrong with it by now.
-///
-/// # Errors
-/// Where the files cannot be read, or do not say it.
-pub fn socket(named: &[PathBuf]) -> Result<PathBuf, Vec<Issue>> {
+/// Where a monitor with this configuration may be asked, the likeliest first, whatever is wrong with it by now; and what
+/// keeps it from saying so.
+pub fn sockets(named: &[PathBuf]) -> (Vec<PathBuf>, Vec<Issue>) {
+    let tree = match load::merge(&load::files(named), environment()) {
+        Ok(tree) => tree,
+        Err(found) => return (validate::usual_sockets(), found),
+    };
     let mut issues = Issues::default();
-    let socket = validate::socket(&load::merge(&load::files(named), environment())?, &mut issues);
+    let sockets = validate::sockets(&tree, &mut issues);
     issues.found.retain(|issue| issue.severity == Severity::Error);
-    if issues.found.is_empty() { Ok(socket) } else { Err(issues.found) }
+    (sockets, issues.found)
 }
 
 /// Our variables. Those of others may hold what they like, UTF-8 or not.

@@ -75,15 +75,25 @@ fn monitor(root: &Map<String, Value>, issues: &mut Issues) -> MonitorSettings {
     }
 }
 
-/// Only where a running monitor is to be asked.
-pub(super) fn socket(tree: &Value, issues: &mut Issues) -> PathBuf {
+/// Where the service of `packaging/idlewatch.service` listens, whose directories a shell beside it does not know.
+const SERVICE_SOCKET: &str = "/run/idlewatch/idlewatch.sock";
+
+/// Only where a running monitor may be asked, the likeliest first.
+pub(super) fn sockets(tree: &Value, issues: &mut Issues) -> Vec<PathBuf> {
     let empty = Map::new();
     let root = match &tree.kind {
         ValueKind::Table(table) => table,
         _ => &empty,
     };
     let monitor = monitor(root, issues);
-    http(root, &monitor.state_dir, issues).socket
+    let socket = http(root, &monitor.state_dir, issues).socket;
+    let is_named = Section::of(root, "http", &mut Issues::default()).has("socket");
+    if is_named { vec![socket] } else { vec![socket, SERVICE_SOCKET.into()] }
+}
+
+/// The same, where the configuration cannot be read.
+pub(super) fn usual_sockets() -> Vec<PathBuf> {
+    vec![default_socket(&default_state_dir()), SERVICE_SOCKET.into()]
 }
 
 fn http(root: &Map<String, Value>, state_dir: &Path, issues: &mut Issues) -> HttpSettings {

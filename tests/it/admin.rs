@@ -165,6 +165,14 @@ async fn a_reload_answers_what_it_did() {
     // A wrong configuration is no reason not to be told how things are.
     let status = ask(&monitor, &["status"]);
     assert!(text(&status).contains("the last reload was refused"), "{status:?}");
+    // Not even one that is no TOML: the monitor itself says what is wrong, and knows that it was refused.
+    monitor.configure("[[accounts]\n");
+    let command = |argument: &str| {
+        let mut command = monitor.command();
+        command.arg(argument).env("RUNTIME_DIRECTORY", monitor.dir.path().join("state")).output().unwrap()
+    };
+    assert_eq!(command("reload").status.code(), Some(78));
+    assert_eq!(command("status").status.code(), Some(0));
     monitor.configure(&accounts(&server, &["a", "b"]));
     let done = ask(&monitor, &["reload"]);
     assert_eq!(text(&done), "1 accounts added, 0 removed, 0 changed, 1 as before\n");
@@ -227,6 +235,8 @@ async fn whoever_comes_over_tcp_may_read_and_nobody_hinders_the_others() {
         assert!(answer.starts_with(&format!("HTTP/1.1 {code} ")), "{method} {path}: {answer}");
         assert!(!answer.contains('\x1b') && !answer.contains("root:"), "{answer}");
     }
+    assert!(ask_http("HEAD", "/livez", "localhost").starts_with("HTTP/1.1 200 "));
+    assert!(ask_http("GET", "/api/v1/accounts?state=bogus", "localhost").contains("{\"error\":\""));
     let long = format!("GET / HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "x".repeat(1 << 20));
     assert!(!http(address, &long).starts_with("HTTP/1.1 200"));
 
@@ -279,7 +289,9 @@ async fn a_socket_that_cannot_be_had_is_a_warning() {
     monitor.stop();
     let long = "x".repeat(120);
     for (runs, (name, why)) in
-        [("file", "there is something else of this name"), (&long, "path")].into_iter().enumerate()
+        [("file", "there is something else of this name"), (&long, "path must be shorter")]
+            .into_iter()
+            .enumerate()
     {
         if name == "file" {
             std::fs::write(monitor.dir.path().join(name), "x").unwrap();
@@ -287,7 +299,7 @@ async fn a_socket_that_cannot_be_had_is_a_warning() {
         monitor.configure(&format!("[http]\nsocket = \"{name}\"\n{}", accounts(&server, &["a"])));
         monitor.start();
         monitor.wait_log("cannot ask this monitor");
-        assert!(monitor.log().contains(why), "{}", monitor.log());
+        monitor.wait_log(why);
         monitor.wait("online", |events| states(events, "a").len() == runs + 3);
         assert_eq!(monitor.stop().code(), Some(0));
     }
