@@ -55,7 +55,7 @@ pub(super) fn execute(args: &CheckArgs, globals: &Globals) -> Exit {
     if !args.json {
         shown(&warnings).iter().for_each(|line| tell(line));
     }
-    let denied = args.deny_warnings && !warnings.is_empty();
+    let denied = args.denies(&warnings);
     match (args.no_network, denied) {
         (false, false) => args.online(&settings, &warnings, globals),
         (_, true) => args.offline(&settings, &warnings).and(Exit::Config),
@@ -64,6 +64,10 @@ pub(super) fn execute(args: &CheckArgs, globals: &Globals) -> Exit {
 }
 
 impl CheckArgs {
+    fn denies(&self, warnings: &[Issue]) -> bool {
+        self.deny_warnings && !warnings.is_empty()
+    }
+
     fn invalid(&self, issues: &[Issue]) -> Exit {
         if self.json {
             let _ = say(&format!("{}\n", json!({"ok": false, "issues": rows(issues)})));
@@ -75,9 +79,10 @@ impl CheckArgs {
 
     fn offline(&self, settings: &Settings, warnings: &[Issue]) -> Exit {
         if self.json {
-            return say(&format!("{}\n", json!({"ok": true, "issues": rows(warnings)})));
+            return say(&format!("{}\n", json!({"ok": !self.denies(warnings), "issues": rows(warnings)})));
         }
-        say(&format!("{}ok: {}\n", guesses(settings), overview(settings)))
+        let word = if self.denies(warnings) { "refused for its warnings" } else { "ok" };
+        say(&format!("{}{word}: {}\n", guesses(settings), overview(settings)))
     }
 
     fn online(&self, settings: &Settings, warnings: &[Issue], globals: &Globals) -> Exit {

@@ -37,7 +37,7 @@ pub(super) struct RunArgs {
     accounts: AccountSelection,
     #[command(flatten)]
     mailboxes: MailboxSelection,
-    /// Only these outputs (`stdout` is always there); events wait in the journal for the others. May be given several times.
+    /// Only these outputs (`stdout` is known even where it is not configured); events wait in the journal for the others. May be given several times.
     #[arg(long = "output", value_name = "NAME")]
     outputs: Vec<String>,
     /// The form of events on stdout.
