@@ -339,6 +339,7 @@ fn no_message_is_lost_while_tokens_come_and_go() {
     let mut monitor = Monitor::new(&text);
     monitor.start();
     monitor.wait("online", |events| is_online(events, "user1"));
+    let start = Instant::now();
     let done = Arc::new(AtomicBool::new(false));
     let mail = {
         let (server, done) = (server.clone(), done.clone());
@@ -351,8 +352,8 @@ fn no_message_is_lost_while_tokens_come_and_go() {
             }
         })
     };
-    // In a long run each connection proves itself first (`backoff::PROVEN`), or the waits between them only grow.
-    let life = Duration::from_millis(if seconds > 60 { 63_000 } else { 2_500 });
+    // In a long run each connection proves itself first (`backoff::PROVEN`, after a wait of 5 s at most), or the waits only grow.
+    let life = Duration::from_millis(if seconds > 60 { 75_000 } else { 2_500 });
     let end = Instant::now() + Duration::from_secs(seconds);
     while Instant::now() < end {
         std::thread::sleep(life);
@@ -366,9 +367,10 @@ fn no_message_is_lost_while_tokens_come_and_go() {
     uids.sort_unstable();
     assert_eq!(uids, all, "each once");
     assert!(!states(&events, "user1").contains(&"auth_failed".to_owned()));
-    // Renewed at 80 to 90 % of 4 s, or by a login after that; never more often.
-    let given = u64::try_from(endpoint.given()).unwrap();
-    assert!(given >= seconds / 5 && given <= seconds / 3 + 3, "{given} tokens in {seconds} s");
+    // Renewed at 80 to 90 % of 4 s, or by a login after that; never more often, but seldom while nothing is connected.
+    let (given, lived) = (endpoint.given() as u64, start.elapsed().as_secs());
+    assert!(given >= lived / 6 && given <= lived / 3 + 3, "{given} tokens in {lived} s");
+    println!("{} messages, {given} tokens in {lived} s", all.len());
     monitor.stop();
     assert_keeps_secrets(&monitor);
 }
