@@ -15,6 +15,7 @@ use crate::account::session::Wires;
 use crate::admin::server::{Admin, Listeners};
 use crate::config::settings::Settings;
 use crate::coordinator::actor::{Coordinator, CoordinatorContext};
+use crate::coordinator::file_changes;
 use crate::coordinator::heartbeat::Heartbeats;
 use crate::coordinator::reload::Loader;
 use crate::demand::Demand;
@@ -25,11 +26,12 @@ use crate::filter::in_force::FiltersInForce;
 use crate::journal::StateOrigin;
 use crate::messages::{Deliver, Drain, Reload, ReopenFiles, StartAccounts, StopAccounts, Summarize};
 use crate::metrics::Metrics;
-use crate::once::{self, Pass, PassContext};
+use crate::once::{self, Pass};
 use crate::process;
 use crate::service;
 use crate::signals::{Signal, Signals};
 use crate::sink::{Fatal, Sink, SinkHandle, SinkOptions, StateUse};
+use crate::text::counted;
 
 /// What `run` may be told besides the configuration.
 #[derive(Debug, Default)]
@@ -63,7 +65,9 @@ pub fn run(settings: &Settings, options: &RunOptions, stop: BoxFuture<'static, (
 
 /// What can be foreseen is said before it is met.
 fn announce_demand(demand: &Demand) {
-    info!("{} connections: about {} MiB of memory", demand.connections, demand.memory() >> 20);
+    let connections = counted(demand.connections, "connection");
+    let at_most = if demand.at_most { "at most " } else { "" };
+    info!("{at_most}{connections}: about {} MiB of memory", demand.memory() >> 20);
     let ports = process::local_ports();
     if let Some((host, connections)) = demand.short_of_ports(ports) {
         warn!(
@@ -83,7 +87,13 @@ async fn monitor(settings: &Settings, options: &RunOptions, stop: BoxFuture<'sta
         }
     };
     let metrics = Metrics::new();
-    let mut sink = match Sink::start_with(sink_options(settings, options, metrics.clone())).await {
+    let mut stop = stop;
+    let started = tokio::select! {
+        started = Sink::start_with(sink_options(settings, options, metrics.clone())) => started,
+        () = stand_by(settings) => return Exit::CannotStart,
+        () = asked_to_stop(&mut signals, &mut stop) => return Ended::Asked.exit(options),
+    };
+    let mut sink = match started {
         Ok(sink) => sink,
         Err(error) => {
             error!("{error}");
@@ -91,8 +101,8 @@ async fn monitor(settings: &Settings, options: &RunOptions, stop: BoxFuture<'sta
         }
     };
     // Only the monitor itself is to be asked how it is.
-    let is_monitor = options.once.is_none() && options.state == StateUse::Kept;
-    let listeners = if is_monitor { Listeners::open(&settings.http) } else { Ok(Listeners::default()) };
+    let listeners =
+        if is_monitor(options) { Listeners::open(&settings.http).await } else { Ok(Listeners::default()) };
     let listeners = match listeners {
         Ok(listeners) => listeners,
         Err(error) => {
@@ -101,13 +111,15 @@ async fn monitor(settings: &Settings, options: &RunOptions, stop: BoxFuture<'sta
         }
     };
     let arbiters = arbiters();
-    let mut stop = stop;
     let filters = FiltersInForce::new(settings.filters.clone());
     let context = context(settings, options, &filters, &arbiters, &sink, metrics).await;
-    let look = options.once.map(|pass| once::look(pass, pass_context(&context)));
+    let look = options.once.clone().map(|pass| once::look(pass, context.pass(context.settings.clone())));
     let coordinator = Coordinator::new(context).start();
     let heartbeats = Heartbeats::start(&arbiters.iter().map(Arbiter::handle).collect::<Vec<_>>());
     actix_rt::spawn(service::attend(coordinator.clone(), heartbeats.clone()));
+    if let Some(loader) = options.loader.as_ref().filter(|_| settings.monitor.reload_on_change) {
+        actix_rt::spawn(file_changes::attend(loader.files().to_vec(), coordinator.clone()));
+    }
     let admin = match listeners.serve(&coordinator, &heartbeats) {
         Ok(admin) => admin,
         Err(error) => {
@@ -141,9 +153,33 @@ async fn monitor(settings: &Settings, options: &RunOptions, stop: BoxFuture<'sta
     at_once.unwrap_or(exit)
 }
 
+/// What runs until it is told to stop.
+fn is_monitor(options: &RunOptions) -> bool {
+    options.once.is_none() && options.state == StateUse::Kept
+}
+
+/// A journal in a database may have to be waited for, and is no start that hangs.
+async fn stand_by(settings: &Settings) {
+    if settings.journal.database.is_some() {
+        service::stand_by().await;
+    }
+    std::future::pending().await
+}
+
+/// Before there is anything to stop.
+async fn asked_to_stop(signals: &mut Signals, stop: &mut BoxFuture<'static, ()>) {
+    loop {
+        tokio::select! {
+            signal = signals.next() => if matches!(signal, Signal::Stop(_)) { return },
+            () = stop.as_mut() => return,
+        }
+    }
+}
+
 fn sink_options(settings: &Settings, options: &RunOptions, metrics: Metrics) -> SinkOptions {
     SinkOptions {
         state_dir: settings.monitor.state_dir.clone(),
+        waits: is_monitor(options),
         require_state: settings.monitor.require_state,
         new_state: options.new_state,
         state: options.state,
@@ -169,8 +205,7 @@ async fn context(
     sink: &SinkHandle,
     metrics: Metrics,
 ) -> CoordinatorContext {
-    let (mut wires, prober) = Wires::new(settings);
-    wires.metrics = metrics;
+    let (mut wires, prober) = Wires::counted(settings, metrics);
     // Whoever cannot read them learns them again.
     wires.idle_periods = IdlePeriods::learned(sink.journal.idle_periods().await.unwrap_or_default());
     wires.pipelines = Pipelines::learned(sink.journal.unpipelined().await.unwrap_or_default());
@@ -178,9 +213,10 @@ async fn context(
         settings: settings.clone(),
         loader: options.loader.clone(),
         arbiters: arbiters.iter().map(Arbiter::handle).collect(),
-        wires,
+        wires: wires.into(),
         prober,
         sink: sink.addr.clone().recipient(),
+        exchange: sink.addr.clone().recipient(),
         journal: sink.journal.clone(),
         outputs: sink.outputs.clone(),
         include: included(settings),
@@ -188,22 +224,9 @@ async fn context(
     }
 }
 
-fn pass_context(context: &CoordinatorContext) -> PassContext {
-    PassContext {
-        settings: context.settings.clone(),
-        wires: context.wires.clone(),
-        sink: context.sink.clone(),
-        journal: context.journal.clone(),
-        outputs: context.outputs.clone(),
-        include: context.include.clone(),
-        filters: context.filters.clone(),
-    }
-}
-
 /// The actions that are on and that some output takes.
 fn included(settings: &Settings) -> Arc<[Action]> {
-    let taken = |action: &Action| settings.outputs.iter().any(|output| output.include.contains(action));
-    settings.events.include.iter().copied().filter(taken).collect()
+    settings.events.told_by(&settings.outputs).collect()
 }
 
 /// `monitor.state` events of a start: a state that was lost must not look like a quiet one.
@@ -217,10 +240,11 @@ async fn announce(
     // That somebody looks in now and then is no news.
     let mut states = if options.once.is_none() { vec![MonitorState::Started] } else { Vec::new() };
     if origin == StateOrigin::New {
-        warn!(
-            "there is no state in {}: every mailbox begins with a baseline",
-            settings.monitor.state_dir.display()
-        );
+        let place = match settings.journal.database {
+            Some(_) => "the journal's database".to_owned(),
+            None => settings.monitor.state_dir.display().to_string(),
+        };
+        warn!("there is no state in {place}: every mailbox begins with a baseline");
         states.push(MonitorState::StateNew);
     }
     if restored {
@@ -271,10 +295,10 @@ async fn shut_down(
         }
         let report = sink.addr.send(Drain { deadline: left() }).await.unwrap_or_default();
         if report.undelivered > 0 && options.state == StateUse::Kept {
-            info!("{} events wait for the next start", report.undelivered);
+            info!("kept in the journal for the next start: {}", counted(report.undelivered, "event"));
         }
         if filters.dropped() > 0 {
-            info!("{} messages were dropped by filters", filters.dropped());
+            info!("dropped by filters: {}", counted(filters.dropped(), "message"));
         }
         admin.stop().await;
         info!("stopped");
@@ -334,7 +358,7 @@ impl Ended {
             Self::Failed(Fatal::StdoutClosed) if options.state != StateUse::Kept => Exit::Ok,
             Self::Failed(fatal) => {
                 error!("{fatal}");
-                Exit::Io
+                fatal.exit()
             }
         }
     }

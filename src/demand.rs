@@ -14,6 +14,8 @@ const PLAIN_CONNECTION: u64 = 10 << 10;
 pub struct Demand {
     /// All of them, and no more than the configuration allows.
     pub connections: u64,
+    /// Whether there may be fewer: where mailboxes share a connection, the server decides how many there are.
+    pub at_most: bool,
     /// Those without TLS.
     plain: u64,
     /// The host with the most of them.
@@ -29,8 +31,10 @@ impl Demand {
 
     fn of_accounts<'a>(accounts: impl Iterator<Item = &'a Account>, most: u64) -> Self {
         let (mut all, mut plain, mut hosts) = (0, 0, HashMap::<&str, u64>::new());
+        let mut at_most = false;
         for account in accounts.filter(|account| account.enabled) {
             let connections = account.connections() as u64;
+            at_most |= account.shares_a_connection();
             all += connections;
             plain += if account.tls == TlsMode::None { connections } else { 0 };
             *hosts.entry(&account.identity.host).or_default() += connections;
@@ -38,6 +42,7 @@ impl Demand {
         let busiest = hosts.into_iter().max_by_key(|&(host, connections)| (connections, host));
         Self {
             connections: all.min(most),
+            at_most,
             plain: plain.min(most),
             busiest: busiest.map(|(host, connections)| (host.to_owned(), connections.min(most))),
         }
@@ -76,7 +81,11 @@ mod tests {
     #[test]
     fn connections_are_counted_by_mailbox_and_host() {
         let eight = demand(8, "");
-        assert_eq!((eight.connections, eight.plain), (16, 4));
+        assert_eq!((eight.connections, eight.at_most, eight.plain), (16, false, 4));
+        assert!(
+            demand(1, "[defaults]\nmax_connections = 1").at_most,
+            "one is shared, or NOTIFY needs no other"
+        );
         assert_eq!(eight.busiest, Some(("imap.example.com".to_owned(), 12)));
         assert_eq!(eight.memory(), BASE + 12 * TLS_CONNECTION + 4 * PLAIN_CONNECTION);
         assert_eq!(eight.short_of_ports(12), None);

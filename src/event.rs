@@ -99,13 +99,27 @@ pub struct Cursor {
     /// The epoch is new, and messages below this UID came before it was met: those that were told already are not
     /// told again. `None` once all of them were looked at.
     pub look_back: Option<u32>,
+    /// The mod-sequence (RFC 7162) up to which flags and expunges were told; `None` where they are not.
+    pub changes: Option<u64>,
+    /// UIDs that no message has any more: a server that forgot when one went may name it again. `None` where expunges
+    /// are not told.
+    pub gone: Option<UidSet>,
 }
 
 impl Cursor {
     /// A first contact: everything below `uid_next` is old.
     pub fn baseline(uid_validity: u32, uid_next: u32, modseq: Option<u64>) -> Self {
         let seen = UidSet::range(1, uid_next.saturating_sub(1));
-        Self { uid_validity, uid_next, seen, modseq, blind_since: None, look_back: None }
+        Self {
+            uid_validity,
+            uid_next,
+            seen,
+            modseq,
+            blind_since: None,
+            look_back: None,
+            changes: None,
+            gone: None,
+        }
     }
 }
 
@@ -150,12 +164,11 @@ pub struct Event {
 }
 
 impl Event {
-    /// Whether it is meant for the output `name`. A route whose outputs are all gone from the configuration leads to
-    /// every one of `outputs`: a route never loses an event.
-    pub fn is_for(&self, name: &str, outputs: &[String]) -> bool {
-        let Some(filtered) = &self.filtered else { return true };
-        let routes = &filtered.outputs;
-        routes.iter().any(|route| route == name) || !routes.iter().any(|route| outputs.contains(route))
+    /// Whether it is meant for the output `name`. What was routed to others is never told to it, whatever became of them:
+    /// it may be what it must not know.
+    pub fn is_for(&self, name: &str) -> bool {
+        let routes = self.filtered.as_ref().map(|filtered| filtered.outputs.as_slice()).unwrap_or_default();
+        routes.is_empty() || routes.iter().any(|route| route == name)
     }
 }
 
@@ -180,6 +193,12 @@ pub enum EventBody {
     /// A message that no event was told of yet.
     #[serde(rename = "message.new")]
     MessageNew(Box<NewMessage>),
+    /// The flags of a message that was told are others now.
+    #[serde(rename = "message.flags")]
+    MessageFlags(Box<FlagsChange>),
+    /// A message that was told is gone.
+    #[serde(rename = "message.expunged")]
+    MessageExpunged(Expunged),
     /// An account (or one mailbox of it) went from one state to another.
     #[serde(rename = "account.state")]
     AccountState(Box<StateChange>),
@@ -199,6 +218,8 @@ impl EventBody {
     pub fn action(&self) -> Action {
         match self {
             Self::MessageNew(_) => Action::MessageNew,
+            Self::MessageFlags(_) => Action::MessageFlags,
+            Self::MessageExpunged(_) => Action::MessageExpunged,
             Self::AccountState(_) => Action::AccountState,
             Self::MailboxReset(_) => Action::MailboxReset,
             Self::MailboxGap(_) => Action::MailboxGap,
@@ -212,6 +233,10 @@ impl EventBody {
 pub enum Action {
     /// `message.new`
     MessageNew,
+    /// `message.flags`
+    MessageFlags,
+    /// `message.expunged`
+    MessageExpunged,
     /// `account.state`
     AccountState,
     /// `mailbox.reset`
@@ -224,13 +249,27 @@ pub enum Action {
 
 impl Action {
     /// All of them, in the order of the documentation.
-    pub const ALL: [Self; 5] =
+    pub const ALL: [Self; 7] = [
+        Self::MessageNew,
+        Self::MessageFlags,
+        Self::MessageExpunged,
+        Self::AccountState,
+        Self::MailboxReset,
+        Self::MailboxGap,
+        Self::MonitorState,
+    ];
+
+    /// Those that are on unless the configuration says otherwise: what becomes of a message later is much, and the
+    /// server has to keep mod-sequences.
+    pub const ON: [Self; 5] =
         [Self::MessageNew, Self::AccountState, Self::MailboxReset, Self::MailboxGap, Self::MonitorState];
 
     /// As in `event.action` and in `events.include`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::MessageNew => "message.new",
+            Self::MessageFlags => "message.flags",
+            Self::MessageExpunged => "message.expunged",
             Self::AccountState => "account.state",
             Self::MailboxReset => "mailbox.reset",
             Self::MailboxGap => "mailbox.gap",
@@ -306,6 +345,8 @@ pub enum Source {
     Poll,
     /// It was waiting when the session began.
     Sync,
+    /// A person wanted it to be told again.
+    Replay,
 }
 
 impl Source {
@@ -316,6 +357,7 @@ impl Source {
             Self::Notify => "notify",
             Self::Poll => "poll",
             Self::Sync => "sync",
+            Self::Replay => "replay",
         }
     }
 }
@@ -377,6 +419,42 @@ pub struct NewMessage {
     pub epoch_changed: bool,
     /// All that the FETCH told.
     pub summary: MessageSummary,
+}
+
+/// `message.flags`: what the flags of a message are now. What they were before is known to no one here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlagsChange {
+    /// The mailbox it lies in.
+    pub mailbox: MailboxName,
+    /// The mailbox's role.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
+    /// UIDVALIDITY.
+    pub uid_validity: u32,
+    /// UID.
+    pub uid: u32,
+    /// All of its flags, harmless.
+    pub flags: Vec<String>,
+    /// The mod-sequence of the change (RFC 7162).
+    pub modseq: u64,
+    /// How it was noticed.
+    pub source: Source,
+}
+
+/// `message.expunged`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expunged {
+    /// The mailbox it lay in.
+    pub mailbox: MailboxName,
+    /// The mailbox's role.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
+    /// UIDVALIDITY.
+    pub uid_validity: u32,
+    /// The UID it had.
+    pub uid: u32,
+    /// How it was noticed.
+    pub source: Source,
 }
 
 /// What FETCH tells of one message: decoded, capped, harmless. Made by `imap::summary`.
@@ -630,6 +708,8 @@ pub enum GapReason {
     Expunged,
     /// The UIDVALIDITY changed.
     UidValidity,
+    /// There were too many changes of flags, and expunges, to tell each.
+    Changes,
 }
 
 impl GapReason {
@@ -639,6 +719,7 @@ impl GapReason {
             Self::Offline => "offline",
             Self::Expunged => "expunged",
             Self::UidValidity => "uidvalidity",
+            Self::Changes => "changes",
         }
     }
 }
@@ -724,16 +805,16 @@ mod tests {
     }
 
     #[test]
-    fn a_route_leads_to_its_outputs_only_and_to_all_once_they_are_gone() {
+    fn a_route_leads_to_its_outputs_only_also_once_they_are_gone() {
         let configured = ["file", "hook"].map(str::to_owned);
         let takers = |routes: &[&str]| -> Vec<&str> {
             let event = routed(routes);
             let names = configured.iter().map(String::as_str);
-            names.filter(|name| event.is_for(name, &configured)).collect()
+            names.filter(|name| event.is_for(name)).collect()
         };
         assert_eq!(takers(&["hook"]), ["hook"]);
         assert_eq!(takers(&["hook", "gone"]), ["hook"]);
-        assert_eq!(takers(&["gone"]), ["file", "hook"]);
+        assert_eq!(takers(&["gone"]), [""; 0]);
         assert_eq!(takers(&[]), ["file", "hook"]);
     }
 

@@ -26,6 +26,22 @@ pub fn message_new(account: &AccountId, mailbox: &MailboxName, uid_validity: u32
     local_id(account, mailbox, uid_validity, uid) + ".new"
 }
 
+/// The id of `message.flags`: one per change.
+pub fn message_flags(
+    account: &AccountId,
+    mailbox: &MailboxName,
+    uid_validity: u32,
+    uid: u32,
+    modseq: u64,
+) -> String {
+    format!("{}.flags.{modseq}", local_id(account, mailbox, uid_validity, uid))
+}
+
+/// The id of `message.expunged`: that happens once.
+pub fn message_expunged(account: &AccountId, mailbox: &MailboxName, uid_validity: u32, uid: u32) -> String {
+    local_id(account, mailbox, uid_validity, uid) + ".expunged"
+}
+
 /// The id of `mailbox.reset`: one per epoch.
 pub fn reset(account: &AccountId, mailbox: &MailboxName, uid_validity: u32) -> String {
     local_id(account, mailbox, uid_validity, 0) + ".reset"
@@ -59,6 +75,10 @@ mod tests {
         let (account, inbox) = (AccountId::from("work"), MailboxName::inbox());
         assert_eq!(local_id(&account, &inbox, 1_700_000_001, 4242), "ge7pxnd5fixdtlfn5xhh6uvixu");
         assert_eq!(message_new(&account, &inbox, 1_700_000_001, 4242), "ge7pxnd5fixdtlfn5xhh6uvixu.new");
+        let changed = message_flags(&account, &inbox, 1_700_000_001, 4242, 715_194_045_011);
+        assert_eq!(changed, "ge7pxnd5fixdtlfn5xhh6uvixu.flags.715194045011");
+        let gone = message_expunged(&account, &inbox, 1_700_000_001, 4242);
+        assert_eq!(gone, "ge7pxnd5fixdtlfn5xhh6uvixu.expunged");
     }
 
     #[test]

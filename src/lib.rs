@@ -32,6 +32,7 @@ pub mod refusals;
 pub mod secrets;
 pub mod service;
 pub mod signals;
+mod since;
 pub mod sink;
 pub mod status;
 pub mod survey;

@@ -96,6 +96,12 @@ impl Entry {
     }
 }
 
+/// The entry that chooses the mailbox of this name and no other, whatever the name looks like.
+pub fn entry_of(name: &str) -> String {
+    let is_more = name.contains(['*', '%']) || name.starts_with(['!', '\\']) || name.starts_with("re:");
+    if is_more { format!("re:^{}$", regex::escape(name)) } else { name.to_owned() }
+}
+
 fn matches_any(patterns: &[Pattern], mailbox: &MailboxName) -> bool {
     patterns.iter().any(|pattern| pattern.matches(mailbox.as_str()))
 }

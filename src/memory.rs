@@ -61,6 +61,12 @@ impl Told {
     }
 }
 
+/// Once in 64 messages of a mailbox what is to be forgotten of it goes, by the bits of a digest: whoever reads them leaves
+/// out what is too old or too much anyway.
+pub fn is_to_be_trimmed(messages: &[Told]) -> bool {
+    messages.iter().any(|message| message.fingerprint.0 & 63 == 0)
+}
+
 /// What of a message stays the same when a server copies its mailbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Fingerprint(pub i64);

@@ -3,17 +3,23 @@
 //! Awaits point down only: app -> coordinator -> account -> sink. Facts travel up by `try_send`.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Message;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::config::settings::OutputSettings;
+use crate::config::{Issue, Severity, shown};
 use crate::event::{AccountId, AccountState, Cursor, Event, MailboxKey, MailboxName, Trouble};
+use crate::imap::conversation::ToldFrom;
 pub use crate::journal::Receipt;
 use crate::memory::Told;
 use crate::refusals::Refusals;
+use crate::sink::health::OutputHealth;
 use crate::status::{AccountQuery, AccountReport, MailboxReport, MonitorStatus, PastState};
+use crate::text::{self, counted};
 
 /// What one account hands over in one piece: all of it becomes durable, or none of it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -62,6 +68,20 @@ pub enum Note {
         /// When its connection last proved to be alive.
         since: Timestamp,
     },
+    /// The server says that a mailbox is not there; an earlier such moment stays until a checkpoint ends it.
+    Gone {
+        /// Which.
+        key: MailboxKey,
+        /// When it said so.
+        since: Timestamp,
+    },
+    /// The configuration has these accounts, and no others.
+    Configured {
+        /// All of them.
+        accounts: Arc<[AccountId]>,
+        /// When it was read.
+        at: Timestamp,
+    },
     /// How long IDLE may last at a host, learned by the connections that were cut.
     IdlePeriod {
         /// Which host.
@@ -83,6 +103,27 @@ pub struct Checkpoint {
     pub key: MailboxKey,
     /// Where it stands.
     pub cursor: Cursor,
+    /// What the journal has to hold until then, or nothing of the batch is stored.
+    pub replaces: Replaces,
+}
+
+/// What a checkpoint was made from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Replaces {
+    /// This cursor; since when the mailbox is not watched does not matter.
+    Cursor(Box<Cursor>),
+    /// The mailbox was met for the first time.
+    Nothing,
+    /// Whatever there is: a person wants it to begin anew.
+    Anything,
+    /// Nothing: past messages are told again, and the mailbox stands where it stood.
+    Aside,
+}
+
+impl From<Option<Box<Cursor>>> for Replaces {
+    fn from(before: Option<Box<Cursor>>) -> Self {
+        before.map_or(Self::Nothing, Self::Cursor)
+    }
 }
 
 /// Session or account -> sink: make this durable. Answered only once it is, so waiting is backpressure.
@@ -99,6 +140,9 @@ pub enum Undelivered {
     /// The sink is shutting down, or gone.
     #[error("the monitor is stopping")]
     Stopping,
+    /// Another session has told of the mailbox since this one read its cursor.
+    #[error("another connection of this monitor has told of the mailbox meanwhile")]
+    Superseded,
     /// The journal failed for good; the process is about to end.
     #[error("the journal failed")]
     JournalFailed,
@@ -168,14 +212,29 @@ pub struct ReloadReport {
     pub changed: usize,
     /// Accounts that did not notice.
     pub kept: usize,
+    /// Outputs that were exchanged, in words; empty where none was.
+    pub outputs: String,
     /// Sections that changed and wait for the next start.
     pub waiting: Vec<String>,
 }
 
+impl fmt::Display for Wish {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Resume => "resume",
+            Self::Reconnect => "reconnect",
+        })
+    }
+}
+
 impl fmt::Display for ReloadReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { added, removed, changed, kept, waiting } = self;
-        write!(f, "{added} accounts added, {removed} removed, {changed} changed, {kept} as before")?;
+        let Self { added, removed, changed, kept, outputs, waiting } = self;
+        let added = counted(*added, "account");
+        write!(f, "{added} added, {removed} removed, {changed} changed, {kept} as before")?;
+        if !outputs.is_empty() {
+            write!(f, "; outputs: {outputs}")?;
+        }
         if waiting.is_empty() {
             return Ok(());
         }
@@ -186,9 +245,14 @@ impl fmt::Display for ReloadReport {
 /// Why a reload changed nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReloadError {
-    /// The configuration is not valid: its problems, with their places.
-    #[error("the configuration has {} problems; the old one stays in force", .0.len())]
-    Invalid(Vec<String>),
+    /// The configuration is not valid.
+    #[error("{} in the configuration; the old one stays in force", counted(*.errors, "problem"))]
+    Invalid {
+        /// How many there are, without warnings.
+        errors: usize,
+        /// Each of them with its place, and the warnings.
+        lines: Vec<String>,
+    },
     /// Another one is under way; a further one follows it.
     #[error("the configuration is being read; it will be read again after that")]
     Busy,
@@ -198,6 +262,19 @@ pub enum ReloadError {
     /// The process ends.
     #[error("the monitor is stopping")]
     Stopping,
+}
+
+impl ReloadError {
+    /// All that is wrong with the configuration.
+    pub fn invalid(issues: &[Issue]) -> Self {
+        let errors = issues.iter().filter(|issue| issue.severity == Severity::Error).count();
+        Self::Invalid { errors, lines: shown(issues) }
+    }
+
+    /// One thing that cannot be had.
+    pub fn problem(line: String) -> Self {
+        Self::Invalid { errors: 1, lines: vec![line] }
+    }
 }
 
 /// App -> coordinator: the outputs are open, watch the accounts.
@@ -240,6 +317,64 @@ pub struct Urge {
     pub wish: Wish,
 }
 
+/// Admin -> coordinator: the output of this name.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Option<OutputHealth>")]
+pub struct FindOutput(pub String);
+
+/// Admin -> coordinator: past messages are to be told again.
+#[derive(Clone, Debug, PartialEq, Eq, Message)]
+#[rtype(result = "Result<ReplayReport, ReplayError>")]
+pub struct Replay {
+    /// Whose.
+    pub account: AccountId,
+    /// A glob; all that are watched where `None`.
+    pub mailbox: Option<String>,
+    /// From there on.
+    pub from: ToldFrom,
+    /// The one output that is told; those that filters say where `None`.
+    pub output: Option<String>,
+}
+
+/// What became of a replay: `/api/v1/accounts/{id}/replay`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplayReport {
+    /// The account.
+    pub account: AccountId,
+    /// `false` while it goes on.
+    pub settled: bool,
+    /// Whether all that there is was told.
+    pub complete: bool,
+    /// Events that became durable.
+    pub events: usize,
+    /// Why not all was told.
+    #[serde(default)]
+    pub problems: Vec<String>,
+}
+
+/// Why there is no replay.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReplayError {
+    /// Of this name.
+    #[error("there is no account \"{}\" that is watched", text::line(.0.as_str(), 128))]
+    NoAccount(AccountId),
+    /// That matches.
+    #[error("no mailbox that is watched matches \"{}\"", text::line(.0, 128))]
+    NoMailbox(String),
+    /// Of this name.
+    #[error("there is no [outputs.{}]", text::line(.0, 128))]
+    NoOutput(String),
+    /// A UID is of one mailbox.
+    #[error("a UID is of one mailbox: name it with --mailbox")]
+    ManyMailboxes,
+    /// One at a time.
+    #[error("past messages are being told again already; one account at a time")]
+    Busy,
+    /// The process ends.
+    #[error("the monitor is stopping")]
+    Stopping,
+}
+
 /// Coordinator -> account: what a person wants of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Message)]
 #[rtype(result = "()")]
@@ -262,6 +397,8 @@ pub struct AccountDetails {
     pub last_proven_alive: Option<Timestamp>,
     /// When the next login may be tried, where that waits for a clock.
     pub next_login_at: Option<Timestamp>,
+    /// When the next connection is made, of those that wait for a clock.
+    pub next_try_at: Option<Timestamp>,
     /// Its mailboxes.
     pub mailboxes: Vec<MailboxReport>,
     /// Its latest states, the newest last.
@@ -290,6 +427,12 @@ pub struct DrainReport {
     /// Events that a required output still lacks; they are sent at the next start.
     pub undelivered: u64,
 }
+
+/// Coordinator -> sink: these outputs from now on, as far as they are others than before; how each does. Where one cannot be
+/// built, nothing has changed.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<Vec<OutputHealth>, String>")]
+pub struct ExchangeOutputs(pub Vec<OutputSettings>);
 
 /// App -> sink: open the output files anew (SIGHUP, SIGUSR1).
 #[derive(Clone, Copy, Debug, Message)]

@@ -11,12 +11,29 @@ use crate::coordinator::heartbeat::Heartbeats;
 use crate::messages::GetStatus;
 use crate::status::MonitorStatus;
 
+/// Whoever has the journal by then was never standing by.
+const SOON: Duration = Duration::from_secs(5);
+
 /// How often the status line is written anew.
 const STATUS: Duration = Duration::from_secs(10);
 
 /// The monitor has begun: configuration, state and outputs are open. Accounts need not be online for that.
 pub fn ready() {
     tell(&NotifyState::Ready);
+}
+
+/// A monitor that waits for another's journal does what it is there for. Never ends.
+pub async fn stand_by() {
+    tokio::time::sleep(SOON).await;
+    tell(&NotifyState::Ready);
+    tell(&NotifyState::Status("standing by"));
+    let mut clock = tokio::time::interval(watchdog_enabled().map_or(STATUS, |patience| patience / 2));
+    loop {
+        clock.tick().await;
+        if watchdog_enabled().is_some() {
+            tell(&NotifyState::Watchdog);
+        }
+    }
 }
 
 /// It ends.

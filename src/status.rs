@@ -1,5 +1,6 @@
 //! What is known of all accounts, as a value, and how it is shown to those who ask.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 
@@ -103,12 +104,18 @@ pub struct OutputReport {
     pub kind: String,
     /// Whether events wait in the journal for it.
     pub required: bool,
+    /// How many events may wait for it, where their number is bounded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<u64>,
     /// `ok`, or `retrying` where the last try failed.
     pub state: String,
     /// Since when.
     pub since: Timestamp,
     /// The last thing that went wrong; it stays when all is well again.
     pub last_error: Option<String>,
+    /// When it is tried again, while it waits for that.
+    #[serde(default)]
+    pub next_try_at: Option<Timestamp>,
     /// Events that it still lacks, those that are not for it included.
     pub waiting: u64,
     /// The age of the oldest event that is being delivered.
@@ -129,9 +136,11 @@ impl OutputReport {
             name: output.name.clone(),
             kind: output.kind.to_owned(),
             required: output.required,
+            capacity: output.capacity,
             state: now.state.as_str().to_owned(),
             since: now.since,
             last_error: now.last_error,
+            next_try_at: now.next_try,
             waiting: output.waiting(),
             lag_seconds: output.lag(at).as_secs_f64(),
             delivered: now.delivered,
@@ -144,6 +153,22 @@ impl OutputReport {
     pub fn is_ok(&self) -> bool {
         self.state == LaneState::Ok.as_str()
     }
+}
+
+/// What became of the wish to have an output tried: `/api/v1/outputs/{name}/retry`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RetryReport {
+    /// `false` while it is still being tried.
+    pub settled: bool,
+    /// How it does now.
+    pub output: OutputReport,
+}
+
+/// A list of them: `/api/v1/outputs`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OutputList {
+    /// In their order.
+    pub outputs: Vec<OutputReport>,
 }
 
 /// When the configuration was read.
@@ -169,12 +194,45 @@ pub struct AccountReport {
     pub last_proven_alive: Option<Timestamp>,
     /// When the next login may be tried, where that waits for a clock.
     pub next_login_at: Option<Timestamp>,
+    /// When the next connection is made, of those that wait for a clock.
+    pub next_try_at: Option<Timestamp>,
     /// What is wrong.
     pub error: Option<ErrorReport>,
     /// Its mailboxes.
     pub mailboxes: Vec<MailboxReport>,
     /// Its latest states, the newest last.
     pub history: Vec<PastState>,
+}
+
+impl AccountReport {
+    /// Whether no connection of it is being made at the moment.
+    pub fn is_settled(&self) -> bool {
+        self.state != AccountState::Connecting
+            && self.mailboxes.iter().all(|mailbox| mailbox.state != "connecting")
+    }
+}
+
+/// What became of a wish: `/api/v1/accounts/{id}/resume`, `/api/v1/accounts/{id}/reconnect`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WishReport {
+    /// The account.
+    pub account: AccountId,
+    /// `false` while it is still being tried.
+    pub settled: bool,
+    /// Its state.
+    pub state: AccountState,
+    /// What is wrong.
+    pub error: Option<ErrorReport>,
+    /// When it is tried next.
+    pub next_try_at: Option<Timestamp>,
+}
+
+impl WishReport {
+    /// Of an account as it is now.
+    pub fn new(account: AccountReport, settled: bool) -> Self {
+        let AccountReport { identity, state, error, next_try_at, .. } = account;
+        Self { account: identity.id, settled, state, error, next_try_at }
+    }
 }
 
 /// A page of `/api/v1/accounts`.
@@ -232,10 +290,47 @@ pub struct AccountQuery {
     pub state: Option<AccountState>,
     /// Only those whose id has this in it.
     pub text: Option<String>,
-    /// Only those whose id comes after this one.
+    /// Only those that come after this one.
     pub after: Option<AccountId>,
+    /// Which comes first.
+    pub order: AccountOrder,
     /// At most so many.
     pub limit: usize,
+}
+
+/// Which account comes first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AccountOrder {
+    /// By their ids.
+    #[default]
+    Id,
+    /// Those whose state changed last.
+    Since,
+}
+
+impl AccountOrder {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Id, Self::Since];
+
+    /// Its name in a query.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Id => "id",
+            Self::Since => "since",
+        }
+    }
+
+    /// By its name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|order| order.as_str() == name)
+    }
+}
+
+impl AccountQuery {
+    fn wants(&self, id: &AccountId, status: &AccountStatus) -> bool {
+        self.state.is_none_or(|state| state == status.state)
+            && self.text.as_ref().is_none_or(|text| id.as_str().contains(text.as_str()))
+    }
 }
 
 impl StatusBoard {
@@ -265,16 +360,37 @@ impl StatusBoard {
         self.accounts.get(account)
     }
 
-    /// Those that are asked for, by their ids.
+    /// Those that are asked for.
     pub fn find(&self, query: &AccountQuery) -> Vec<(AccountId, AccountStatus)> {
+        let found = match query.order {
+            AccountOrder::Id => self.by_id(query),
+            AccountOrder::Since => self.by_since(query),
+        };
+        found.into_iter().map(|(id, status)| (id.clone(), status.clone())).collect()
+    }
+
+    fn by_id(&self, query: &AccountQuery) -> Vec<(&AccountId, &AccountStatus)> {
         let after = query.after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-        self.accounts
-            .range::<AccountId, _>((after, Bound::Unbounded))
-            .filter(|(_, status)| query.state.is_none_or(|state| state == status.state))
-            .filter(|(id, _)| query.text.as_ref().is_none_or(|text| id.as_str().contains(text.as_str())))
-            .take(query.limit)
-            .map(|(id, status)| (id.clone(), status.clone()))
-            .collect()
+        let rest = self.accounts.range::<AccountId, _>((after, Bound::Unbounded));
+        rest.filter(|(id, status)| query.wants(id, status)).take(query.limit).collect()
+    }
+
+    /// After an account that is not known any more nothing comes: where it stood is not known either.
+    fn by_since(&self, query: &AccountQuery) -> Vec<(&AccountId, &AccountStatus)> {
+        let place = |id, status: &AccountStatus| (Reverse(status.since), id);
+        let after = match &query.after {
+            Some(id) => match self.accounts.get(id) {
+                Some(status) => Some(place(id, status)),
+                None => return Vec::new(),
+            },
+            None => None,
+        };
+        let wanted = self.accounts.iter().filter(|(id, status)| query.wants(id, status));
+        let mut found: Vec<_> =
+            wanted.filter(|(id, status)| after.is_none_or(|after| place(id, status) > after)).collect();
+        found.sort_unstable_by_key(|(id, status)| place(id, status));
+        found.truncate(query.limit);
+        found
     }
 
     /// How many accounts are in each state.
@@ -397,6 +513,13 @@ mod tests {
         assert_eq!(ids(AccountQuery { after: Some("b".into()), ..nine() }), ["c", "d"]);
         assert_eq!(ids(AccountQuery { state: Some(AccountState::Online), ..nine() }), ["b"]);
         assert_eq!(ids(AccountQuery { text: Some("d".to_owned()), ..nine() }), ["d"]);
+        let since = || AccountQuery { order: AccountOrder::Since, ..nine() };
+        let (all, first) = (ids(since()), |id: &str| AccountQuery { after: Some(id.into()), ..since() });
+        assert_eq!((all[0].as_str(), all.len()), ("b", 4), "it changed last");
+        for (index, id) in all.iter().enumerate() {
+            assert_eq!(ids(first(id)), all[index + 1..], "after {id}");
+        }
+        assert_eq!(ids(first("gone")), [""; 0]);
         assert!(ids(AccountQuery { after: Some("z".into()), ..nine() }).is_empty());
     }
 

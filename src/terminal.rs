@@ -1,6 +1,8 @@
-//! Whether colours are wanted.
+//! Whether colours are wanted, and what fits on a screen.
 
 use std::sync::OnceLock;
+
+use unicode_width::UnicodeWidthChar;
 
 /// `--color`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -39,9 +41,57 @@ fn decide(color: Color, is_terminal: bool, variable: impl Fn(&str) -> Option<Str
     }
 }
 
+/// What of a text fits on a screen of that size, drawn over what was there: nothing wraps or scrolls. Pure.
+pub fn screen(text: &str, columns: usize, rows: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    // The last row is the cursor's.
+    let room = rows.saturating_sub(1).max(1);
+    let shown = if lines.len() > room { room - 1 } else { lines.len() };
+    let mut drawn = String::from("\x1b[H");
+    let more = lines.len() - shown;
+    let last = (more > 0).then(|| format!("… and {more} more lines"));
+    for line in lines.iter().take(shown).copied().chain(last.as_deref()) {
+        drawn.push_str(fitting(line, columns));
+        drawn.push_str("\x1b[K\n");
+    }
+    drawn + "\x1b[J"
+}
+
+/// The beginning of a line that has no more columns.
+fn fitting(line: &str, columns: usize) -> &str {
+    let mut width = 0;
+    let fits = |(_, c): &(usize, char)| {
+        width += c.width().unwrap_or(0);
+        width <= columns
+    };
+    let end = line.char_indices().take_while(fits).last().map_or(0, |(at, c)| at + c.len_utf8());
+    line.get(..end).unwrap_or_default()
+}
+
+/// Columns and rows of the terminal at stdout; `None` where it is none, or cannot be drawn on.
+pub fn size() -> Option<(usize, usize)> {
+    let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok().filter(|_| !dumb)?;
+    let of = |number: u16, usual: usize| if number == 0 { usual } else { usize::from(number) };
+    Some((of(size.ws_col, 80), of(size.ws_row, 24)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_counted_and_nothing_wraps() {
+        let text = "one\n日本語\nthree\nfour\nfive\n";
+        assert_eq!(screen("one\n", 80, 24), "\x1b[Hone\x1b[K\n\x1b[J");
+        let drawn = screen(text, 5, 5);
+        let lines: Vec<_> = drawn.lines().map(|line| line.trim_end_matches("\x1b[K")).collect();
+        assert_eq!(lines, ["\x1b[Hone", "日本", "three", "… and", "\x1b[J"]);
+        assert!(screen(text, 80, 5).contains("… and 2 more lines"));
+        for rows in 0..3 {
+            assert!(screen(text, 0, rows).lines().count() <= 2, "{rows}");
+        }
+    }
 
     #[test]
     fn the_command_line_goes_before_the_environment_and_that_before_the_terminal() {

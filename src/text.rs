@@ -1,12 +1,13 @@
 //! Text from servers and mails is hostile: made harmless here before anybody sees it.
 
+use std::any::Any;
 use std::borrow::Cow;
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 
 /// For values of events: control characters become U+FFFD, tabs and line breaks a space. Everything else stays,
 /// and what could deceive a terminal is escaped when the value is written.
 pub fn harmless(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(char::is_control) {
+    if is_printable_ascii(text) || !text.chars().any(char::is_control) {
         return Cow::Borrowed(text);
     }
     let replace = |c| match c {
@@ -19,6 +20,9 @@ pub fn harmless(text: &str) -> Cow<'_, str> {
 
 /// For lines that people read: [`harmless`], and without the characters that change how others are shown.
 pub fn plain(text: &str) -> Cow<'_, str> {
+    if is_printable_ascii(text) {
+        return Cow::Borrowed(text);
+    }
     match harmless(text) {
         Cow::Borrowed(text) if !text.chars().any(is_deceptive) => Cow::Borrowed(text),
         text => Cow::Owned(text.chars().filter(|&c| !is_deceptive(c)).collect()),
@@ -51,9 +55,19 @@ pub fn shortened(text: &str, most: usize) -> String {
     format!("{}…", cap(text, most.saturating_sub('…'.len_utf8())))
 }
 
+/// `1 problem`, `2 problems`, `2 mailboxes`.
+pub fn counted<N: Display + PartialEq + From<u8>>(number: N, noun: &str) -> String {
+    let ending = match noun {
+        _ if number == N::from(1) => "",
+        _ if noun.ends_with('x') => "es",
+        _ => "s",
+    };
+    format!("{number} {noun}{ending}")
+}
+
 /// For logs: control and deceptive characters as `\x1b` and `\u{202e}`.
 pub fn escape(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(|c| c.is_control() || is_deceptive(c)) {
+    if is_printable_ascii(text) || !text.chars().any(|c| c.is_control() || is_deceptive(c)) {
         return Cow::Borrowed(text);
     }
     let mut escaped = String::with_capacity(text.len() + 16);
@@ -83,7 +97,7 @@ pub fn excerpt(bytes: &[u8], most: usize) -> String {
 /// Writes `text` as a JSON string. Deceptive characters are escaped, so that a raw line cannot spoof a terminal.
 pub fn json_string(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
-    if text.bytes().all(is_bare) {
+    if each(text, is_bare) {
         out.extend_from_slice(text.as_bytes());
         out.push(b'"');
         return;
@@ -112,6 +126,33 @@ pub fn json_string(text: &str, out: &mut Vec<u8>) {
 /// Printable ASCII that JSON takes as it is: most of what there is to write.
 fn is_bare(byte: u8) -> bool {
     matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\'
+}
+
+/// No control character, nothing outside of ASCII.
+pub fn is_printable_ascii(text: &str) -> bool {
+    each(text, |byte| matches!(byte, b' '..=b'~'))
+}
+
+/// Whether all bytes are such: sixteen at a time without a branch, of which the compiler makes one comparison. What is left is
+/// looked at once more with the end of what was before, or where that is too short, filled up with `a`.
+fn each(text: &str, is_such: impl Fn(u8) -> bool) -> bool {
+    const CHUNK: usize = 16;
+    let are_such = |chunk: &[u8; CHUNK]| chunk.iter().fold(true, |all, &byte| all & is_such(byte));
+    let bytes = text.as_bytes();
+    match bytes.last_chunk::<CHUNK>() {
+        Some(last) => bytes.as_chunks().0.iter().all(are_such) && are_such(last),
+        None => {
+            let mut filled = [b'a'; CHUNK];
+            filled.get_mut(..bytes.len()).into_iter().for_each(|head| head.copy_from_slice(bytes));
+            are_such(&filled)
+        }
+    }
+}
+
+/// What a panic said, as it comes from `catch_unwind`.
+pub fn of_panic(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref().map(String::as_str));
+    text.unwrap_or("no message").to_owned()
 }
 
 #[cfg(test)]

@@ -100,6 +100,13 @@ impl UidSet {
         self.ranges = kept;
     }
 
+    /// Keeps what is in `other` too.
+    pub fn intersect(&mut self, other: &Self) {
+        let mut beside = self.clone();
+        beside.subtract(other);
+        self.subtract(&beside);
+    }
+
     /// Takes out and returns the `most` lowest UIDs.
     pub fn take_lowest(&mut self, most: u32) -> Self {
         let mut taken = Self::new();
@@ -136,6 +143,12 @@ impl UidSet {
     /// The UIDs, ascending.
     pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
         self.ranges.iter().flat_map(|&(first, last)| first..=last)
+    }
+
+    /// Forgets the lowest UIDs, so that at most `most` ranges are left.
+    pub fn keep_highest(&mut self, most: usize) {
+        let excess = self.ranges.len().saturating_sub(most);
+        self.ranges.drain(..excess);
     }
 
     /// Fills every hole below `uid`, then the lowest holes below `limit` until at most `most` ranges are left, if that
@@ -254,6 +267,14 @@ mod tests {
         }
 
         #[test]
+        fn what_both_hold_is_kept(one in prop::collection::btree_set(1u32..60, 0..40), other in prop::collection::btree_set(1u32..60, 0..40)) {
+            let mut set: UidSet = one.iter().copied().collect();
+            set.intersect(&other.iter().copied().collect());
+            prop_assert!(is_canonical(&set));
+            prop_assert_eq!(model(&set), one.intersection(&other).copied().collect::<BTreeSet<_>>());
+        }
+
+        #[test]
         fn collapsing_only_adds(uids in prop::collection::btree_set(1u32..500, 0..80), below in 0u32..500, more in 0u32..500, most in 1usize..9) {
             let mut set: UidSet = uids.iter().copied().collect();
             let limit = below.saturating_add(more);
@@ -266,6 +287,15 @@ mod tests {
             prop_assert_eq!(model(&set).range(limit..).copied().collect::<BTreeSet<_>>(), above, "none is added there");
             prop_assert_eq!(set.last(), uids.last().copied());
         }
+    }
+
+    #[test]
+    fn the_lowest_ranges_are_forgotten() {
+        let mut set: UidSet = [1, 2, 4, 6, 9].into_iter().collect();
+        set.keep_highest(4);
+        assert_eq!(set.to_string(), "1:2,4,6,9");
+        set.keep_highest(2);
+        assert_eq!(set.to_string(), "6,9");
     }
 
     #[test]

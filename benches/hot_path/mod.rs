@@ -9,7 +9,7 @@ use idlewatch::imap::reply::{FetchItems, Reply};
 use idlewatch::imap::summary::{Wanted, summarize};
 use idlewatch::journal::sqlite::SqliteJournal;
 use idlewatch::journal::{Entry, Journal};
-use idlewatch::messages::{Batch, Checkpoint};
+use idlewatch::messages::{Batch, Checkpoint, Replaces};
 use idlewatch::sink::encode::{Encoder, EncoderSettings, Format};
 use idlewatch::wire::frame::{Frame, Framer, Limits};
 use idlewatch::wire::guard;
@@ -88,13 +88,16 @@ fn encode() -> impl FnMut() {
 /// One message of one mailbox, in a journal that is in memory: without the disk.
 fn commit() -> impl FnMut() {
     let mut journal = SqliteJournal::in_memory().expect("memory");
-    let (mut uid, event) = (1, event(7));
+    let (mut uid, event, mut replaces) = (1, event(7), Replaces::Nothing);
     move || {
         uid += 1;
         let key = MailboxKey { account: "work".into(), mailbox: MailboxName::inbox() };
-        let checkpoint = Some(Checkpoint { key, cursor: Cursor::baseline(1, uid, None) });
+        let cursor = Cursor::baseline(1, uid, None);
+        let next = Replaces::Cursor(Box::new(cursor.clone()));
+        let replaces = std::mem::replace(&mut replaces, next);
+        let checkpoint = Some(Checkpoint { key, cursor, replaces });
         let entry = Entry::new(Batch { events: vec![event.clone()], checkpoint, notes: Vec::new() });
-        journal.commit(&[entry], &[]).expect("there is room");
+        assert!(journal.commit(&[entry], &[]).is_ok_and(|stored| stored.iter().all(Result::is_ok)));
         if uid % 1_000 == 0 {
             journal.forget(u64::from(uid)).expect("it is there");
         }

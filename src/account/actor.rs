@@ -14,16 +14,17 @@ use tokio::sync::oneshot;
 
 use super::findings::Reporter;
 use super::lifecycle::{Blame, SessionEnd, Verdict, asked_pause, blame, trouble, verdict};
+use super::milestone::{Milestone, Milestones, Outcome, RefusedLogin};
+use super::outlet::{Outlet, Start};
 use super::pulse::Pulse;
 use super::recall::{Recalled, recall};
 use super::schedule::{Ended, Schedule};
-use super::session::{
-    self, Assignment, Milestone, Milestones, Outcome, Outlet, RefusedLogin, Start, Task, Wires,
-};
+use super::session::{self, Assignment, Task, Wires};
 use super::sharing::{Exchange, Sharing};
 use super::standing::{MailboxStanding, Setback, Standing};
 use crate::config::settings::Account;
 use crate::event::{AccountState, Event, EventBody, MailboxKey, MailboxName, StateChange, Trouble};
+use crate::imap::changes::WantedChanges;
 use crate::imap::conversation::Until;
 use crate::imap::listing::MOST_MAILBOXES;
 use crate::imap::rounds::{Choice, Holding, LIST_EVERY};
@@ -54,7 +55,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 #[derive(Clone, Debug)]
 pub struct AccountContext {
     /// What sessions share.
-    pub wires: Wires,
+    pub wires: Arc<Wires>,
     /// Where batches go.
     pub sink: Recipient<Deliver>,
     /// Where checkpoints are read.
@@ -116,6 +117,8 @@ struct SessionWatch {
     /// Stops the session; dropping it would, too.
     stop: Option<oneshot::Sender<()>>,
     timer: Option<SpawnHandle>,
+    /// When that fires.
+    wakes_at: Option<Timestamp>,
 }
 
 impl Subject {
@@ -130,7 +133,7 @@ impl Subject {
 
 impl SessionWatch {
     fn new(subject: Subject) -> Self {
-        Self { subject, pulse: Pulse::default(), blind_since: None, stop: None, timer: None }
+        Self { subject, pulse: Pulse::default(), blind_since: None, stop: None, timer: None, wakes_at: None }
     }
 }
 
@@ -204,6 +207,7 @@ impl AccountActor {
             _ => watched.pulse.last(),
         };
         let (stop, stopped) = oneshot::channel();
+        watched.wakes_at = None;
         watched.stop = Some(stop);
         let outlet = Outlet {
             sink: self.context.sink.clone(),
@@ -240,7 +244,7 @@ impl AccountActor {
     fn task(&self, index: usize) -> Option<Task> {
         match &self.watches.get(index)?.subject {
             Subject::Mailbox(mailbox) => Some(Task::Mailbox(mailbox.clone())),
-            Subject::Shared => Some(Task::Shared(self.choice())),
+            Subject::Shared => Some(Task::Shared(Box::new(self.choice()))),
             Subject::Nobody => None,
         }
     }
@@ -258,6 +262,7 @@ impl AccountActor {
             beside,
             suspects: sharing.map(|sharing| sharing.suspects.clone()).unwrap_or_default(),
             search: self.account.search.clone(),
+            changes: WantedChanges::of(&self.context.reporter.include),
             until: Until::Stopped,
         }
     }
@@ -286,6 +291,9 @@ impl AccountActor {
 
     fn let_go(&mut self, index: usize, ctx: &mut Context<Self>) {
         self.note_blindness(index);
+        if let (Some(mailbox), Some(sharing)) = (self.mailbox_of(index), &mut self.sharing) {
+            sharing.let_go(mailbox);
+        }
         self.schedule.let_go(index);
         if let Some(watched) = self.watches.get_mut(index) {
             if let Some(stop) = watched.stop.take() {
@@ -298,13 +306,20 @@ impl AccountActor {
         self.stands(index, MailboxStanding::Left, ctx);
     }
 
-    /// The shared session is responsible for these now; who is watched by nobody any more is blind.
+    /// The server says that it is not there.
+    fn note_gone(&self, mailbox: MailboxName) {
+        let key = MailboxKey { account: self.account.id().clone(), mailbox };
+        self.context.journal.note(Note::Gone { key, since: Timestamp::now() });
+    }
+
+    /// The shared session is responsible for these now; who is watched by nobody any more is blind, and gone from the list.
     fn share(&mut self, holding: Holding) {
         let beside: Vec<_> = self.beside().into_iter().map(|(_, mailbox)| mailbox).collect();
         let Some(sharing) = &mut self.sharing else { return };
         for mailbox in sharing.share(holding, &beside) {
-            let key = MailboxKey { account: self.account.id().clone(), mailbox };
+            let key = MailboxKey { account: self.account.id().clone(), mailbox: mailbox.clone() };
             self.context.journal.note(Note::Blind { key, since: Timestamp::now() });
+            self.note_gone(mailbox);
         }
     }
 
@@ -316,6 +331,11 @@ impl AccountActor {
             let change = self.standing.of_mailbox(mailbox.clone(), trouble);
             self.changed(StateChange { last_proven_alive, ..change }, ctx);
         }
+    }
+
+    /// The one mailbox of the session of `index`.
+    fn mailbox_of(&self, index: usize) -> Option<MailboxName> {
+        self.watches.get(index)?.subject.mailbox()
     }
 
     fn is_shared(&self, index: usize) -> bool {
@@ -351,6 +371,9 @@ impl AccountActor {
             Milestone::Beside(mailboxes) => self.exchange(&mailboxes, ctx),
             Milestone::Shares(holding) => self.share(holding),
             Milestone::Unopened(mailbox, ending) => {
+                if ending.says_nonexistent() {
+                    self.note_gone(mailbox.clone());
+                }
                 self.is_missing(&mailbox, trouble(&SessionEnd::Conversation(ending)), ctx);
             }
             Milestone::MailboxesTruncated => {
@@ -361,10 +384,13 @@ impl AccountActor {
             Milestone::SearchRefused(why) => {
                 self.alerted("the search was refused, and everything is fetched", &why);
             }
+            Milestone::ChangesUntold(why) => self.alerted("changes of messages are not told", why),
             Milestone::Pipelined { worked: false } => self.pipeline_no_more(),
             Milestone::Alive
             | Milestone::Pipelined { worked: true }
             | Milestone::Traffic { .. }
+            | Milestone::Answered(_)
+            | Milestone::Rests(_)
             | Milestone::Mailboxes(_)
             | Milestone::Titles(_)
             | Milestone::Reached(_)
@@ -412,6 +438,11 @@ impl AccountActor {
             && let Some(sharing) = &mut self.sharing
         {
             sharing.suspects.learn(&outcome.visits, blame.may_be_of_a_mailbox(), outcome.died_fetching);
+        }
+        if let (SessionEnd::Conversation(ending), Some(mailbox)) = (&outcome.end, self.mailbox_of(index))
+            && ending.says_nonexistent()
+        {
+            self.note_gone(mailbox);
         }
         if blame == Blame::Credentials {
             self.was_refused(outcome.refused, trouble.clone());
@@ -564,7 +595,7 @@ impl AccountActor {
     /// Connections that end while commands sent ahead are not all answered may end of just that.
     fn learn_pipelining(&self, blame: Blame, died_pipelining: bool) {
         let lost = died_pipelining && matches!(blame, Blame::Network | Blame::Server);
-        if lost && self.context.wires.pipelines.lost(&self.account.identity.host) {
+        if lost && self.context.wires.pipelines.lost(&self.account.identity.host, Instant::now()) {
             self.pipeline_no_more();
         }
     }
@@ -583,7 +614,12 @@ impl AccountActor {
         self.schedule.wait(index);
         if let Some(watched) = self.watches.get_mut(index) {
             watched.timer = Some(timer);
+            watched.wakes_at = Timestamp::now().checked_add(after).ok();
         }
+    }
+
+    fn next_try_at(&self) -> Option<Timestamp> {
+        self.watches.iter().filter_map(|watched| watched.wakes_at).chain(self.next_login_at).min()
     }
 
     /// The mailbox stands differently now: what is news of that is told to the coordinator and to the world.
@@ -600,7 +636,6 @@ impl AccountActor {
     }
 
     fn changed(&mut self, change: StateChange, ctx: &mut Context<Self>) {
-        note(&self.account, &change);
         let status = StatusChanged {
             account: self.account.id().clone(),
             state: change.state,
@@ -717,24 +752,6 @@ impl AccountActor {
     }
 }
 
-fn note(account: &Account, change: &StateChange) {
-    let id = account.id();
-    match &change.trouble {
-        Some(trouble)
-            if matches!(
-                change.state,
-                AccountState::AuthFailed | AccountState::TlsFailed | AccountState::Suspended
-            ) =>
-        {
-            warn!(account:% = id, host:% = account.identity.host, error:% = trouble.error_type; "{}: {}", change.state, trouble.message);
-        }
-        Some(trouble) => {
-            debug!(account:% = id, host:% = account.identity.host, error:% = trouble.error_type; "{}: {}", change.state, trouble.message);
-        }
-        None => debug!(account:% = id; "{}", change.state),
-    }
-}
-
 impl Actor for AccountActor {
     type Context = Context<Self>;
 
@@ -776,6 +793,7 @@ impl Handler<Describe> for AccountActor {
         MessageResult(AccountDetails {
             last_proven_alive: self.last_proven_alive(),
             next_login_at: self.next_login_at,
+            next_try_at: self.next_try_at(),
             mailboxes: mailboxes.collect(),
             history: self.history.iter().copied().collect(),
         })

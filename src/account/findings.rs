@@ -72,7 +72,8 @@ impl Reporter {
                 told
             })
             .collect();
-        let checkpoint = Checkpoint { key: self.key(mailbox), cursor: delivery.cursor };
+        let replaces = delivery.before.into();
+        let checkpoint = Checkpoint { key: self.key(mailbox), cursor: delivery.cursor, replaces };
         Report { batch: Batch { events, checkpoint: Some(checkpoint), notes }, dropped }
     }
 
@@ -104,6 +105,15 @@ impl Reporter {
             Finding::Message(message) => {
                 let id = event_id::message_new(account, mailbox, message.uid_validity, message.uid);
                 (id, EventBody::MessageNew(message))
+            }
+            Finding::Flags(change) => {
+                let (uid, modseq) = (change.uid, change.modseq);
+                let id = event_id::message_flags(account, mailbox, change.uid_validity, uid, modseq);
+                (id, EventBody::MessageFlags(change))
+            }
+            Finding::Expunged(gone) => {
+                let id = event_id::message_expunged(account, mailbox, gone.uid_validity, gone.uid);
+                (id, EventBody::MessageExpunged(gone))
             }
             Finding::Reset { role, previous } => {
                 let reset = MailboxReset {

@@ -76,6 +76,8 @@ pub enum Blame {
     Operator(Setup),
     /// Us.
     Ourselves,
+    /// Another connection of ours had not finished with the mailbox: a matter of moments.
+    Handover,
 }
 
 impl Blame {
@@ -97,6 +99,7 @@ impl Blame {
             Self::Mailbox => "mailbox",
             Self::Operator(_) => "configuration",
             Self::Ourselves => "internal",
+            Self::Handover => "handover",
         }
     }
 }
@@ -152,6 +155,7 @@ pub fn blame(end: &SessionEnd) -> Blame {
         SessionEnd::NoToken(error) => blame_token(error),
         SessionEnd::StaleToken(_) => Blame::Token,
         SessionEnd::Undelivered(Undelivered::Stopping) => Blame::Nobody,
+        SessionEnd::Undelivered(Undelivered::Superseded) => Blame::Handover,
         SessionEnd::Undelivered(Undelivered::JournalFailed) | SessionEnd::Panicked(_) => Blame::Ourselves,
     }
 }
@@ -217,7 +221,7 @@ pub fn verdict(blame: Blame, failures: u32, next_login: NextLogin, random: f64) 
     };
     match blame {
         Blame::Nobody => Verdict::Stopped,
-        Blame::Network | Blame::Token => retry(AccountState::Backoff, 1),
+        Blame::Network | Blame::Token | Blame::Handover => retry(AccountState::Backoff, 1),
         Blame::Server => retry(AccountState::Backoff, 5),
         Blame::Excess => {
             Verdict::Retry { state: AccountState::Backoff, after: EXCESS_WAIT.mul_f64(0.5 + random / 2.0) }
@@ -312,7 +316,8 @@ fn ending_trouble(ending: &Ending) -> Option<Trouble> {
         Ending::NoMechanism => tell(
             ErrorType::Auth,
             Some("auth_mechanism"),
-            "the server allows no login here: LOGINDISABLED, or no mechanism in common; use TLS".to_owned(),
+            "the server allows no login of this kind here: LOGINDISABLED, or no mechanism in common; use TLS"
+                .to_owned(),
         ),
         Ending::Unsendable => tell(
             ErrorType::Config,

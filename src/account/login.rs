@@ -1,4 +1,4 @@
-//! What an account shows to log in: a password, or an access token.
+//! What an account shows to log in: a password, an access token, or nothing beside its certificate.
 
 use std::time::Duration;
 
@@ -26,6 +26,8 @@ pub(super) enum Shown {
     Password(Option<SecretString>),
     /// A token, which itself is forgotten already.
     Token(Ticket),
+    /// TLS did.
+    Certificate,
 }
 
 impl Shown {
@@ -43,7 +45,7 @@ impl LoginMeans {
     pub(super) async fn prepare(&self, tokens: &Tokens) -> Result<Prepared, SessionEnd> {
         match self {
             Self::Password(source) if source.is_bulk() => Ok(Prepared::Password(source.resolve().await?)),
-            Self::Password(_) => Ok(Prepared::Later),
+            Self::Password(_) | Self::Certificate(_) => Ok(Prepared::Later),
             Self::OAuth(grant) => {
                 tokens.access(grant).await?;
                 Ok(Prepared::Later)
@@ -62,6 +64,7 @@ impl LoginMeans {
                 let Access { token, ticket } = tokens.access(grant).await?;
                 return Ok((Proof::AccessToken(token), Shown::Token(ticket)));
             }
+            (Self::Certificate(_), _) => return Ok((Proof::Certificate, Shown::Certificate)),
             (_, Prepared::Password(password)) => password,
             (Self::Password(source), Prepared::Later) => source.resolve().await?,
         };
@@ -72,7 +75,7 @@ impl LoginMeans {
     pub(super) async fn behind(&self, shown: Shown, tokens: &Tokens) -> Option<SecretString> {
         match shown {
             Shown::Password(password) => password,
-            Shown::Token(_) => self.known_by(tokens).await.ok(),
+            Shown::Token(_) | Shown::Certificate => self.known_by(tokens).await.ok(),
         }
     }
 
@@ -81,13 +84,15 @@ impl LoginMeans {
         match self {
             Self::Password(source) => Ok(source.resolve().await?),
             Self::OAuth(grant) => tokens.known_by(grant).await,
+            // A certificate is renewed like a password is changed.
+            Self::Certificate(file) => Ok(file.document().await?),
         }
     }
 
     /// How often to look whether it has changed, while that is what the account waits for.
     pub(super) fn changes_within(&self) -> Option<Duration> {
         match self {
-            Self::Password(source) => source.changes_within(),
+            Self::Password(source) | Self::Certificate(source) => source.changes_within(),
             Self::OAuth(grant) => grant.flow.changes_within(),
         }
     }

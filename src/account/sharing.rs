@@ -17,6 +17,8 @@ pub struct Sharing {
     holding: Option<Holding>,
     away_since: Option<Timestamp>,
     missing: Vec<(MailboxName, Trouble)>,
+    /// They had connections of their own, until just now.
+    let_go: Vec<MailboxName>,
     /// How fast a message is told.
     pub pace: Option<Pace>,
     /// Connections broke while these were visited.
@@ -75,12 +77,19 @@ impl Sharing {
         self.away_since
     }
 
+    /// A mailbox has no connection of its own any more: who has it now is said next.
+    pub fn let_go(&mut self, mailbox: MailboxName) {
+        self.let_go.push(mailbox);
+    }
+
     /// It is these now; returns those that are watched by nobody from now on: not by their own connections either.
     pub fn share(&mut self, holding: Holding, beside: &[MailboxName]) -> Vec<MailboxName> {
         let names: HashSet<_> = holding.mailboxes.iter().collect();
         self.missing.retain(|(missing, _)| names.contains(missing));
-        let gone = self.mailboxes().iter().filter(|name| !names.contains(name) && !beside.contains(name));
-        let gone = gone.cloned().collect();
+        let let_go = std::mem::take(&mut self.let_go);
+        let before = self.mailboxes().iter().cloned().chain(let_go);
+        let gone = before.filter(|name| !names.contains(name) && !beside.contains(name));
+        let gone = gone.collect();
         self.holding = Some(holding);
         gone
     }
@@ -146,6 +155,10 @@ mod tests {
         let mut sharing = Sharing::default();
         assert!(sharing.share(holding("a b c", &[]), &[]).is_empty());
         assert_eq!(sharing.share(holding("a d", &[]), &names("b")), names("c"));
+        sharing.let_go("b".into());
+        assert_eq!(sharing.share(holding("a d", &[]), &[]), names("b"), "it had a connection of its own");
+        sharing.let_go("e".into());
+        assert!(sharing.share(holding("a d e", &[]), &[]).is_empty(), "it is shared now");
     }
 
     #[test]

@@ -23,6 +23,9 @@ pub enum AskError {
     /// Nobody listens.
     #[error("no monitor is running: nobody answers at {}", .0.display())]
     NotRunning(PathBuf),
+    /// Nobody listens where the monitor usually is, and the configuration does not say where it is.
+    #[error("the configuration does not say where the monitor is, and nobody answers at {}", .0.display())]
+    Unknown(PathBuf),
     /// The answer is no.
     #[error("{error}")]
     Refused {

@@ -1,7 +1,7 @@
 //! The listeners and their bounds. Requests are answered on a thread of their own.
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -12,12 +12,15 @@ use actix_web::dev::{Server, ServerHandle};
 use actix_web::middleware::from_fn;
 use actix_web::{App, HttpServer, web};
 use log::{info, warn};
+use socket2::SockRef;
 
 use super::access::Entrance;
 use super::routes::{self, Shared};
+use super::token::{Token, TooShort};
 use crate::config::settings::HttpSettings;
 use crate::coordinator::actor::Coordinator;
 use crate::coordinator::heartbeat::Heartbeats;
+use crate::secrets::SecretError;
 
 /// Connections at the same time, by each way; more wait.
 const MOST_CONNECTIONS: usize = 64;
@@ -26,7 +29,10 @@ const MOST_CONNECTIONS: usize = 64;
 const REQUEST: Duration = Duration::from_secs(5);
 
 /// What nobody uses is closed after this.
-const KEEP_ALIVE: Duration = Duration::from_secs(30);
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// Connections that wait for one of those to end; the system has others wait longer.
+const MOST_WAITING: i32 = 1024;
 
 /// Bytes of a request's body: none is needed.
 const MOST_BODY: usize = 1024;
@@ -35,15 +41,30 @@ const MOST_BODY: usize = 1024;
 #[derive(Debug, Default)]
 pub struct Listeners {
     tcp: Option<TcpListener>,
+    token: Option<Token>,
     socket: Option<(UnixListener, PathBuf)>,
 }
 
+/// A sender that takes nothing of an answer, or that is gone without a word, is given up after this.
+const GIVE_UP: Duration = Duration::from_secs(30);
+
 /// Why there is none.
 #[derive(Debug, thiserror::Error)]
-#[error("http.listen: {address}: {cause}; is another monitor running, or something else on this port?")]
-pub struct ListenError {
-    address: std::net::SocketAddr,
-    cause: io::Error,
+pub enum ListenError {
+    /// The address.
+    #[error("http.listen: {address}: {cause}; is another monitor running, or something else on this port?")]
+    Address {
+        /// Which.
+        address: std::net::SocketAddr,
+        /// Why.
+        cause: io::Error,
+    },
+    /// The token cannot be had.
+    #[error("http.token: {0}")]
+    Secret(#[from] SecretError),
+    /// The token is none.
+    #[error("http.token: {0}")]
+    TooShort(#[from] TooShort),
 }
 
 impl Listeners {
@@ -51,10 +72,14 @@ impl Listeners {
     /// Without the socket the monitor does its work all the same: that is a warning.
     ///
     /// # Errors
-    /// When the address of `http.listen` cannot be had.
-    pub fn open(settings: &HttpSettings) -> Result<Self, ListenError> {
-        let listen = |address| TcpListener::bind(address).map_err(|cause| ListenError { address, cause });
+    /// When the address of `http.listen` or the token cannot be had.
+    pub async fn open(settings: &HttpSettings) -> Result<Self, ListenError> {
+        let listen = |address| bind(address).map_err(|cause| ListenError::Address { address, cause });
         let tcp = settings.listen.map(listen).transpose()?;
+        let token = match &settings.token {
+            Some(source) => Some(Token::new(&source.resolve().await?)?),
+            None => None,
+        };
         let socket = match open_socket(&settings.socket) {
             Ok(listener) => Some((listener, settings.socket.clone())),
             Err(error) => {
@@ -65,7 +90,7 @@ impl Listeners {
                 None
             }
         };
-        Ok(Self { tcp, socket })
+        Ok(Self { tcp, token, socket })
     }
 
     /// Answers from now on.
@@ -74,12 +99,13 @@ impl Listeners {
     /// When the threads for it cannot be had.
     pub fn serve(self, coordinator: &Addr<Coordinator>, heartbeats: &Heartbeats) -> io::Result<Admin> {
         let mut admin = Admin::default();
-        let shared = |entrance| Shared::new(coordinator.clone(), entrance, heartbeats.clone());
+        let shared =
+            |entrance| Shared::new(coordinator.clone(), entrance, heartbeats.clone(), self.token.clone());
         if let Some(listener) = self.tcp {
             let address = listener.local_addr()?;
             info!("status and health at http://{address}/api/v1/status");
-            let server = server(shared(Entrance::Tcp(address)), Listener::Tcp(listener))?;
-            admin.run(server);
+            let entrance = if self.token.is_some() { Entrance::Guarded } else { Entrance::Loopback(address) };
+            admin.run(server(shared(entrance), Listener::Tcp(listener))?);
         }
         if let Some((listener, path)) = self.socket {
             admin.run(server(shared(Entrance::Socket), Listener::Socket(listener))?);
@@ -111,6 +137,15 @@ impl Admin {
             let _ = std::fs::remove_file(socket);
         }
     }
+}
+
+/// What is accepted inherits the patience of the listener.
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(address)?;
+    let socket = SockRef::from(&listener);
+    socket.set_tcp_user_timeout(Some(GIVE_UP))?;
+    socket.listen(MOST_WAITING)?;
+    Ok(listener)
 }
 
 /// For its owner only, from the first moment: it is made under another name and moved into place.

@@ -7,8 +7,10 @@ use futures::channel::mpsc;
 use futures::stream::FuturesUnordered;
 use log::error;
 
+use super::tell;
 use crate::account::lifecycle::{SessionEnd, trouble};
-use crate::account::session::{self, Milestone, Wires};
+use crate::account::milestone::Milestone;
+use crate::account::session::{self, Wires};
 use crate::config::settings::{Account, Settings};
 use crate::exit::Exit;
 use crate::imap::conversation::Goal;
@@ -89,9 +91,12 @@ async fn answer(account: &Account, goal: Goal, wires: &Wires) -> Result<Answer, 
             Milestone::LoggedIn
             | Milestone::Alive
             | Milestone::Traffic { .. }
+            | Milestone::Answered(_)
+            | Milestone::Rests(_)
             | Milestone::Alert(_)
             | Milestone::Pipelined { .. }
             | Milestone::SearchRefused(_)
+            | Milestone::ChangesUntold(_)
             | Milestone::Watching(_)
             | Milestone::Reached(_)
             | Milestone::Surveyed(_)
@@ -117,8 +122,12 @@ pub(super) fn choose(settings: &Settings, id: Option<&str>) -> Result<Arc<Accoun
     found.cloned().ok_or_else(|| {
         let ids: Vec<_> = settings.accounts.iter().take(20).map(|account| account.id().as_str()).collect();
         match id {
-            Some(id) => error!("there is no account \"{}\"; there are: {}", line(id, 128), ids.join(", ")),
-            None => error!("which account? name one with --account: {}", ids.join(", ")),
+            Some(id) => tell(&format!(
+                "error: there is no account \"{}\"; there are: {}",
+                line(id, 128),
+                ids.join(", ")
+            )),
+            None => tell(&format!("error: which account? name one with --account: {}", ids.join(", "))),
         }
         Exit::Config
     })

@@ -11,10 +11,11 @@ use log::error;
 use serde_json::{Value, json};
 
 use super::selection::AccountSelection;
-use super::{Exit, Globals, say, tell, tell_issues};
+use super::{Exit, Globals, say};
 use crate::account::session::Wires;
 use crate::config::settings::Settings;
-use crate::config::{Issue, Severity, shown};
+use crate::config::{Issue, Severity};
+use crate::imap::changes::WantedChanges;
 use crate::journal::peek;
 use crate::once::MOST_AT_ONCE;
 use crate::process;
@@ -23,6 +24,7 @@ use crate::survey::runner::survey_all;
 use crate::survey::summary::{Summary, exit};
 use crate::survey::table;
 use crate::terminal::has_colors;
+use crate::text::counted;
 
 /// Flags of `check`.
 #[derive(Debug, Args)]
@@ -46,14 +48,13 @@ pub(super) fn execute(args: &CheckArgs, globals: &Globals) -> Exit {
     }
     let (mut settings, warnings) = match crate::config::check(&globals.files) {
         Ok(loaded) => loaded,
-        Err(issues) => return args.invalid(&issues),
+        Err(issues) => return args.invalid(&issues, globals),
     };
     if let Err(problem) = args.accounts.narrow(&mut settings) {
-        tell(&format!("error: {problem}"));
-        return Exit::Config;
+        return globals.refuse(&problem);
     }
     if !args.json {
-        shown(&warnings).iter().for_each(|line| tell(line));
+        globals.tell_warnings(&warnings);
     }
     let denied = args.denies(&warnings);
     match (args.no_network, denied) {
@@ -68,11 +69,11 @@ impl CheckArgs {
         self.deny_warnings && !warnings.is_empty()
     }
 
-    fn invalid(&self, issues: &[Issue]) -> Exit {
+    fn invalid(&self, issues: &[Issue], globals: &Globals) -> Exit {
         if self.json {
             let _ = say(&format!("{}\n", json!({"ok": false, "issues": rows(issues)})));
         } else {
-            tell_issues(issues);
+            globals.tell_issues(issues);
         }
         Exit::Config
     }
@@ -119,11 +120,13 @@ fn survey(settings: &Settings, quiet: bool) -> Result<Vec<AccountReport>, Exit> 
         accounts.iter().enumerate().map(|(i, account)| (account.id().to_string(), i)).collect();
     let refusals = peek::refusals(&settings.monitor.state_dir);
     let (wires, _prober) = Wires::new(settings);
+    let told: Vec<_> = settings.events.told_by(&settings.outputs).collect();
+    let changes = WantedChanges::of(&told);
     let progress = progress(accounts.len(), quiet);
     let mut reports = Vec::with_capacity(accounts.len());
     let mut failed = 0;
     actix::System::new().block_on(survey_all(accounts, refusals, &wires, MOST_AT_ONCE, |finding| {
-        let report = AccountReport::new(&finding, Timestamp::now());
+        let report = AccountReport::new(&finding, changes, Timestamp::now());
         failed += usize::from(!report.ok);
         progress.inc(1);
         progress.set_message(format!("ok {} · failed {failed}", reports.len() + 1 - failed));
@@ -151,9 +154,12 @@ fn progress(accounts: usize, quiet: bool) -> ProgressBar {
 /// How many are named; how many patterns find, only the server knows.
 fn mailboxes(settings: &Settings) -> String {
     let named: usize = settings.accounts.iter().map(|account| account.mailboxes.names().len()).sum();
+    let mailboxes = counted(named, "mailbox");
     match settings.accounts.iter().filter(|account| account.mailboxes.needs_listing()).count() {
-        0 => format!("{named} mailboxes"),
-        accounts => format!("{named} mailboxes by name, more by the patterns of {accounts} accounts"),
+        0 => mailboxes,
+        patterned => {
+            format!("{mailboxes} by name, more by the patterns of {}", counted(patterned, "account"))
+        }
     }
 }
 
@@ -177,8 +183,8 @@ fn overview(settings: &Settings) -> String {
     let mailboxes = mailboxes(settings);
     let outputs: Vec<_> = settings.outputs.iter().map(|output| output.name.clone()).collect();
     format!(
-        "{} accounts, {mailboxes}, outputs: {}, state: {}",
-        settings.accounts.len(),
+        "{}, {mailboxes}, outputs: {}, state: {}",
+        counted(settings.accounts.len(), "account"),
         outputs.join(", "),
         settings.monitor.state_dir.display()
     )

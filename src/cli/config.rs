@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::{Exit, Globals, say, tell_issues};
+use super::{Exit, Globals, say};
 use crate::config::starter::Starter;
 use crate::config::{self, keys};
 
@@ -37,13 +37,13 @@ pub(super) struct ConfigInitArgs {
 
 pub(super) fn execute(command: &ConfigCommand, globals: &Globals) -> Exit {
     match command {
-        ConfigCommand::Init(args) => init(args.provider.as_deref()),
+        ConfigCommand::Init(args) => init(args.provider.as_deref(), globals),
         ConfigCommand::Schema => say(&format!("{:#}\n", keys::schema())),
         ConfigCommand::Print(PrintArgs { reference: true }) => say(&keys::reference()),
         ConfigCommand::Print(PrintArgs { reference: false }) => match config::merged(&globals.files) {
             Ok(text) => say(&text),
             Err(issues) => {
-                tell_issues(&issues);
+                globals.tell_issues(&issues);
                 Exit::Config
             }
         },
@@ -57,12 +57,12 @@ pub(super) fn execute(command: &ConfigCommand, globals: &Globals) -> Exit {
     }
 }
 
-fn init(provider: Option<&str>) -> Exit {
+fn init(provider: Option<&str>, globals: &Globals) -> Exit {
     let text = Starter::example(provider).text();
     match config::from_text("--provider", &text) {
         Ok(_) => say(&text),
         Err(issues) => {
-            tell_issues(&issues);
+            globals.tell_issues(&issues);
             Exit::Usage
         }
     }

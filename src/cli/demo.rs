@@ -43,7 +43,7 @@ pub(super) fn execute(args: &DemoArgs, globals: &Globals) -> Exit {
     let settings = match config::from_text("demo", &text(port, &state.display().to_string())) {
         Ok((settings, _)) => settings,
         Err(issues) => {
-            super::tell_issues(&issues);
+            globals.tell_issues(&issues);
             return Exit::Config;
         }
     };

@@ -8,11 +8,13 @@ mod event;
 mod init;
 mod mailboxes;
 mod oauth;
+mod outputs;
+mod problems;
+mod replay;
 mod run;
 mod running;
 mod selection;
 mod shell;
-mod since;
 mod state;
 mod titles;
 
@@ -22,7 +24,6 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::settings::{LogFormat, LogSettings, Settings};
-use crate::config::{Issue, Severity, shown};
 use crate::diagnostics;
 pub(crate) use crate::exit::Exit;
 use crate::privacy::Rule;
@@ -102,13 +103,18 @@ enum Command {
     /// The accounts of the running monitor.
     #[command(subcommand)]
     Accounts(running::AccountsCommand),
+    /// The outputs of the running monitor.
+    #[command(subcommand)]
+    Outputs(outputs::OutputsCommand),
     /// Have an account of the running monitor tried again now, whatever it waits for.
     Resume(running::AccountArgs),
     /// Have the connections of an account of the running monitor made anew.
     Reconnect(running::AccountArgs),
     /// Have the running monitor read its configuration again.
     Reload,
-    /// What the monitor keeps: dead letters.
+    /// Tell past messages again: through the running monitor, or alone where none runs.
+    Replay(replay::ReplayArgs),
+    /// What the monitor keeps: where mailboxes stand, dead letters.
     #[command(subcommand)]
     State(state::StateCommand),
     /// Completions of a shell, on stdout.
@@ -137,9 +143,11 @@ pub fn main() -> i32 {
         Command::OAuth(command) => oauth::execute(&command, globals),
         Command::Status(args) => running::status(&args, globals),
         Command::Accounts(running::AccountsCommand::List(args)) => running::list(&args, globals),
+        Command::Outputs(command) => outputs::execute(&command, globals),
         Command::Resume(args) => running::resume(&args, globals),
         Command::Reconnect(args) => running::reconnect(&args, globals),
         Command::Reload => running::reload(globals),
+        Command::Replay(args) => replay::execute(&args, globals),
         Command::State(command) => state::execute(&command, globals),
         Command::Completions(args) => shell::completions(&args),
         Command::Man(args) => shell::man(&args),
@@ -160,11 +168,11 @@ impl Globals {
                 if settings.outputs.iter().any(|output| output.privacy.rules.addresses != Rule::Include) {
                     diagnostics::withhold_addresses();
                 }
-                shown(&warnings).iter().for_each(|line| tell(line));
+                self.tell_warnings(&warnings);
                 Ok(settings)
             }
             Err(issues) => {
-                tell_issues(&issues);
+                self.tell_issues(&issues);
                 Err(Exit::Config)
             }
         }
@@ -179,22 +187,20 @@ impl Globals {
         none
     }
 
+    /// The form that the flag asks for.
+    fn asked_format(&self) -> Option<LogFormat> {
+        Some(match self.log_format? {
+            LogFormatArg::Auto => LogFormat::Auto,
+            LogFormatArg::Text => LogFormat::Text,
+            LogFormatArg::Json => LogFormat::Json,
+        })
+    }
+
     fn log(&self, settings: &LogSettings) {
-        let format = match self.log_format {
-            Some(LogFormatArg::Auto) => LogFormat::Auto,
-            Some(LogFormatArg::Text) => LogFormat::Text,
-            Some(LogFormatArg::Json) => LogFormat::Json,
-            None => settings.format,
-        };
+        let format = self.asked_format().unwrap_or(settings.format);
         let verbosity = if self.quiet { -1 } else { i8::try_from(self.verbose).unwrap_or(2) };
         diagnostics::start(&LogSettings { format, ..settings.clone() }, verbosity);
     }
-}
-
-fn tell_issues(issues: &[Issue]) {
-    shown(issues).iter().for_each(|line| tell(line));
-    let errors = issues.iter().filter(|issue| issue.severity == Severity::Error).count();
-    tell(&format!("error: {errors} problems in the configuration"));
 }
 
 /// One line on stderr.

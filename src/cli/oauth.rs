@@ -49,17 +49,22 @@ pub(super) fn execute(command: &OAuthCommand, globals: &Globals) -> Exit {
         Err(exit) => return exit,
     };
     let LoginMeans::OAuth(grant) = &account.login else {
-        error!(account:% = account.id(); "the account logs in by a password: set `oauth` to have it use tokens");
+        error!(account:% = account.id(); "the account has no `oauth`: set it to have it use tokens");
         return Exit::Config;
     };
     let store = Store::new(&settings.monitor.state_dir);
     match command {
-        OAuthCommand::Login(_) => {
-            prepare(&settings).map_or_else(|exit| exit, |()| login(&account, grant, &store))
-        }
+        OAuthCommand::Login(_) => permit_access(&settings, &account),
         OAuthCommand::Show(_) => show(&account, grant, &store),
         OAuthCommand::Refresh(_) => refresh(&account, grant, store),
     }
+}
+
+/// Has a person permit access to an account that logs in by tokens.
+pub(super) fn permit_access(settings: &Settings, account: &Account) -> Exit {
+    let LoginMeans::OAuth(grant) = &account.login else { return Exit::Config };
+    let store = Store::new(&settings.monitor.state_dir);
+    prepare(settings).map_or_else(|exit| exit, |()| login(account, grant, &store))
 }
 
 /// The state directory, where the monitor has not made it yet.

@@ -7,8 +7,7 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 
 use super::selection::{AccountSelection, MailboxSelection, problem};
-use super::since::Since;
-use super::{Exit, Globals, tell};
+use super::{Exit, Globals};
 use crate::app::{self, RunOptions};
 use crate::config::settings::{Account, Initial, OutputFormat, OutputKind, OutputSettings, Policy, Settings};
 use crate::config::{self, Issue};
@@ -16,6 +15,7 @@ use crate::coordinator::reload::Loader;
 use crate::imap::conversation::ToldFrom;
 use crate::mailbox_choice::MailboxChoice;
 use crate::once::{self, Pass};
+use crate::since::Since;
 use crate::sink::StateUse;
 
 /// Flags of `run`.
@@ -65,15 +65,15 @@ pub(super) fn execute(args: RunArgs, globals: &Globals) -> Exit {
     };
     let settings = match args.narrow(settings) {
         Ok(settings) => settings,
-        Err(problem) => {
-            tell(&format!("error: {problem}"));
-            return Exit::Config;
-        }
+        Err(problem) => return globals.refuse(&problem),
     };
     let state = args.state();
     let options = RunOptions {
         new_state: args.new_state,
-        once: args.once.then(|| Pass { anew: args.since.filter(|_| args.save).map(|Since(from)| from) }),
+        once: args.once.then(|| Pass {
+            anew: args.since.filter(|_| args.save).map(|Since(from)| from),
+            ..Pass::default()
+        }),
         state,
         at_rest: args.at_rest(&settings),
         loader: (state == StateUse::Kept && !args.once).then(|| loader(globals.files.clone(), args)),
@@ -83,7 +83,7 @@ pub(super) fn execute(args: RunArgs, globals: &Globals) -> Exit {
 
 /// Stricter than a start: whatever is named and not there is an error, since there is something better to go on with.
 fn loader(files: Vec<PathBuf>, args: RunArgs) -> Loader {
-    Loader::new(move || {
+    Loader::new(files.clone(), move || {
         let (settings, warnings) = config::check(&files)?;
         Ok((args.narrow(settings).map_err(|problem| vec![problem])?, warnings))
     })

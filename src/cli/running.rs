@@ -1,20 +1,20 @@
 //! Commands that ask the monitor that runs: `status`, `accounts`, `resume`, `reconnect`, `reload`.
 
 use std::fmt::Write;
-use std::io::IsTerminal;
 use std::path::Path;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
-use serde_json::Value;
 
-use super::{Exit, Globals, say, tell, tell_issues};
+use super::outputs::standing;
+use super::{Exit, Globals, say, tell};
 use crate::admin::client::{AskError, MonitorClient};
 use crate::config;
 use crate::event::AccountState;
 use crate::messages::ReloadReport;
-use crate::status::{AccountPage, AccountReport, MonitorStatus, OutputReport, TroubleGroup, ago};
+use crate::status::{AccountPage, AccountReport, MonitorStatus, TroubleGroup, WishReport, ago};
+use crate::terminal;
 use crate::text::line;
 
 /// Between two looks of `--watch`.
@@ -87,8 +87,9 @@ pub(super) fn status(args: &StatusArgs, globals: &Globals) -> Exit {
                 true => serde_json::to_string_pretty(&status).unwrap_or_default() + "\n",
                 false => overview(&status, Timestamp::now()) + &table(&listed, Timestamp::now()),
             };
-            let clear = if args.watch && std::io::stdout().is_terminal() { "\x1b[H\x1b[2J" } else { "" };
-            let said = say(&format!("{clear}{text}"));
+            let screen = terminal::size().filter(|_| args.watch);
+            let text = screen.map_or(text.clone(), |(columns, rows)| terminal::screen(&text, columns, rows));
+            let said = say(&text);
             if !args.watch || said != Exit::Ok {
                 return Ok(if said == Exit::Ok { exit } else { said });
             }
@@ -120,25 +121,46 @@ pub(super) fn list(args: &ListArgs, globals: &Globals) -> Exit {
     }
 }
 
+/// 1 where it was tried, and is not well.
 pub(super) fn resume(args: &AccountArgs, globals: &Globals) -> Exit {
-    urge(
-        args,
-        "resume",
-        "is to be tried again now; `idlewatch accounts list` shows what comes of it",
-        globals,
-    )
+    urge(args, "resume", globals, |report| {
+        let said = say(&(became(report, Timestamp::now()) + "\n"));
+        let well = !report.settled || report.state == AccountState::Online;
+        if well || said != Exit::Ok { said } else { Exit::SomeFailed }
+    })
 }
 
 pub(super) fn reconnect(args: &AccountArgs, globals: &Globals) -> Exit {
-    urge(args, "reconnect", "is to make its connections anew", globals)
+    urge(args, "reconnect", globals, |report| {
+        say(&format!("{} makes its connections anew\n", line(report.account.as_str(), MOST_ERROR)))
+    })
 }
 
-fn urge(AccountArgs { account }: &AccountArgs, wish: &str, words: &str, globals: &Globals) -> Exit {
+fn urge(
+    AccountArgs { account }: &AccountArgs,
+    wish: &str,
+    globals: &Globals,
+    told: impl FnOnce(&WishReport) -> Exit,
+) -> Exit {
     let path = format!("/api/v1/accounts/{account}/{wish}");
-    match globals.ask(|client| async move { client.post::<Value>(&path).await }) {
-        Ok(_) => say(&format!("{} {words}\n", line(account, MOST_ERROR))),
+    match globals.ask(|client| async move { client.post(&path).await }) {
+        Ok(report) => told(&report),
         Err(error) => failed(&error),
     }
+}
+
+/// What became of the wish to have an account tried.
+fn became(report: &WishReport, now: Timestamp) -> String {
+    let WishReport { account, settled, state, error, next_try_at } = report;
+    let account = line(account.as_str(), MOST_ERROR);
+    if !settled {
+        return format!(
+            "{account} is being tried, and that goes on; `idlewatch accounts list` shows what comes of it"
+        );
+    }
+    let error = error.as_ref().map(|error| format!(": {}", line(&error.message, MOST_ERROR)));
+    let next = next_try_at.map(|at| format!(", next try in {}", ago(now, at)));
+    format!("{account} is {state}{}{}", next.unwrap_or_default(), error.unwrap_or_default())
 }
 
 pub(super) fn reload(globals: &Globals) -> Exit {
@@ -156,7 +178,7 @@ fn state(name: &str) -> Result<AccountState, Exit> {
     })
 }
 
-fn failed(error: &AskError) -> Exit {
+pub(super) fn failed(error: &AskError) -> Exit {
     match error {
         AskError::Refused { problems, .. } if !problems.is_empty() => {
             problems.iter().for_each(|problem| tell(problem));
@@ -170,24 +192,32 @@ fn failed(error: &AskError) -> Exit {
             );
             return Exit::Unreachable;
         }
+        AskError::Unknown(_) => {
+            tell(&format!("error: {error}"));
+            return Exit::Config;
+        }
         error => tell(&format!("error: {error}")),
     }
     Exit::SomeFailed
 }
 
 impl Globals {
-    fn ask<T, F>(&self, ask: impl FnOnce(MonitorClient) -> F) -> Result<T, AskError>
+    pub(super) fn ask<T, F>(&self, ask: impl FnOnce(MonitorClient) -> F) -> Result<T, AskError>
     where
         F: Future<Output = Result<T, AskError>>,
     {
         let (sockets, issues) = config::sockets(&self.files);
         if !issues.is_empty() {
-            tell_issues(&issues);
+            self.tell_issues(&issues);
             tell("hint: the monitor is asked where it usually is");
         }
         let socket = sockets.iter().find(|socket| socket.exists()).or(sockets.first());
         let client = MonitorClient::new(socket.map_or(Path::new(""), |socket| socket))?;
-        actix::System::new().block_on(ask(client))
+        let asked = actix::System::new().block_on(ask(client));
+        asked.map_err(|error| match error {
+            AskError::NotRunning(place) if !issues.is_empty() => AskError::Unknown(place),
+            error => error,
+        })
     }
 }
 
@@ -231,14 +261,7 @@ fn overview(status: &MonitorStatus, now: Timestamp) -> String {
         let _ = writeln!(text, "trouble   {accounts} × {state}: {message} ({}, for one)", example.as_str());
     }
     for output in &status.outputs {
-        let OutputReport { name, state, waiting, delivered, dead_letters, .. } = output;
-        let error = output.last_error.as_deref().filter(|_| !output.is_ok());
-        let error = error.map(|error| format!(": {}", line(error, MOST_ERROR))).unwrap_or_default();
-        let dead = if *dead_letters > 0 { format!(" · {dead_letters} dead letters") } else { String::new() };
-        let _ = writeln!(
-            text,
-            "output    {name} {state} · {delivered} delivered · {waiting} waiting{dead}{error}"
-        );
+        let _ = writeln!(text, "output    {}", standing(output, now));
     }
     if !config.last_reload_successful {
         let since = ago(config.loaded_at, now);
@@ -249,12 +272,16 @@ fn overview(status: &MonitorStatus, now: Timestamp) -> String {
 }
 
 fn table(accounts: &[AccountReport], now: Timestamp) -> String {
-    let width = accounts.iter().map(|account| account.identity.id.as_str().len()).max().unwrap_or(0);
+    let widths = accounts.iter().map(|account| account.identity.id.as_str().len());
+    let width = widths.max().unwrap_or(0).max("ACCOUNT".len());
+    let columns = |id: &str, state: &str, since: &str, next: &str, error: &str| {
+        format!("{id:<width$}  {state:<11}  {since:>8}  {next:>8}  {error}").trim_end().to_owned() + "\n"
+    };
     let row = |account: &AccountReport| {
         let error = account.error.as_ref().map(|error| line(&error.message, MOST_ERROR)).unwrap_or_default();
-        let (id, state, since) =
-            (account.identity.id.as_str(), account.state.as_str(), ago(account.since, now));
-        format!("{id:<width$}  {state:<11}  {since:>8}  {error}").trim_end().to_owned() + "\n"
+        let next = account.next_try_at.map(|at| ago(now, at)).unwrap_or_default();
+        columns(account.identity.id.as_str(), account.state.as_str(), &ago(account.since, now), &next, &error)
     };
-    accounts.iter().map(row).collect()
+    let head = (!accounts.is_empty()).then(|| columns("ACCOUNT", "STATE", "SINCE", "NEXT TRY", "ERROR"));
+    head.into_iter().chain(accounts.iter().map(row)).collect()
 }

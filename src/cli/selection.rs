@@ -28,6 +28,7 @@ impl AccountSelection {
         }
         let globs = matchers("--account", &self.accounts)?;
         settings.accounts.retain(|account| matches(&globs, account.id().as_str()));
+        settings.narrowed = true;
         if settings.accounts.is_empty() {
             return Err(problem("--account", "no account matches"));
         }
@@ -61,6 +62,7 @@ impl MailboxSelection {
             Some(Arc::new(Account { policy, ..(**account).clone() }))
         });
         settings.accounts = accounts.collect();
+        settings.narrowed = true;
         if settings.accounts.is_empty() {
             return Err(problem("--mailbox", "no mailbox that is watched matches"));
         }

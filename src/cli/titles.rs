@@ -9,7 +9,6 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::ask::{Answer, ask_all};
 use super::selection::AccountSelection;
-use super::since::Since;
 use super::{Exit, Globals, say, tell};
 use crate::config::settings::{Account, Settings};
 use crate::event::{Event, EventBody, MailboxName, NewMessage};
@@ -17,6 +16,7 @@ use crate::event_id;
 use crate::imap::conversation::Goal;
 use crate::imap::search::{Criteria, Key};
 use crate::imap::titles::TitleQuery;
+use crate::since::Since;
 use crate::sink::encode::{Encoder, EncoderSettings, Format};
 use crate::text::line;
 
@@ -69,8 +69,7 @@ pub(super) fn execute(args: &TitlesArgs, globals: &Globals) -> Exit {
         Err(exit) => return exit,
     };
     if let Err(problem) = args.accounts.narrow(&mut settings) {
-        tell(&format!("error: {problem}"));
-        return Exit::Config;
+        return globals.refuse(&problem);
     }
     let accounts: Vec<_> = settings.accounts.iter().filter(|account| account.enabled).cloned().collect();
     let (query, many) = (args.query(), accounts.len() > 1);
@@ -78,7 +77,7 @@ pub(super) fn execute(args: &TitlesArgs, globals: &Globals) -> Exit {
     let exit = ask_all(
         &settings,
         accounts,
-        |_| Goal::Titles(query.clone()),
+        |_| Goal::Titles(Box::new(query.clone())),
         |account, answer| {
             let Answer::Titles(listing) = answer else { return };
             if listing.partial {
@@ -152,7 +151,8 @@ fn row(event: &Event, many: bool) -> String {
     let summary = &message.summary;
     let at =
         summary.received_at.map(|at| at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M").to_string());
-    let account = event.account.as_ref().filter(|_| many).map(|account| format!("{:<16}  ", account.id));
+    let account =
+        event.account.as_ref().filter(|_| many).map(|account| format!("{:<16}  ", account.id.as_str()));
     let from = summary.from.first().map_or("(unknown sender)", |from| from.address.as_str());
     let subject = summary.subject.as_deref().unwrap_or("(no subject)");
     let filtered = event.filtered.as_ref().map(|filtered| {

@@ -27,8 +27,11 @@ use crate::secrets::backend::Backend;
 use crate::secrets::{SecretSource, Shape};
 
 /// Keys that are not of the policy.
-const IDENTITY: [&str; 9] =
-    ["id", "template", "enabled", "host", "port", "user", "password", "oauth", "labels"];
+const IDENTITY: [&str; 10] =
+    ["id", "template", "enabled", "host", "port", "user", "password", "oauth", "sasl", "labels"];
+
+/// The keys that say how to log in: one of them.
+const LOGIN: [&str; 3] = ["password", "oauth", "sasl"];
 
 /// Reads accounts one by one. What they have in common is read once.
 pub(super) struct AccountReader<'a> {
@@ -159,7 +162,7 @@ impl<'a> AccountReader<'a> {
         let enabled = section.boolean("enabled", true, issues);
         let host = self.host(&names, issues);
         let proxy = self.proxies.of(section, issues);
-        let login = self.login(&names, policy.provider.as_ref(), issues);
+        let login = self.login(&names, &policy, issues);
         if let Some(host) = &host {
             check_host(section, host, &policy, issues);
         }
@@ -305,28 +308,24 @@ impl<'a> AccountReader<'a> {
         }
     }
 
-    /// Exactly one of `password` and `oauth`; the nearest of the account's layers decides.
-    fn login(
-        &mut self,
-        names: &Names<'_, '_>,
-        chosen: Option<&Chosen>,
-        issues: &mut Issues,
-    ) -> Option<LoginMeans> {
+    /// Exactly one of [`LOGIN`]; the nearest of the account's layers decides.
+    fn login(&mut self, names: &Names<'_, '_>, policy: &Policy, issues: &mut Issues) -> Option<LoginMeans> {
         let section = names.section;
-        match (section.depth("password"), section.depth("oauth")) {
-            (Some(password), Some(oauth)) if password == oauth => {
-                section.error("oauth", "`password` and `oauth`: only one of them", issues);
+        let depths = LOGIN.iter().filter_map(|key| Some((section.depth(key)?, *key)));
+        let Some(nearest) = depths.clone().map(|(depth, _)| depth).min() else {
+            let Section { origin, path, .. } = section;
+            issues.error(origin, path, "missing required key `password`, or `oauth`");
+            return None;
+        };
+        let keys: Vec<_> = depths.filter(|(depth, _)| *depth == nearest).map(|(_, key)| key).collect();
+        match keys.as_slice() {
+            [first, second, ..] => {
+                section.error(second, format!("`{first}` and `{second}`: only one of them"), issues);
                 None
             }
-            (Some(password), oauth) if oauth.is_none_or(|oauth| password < oauth) => {
-                self.password(names, issues).map(LoginMeans::Password)
-            }
-            (_, Some(_)) => self.grant(names, chosen, issues).map(LoginMeans::OAuth),
-            (_, None) => {
-                let Section { origin, path, .. } = section;
-                issues.error(origin, path, "missing required key `password`, or `oauth`");
-                None
-            }
+            ["password"] => self.password(names, issues).map(LoginMeans::Password),
+            ["oauth"] => self.grant(names, policy.provider.as_ref(), issues).map(LoginMeans::OAuth),
+            _ => external(section, policy, issues).map(LoginMeans::Certificate),
         }
     }
 
@@ -427,9 +426,11 @@ impl<'a> AccountReader<'a> {
             if layer.is_own("password") {
                 self.check_secret(&layer, issues);
             }
-            if layer.is_own("password") && layer.is_own("oauth") {
-                layer.error("oauth", "`password` and `oauth`: only one of them", issues);
+            let own: Vec<_> = LOGIN.into_iter().filter(|key| layer.is_own(key)).collect();
+            if let [first, second, ..] = own.as_slice() {
+                layer.error(second, format!("`{first}` and `{second}`: only one of them"), issues);
             }
+            mechanism(&layer, issues);
         }
         self.check_oauth(issues);
     }
@@ -586,6 +587,24 @@ fn source_address(section: &Section<'_>, issues: &mut Issues) -> Option<IpAddr> 
         section.error("source_address", "no address of that ip_version can be reached from it", issues);
     }
     address
+}
+
+/// `sasl = "external"`: the server knows us by the certificate that TLS shows.
+fn external(section: &Section<'_>, policy: &Policy, issues: &mut Issues) -> Option<SecretSource> {
+    mechanism(section, issues)?;
+    if policy.tls == TlsMode::None {
+        section.error("sasl", "a certificate is shown in TLS only: tls is \"none\"", issues);
+    }
+    let client = policy.tls_options.client.as_ref();
+    if client.is_none() {
+        section.error("sasl", "which certificate? `tls_options.client_cert` is missing", issues);
+    }
+    Some(SecretSource::File(client?.certificate.clone()))
+}
+
+/// The one that has to be asked for.
+fn mechanism(section: &Section<'_>, issues: &mut Issues) -> Option<()> {
+    section.choice("sasl", None, &[("external", Some(()))], issues)
 }
 
 /// The provider would refuse it each time, and block the account at last.

@@ -19,6 +19,8 @@ pub(super) struct Around<'a> {
     pub(super) accounts: &'a [Arc<Account>],
     pub(super) events: &'a EventSettings,
     pub(super) outputs: &'a [OutputSettings],
+    /// Of all outputs, also of those that something is wrong with.
+    pub(super) named: &'a [&'a str],
 }
 
 /// All of them, in their order.
@@ -85,8 +87,9 @@ impl Around<'_> {
         }
         for name in &names {
             match self.outputs.iter().find(|output| output.name == *name) {
+                None if self.named.contains(&name.as_str()) => {}
                 None => {
-                    let near = nearest(name, self.outputs.iter().map(|output| output.name.as_str()));
+                    let near = nearest(name, self.named.iter().copied());
                     let near = near.map(|near| format!("; did you mean \"{near}\"?")).unwrap_or_default();
                     let message = format!("there is no [outputs.{}]{near}", shortened(name, 60));
                     section.error("outputs", message, issues);

@@ -46,8 +46,8 @@ const fn key(name: &'static str, kind: Kind, default: &'static str, doc: &'stati
     Key { name, kind, default, doc }
 }
 
-/// Keys and values of later versions: known to be unknown.
-pub const LATER: &[&str] = &["oauth2", "kafka", "providers", "url", "schema"];
+/// Keys of later versions: known to be unknown.
+pub const LATER: &[&str] = &["oauth2", "providers", "schema"];
 
 /// `[monitor]`
 pub const MONITOR: &[Key] = &[
@@ -59,6 +59,12 @@ pub const MONITOR: &[Key] = &[
         "Where the journal is. Default: $STATE_DIRECTORY, else $XDG_STATE_HOME/idlewatch.",
     ),
     key("shutdown_timeout", Kind::Text, "\"10s\"", "The time to stop in."),
+    key(
+        "reload_on_change",
+        Kind::Boolean,
+        "false",
+        "Read the configuration again when its files change, as at SIGHUP; they are looked at every 5 s.",
+    ),
     key("require_state", Kind::Boolean, "false", "Refuse to start without state: it may have been lost."),
 ];
 
@@ -192,6 +198,12 @@ pub const DEFAULTS: &[Key] = &[
     key("password", Kind::Secret, "", "Exactly one of env, file, command, credential, secret, inline."),
     key("oauth", Kind::Text, "", "The [oauth.X] that access tokens come from, in place of a password."),
     key(
+        "sasl",
+        Kind::Choice(&["external"]),
+        "",
+        "In place of a password: `external` logs in by tls_options.client_cert (SASL EXTERNAL).",
+    ),
+    key(
         "mailboxes",
         Kind::Texts,
         "[\"INBOX\"]",
@@ -324,12 +336,40 @@ pub const PER_HOST: &[Key] = &[
 ];
 
 /// `[journal]`
-pub const JOURNAL: &[Key] =
-    &[key("max_bytes", Kind::Text, "\"1GiB\"", "Bytes of waiting events at which FETCH pauses.")];
+pub const JOURNAL: &[Key] = &[
+    key("max_bytes", Kind::Text, "\"1GiB\"", "Bytes of waiting events at which FETCH pauses."),
+    key(
+        "url",
+        Kind::Text,
+        "",
+        "Where it is kept. Default: in a file, state_dir/journal.db. postgres://user@host:5432/database: in PostgreSQL (feature postgres), docs/cluster.md.",
+    ),
+    key("password", Kind::Secret, "", "With url: the user's password."),
+    key("tls_options", Kind::Table(OUTPUT_TLS), "", "With url: the TLS policy."),
+    key(
+        "allow_plaintext",
+        Kind::Boolean,
+        "false",
+        "With url: ?sslmode=disable to a host that is not loopback: mail metadata goes in clear.",
+    ),
+    key(
+        "ttl",
+        Kind::Text,
+        "\"15s\"",
+        "With url: a monitor that shows no life for so long has lost the journal to another that stands by.",
+    ),
+];
 
 /// The actions.
-pub const ACTIONS: &[&str] =
-    &["message.new", "account.state", "mailbox.reset", "mailbox.gap", "monitor.state"];
+pub const ACTIONS: &[&str] = &[
+    "message.new",
+    "message.flags",
+    "message.expunged",
+    "account.state",
+    "mailbox.reset",
+    "mailbox.gap",
+    "monitor.state",
+];
 
 /// `[http]`
 pub const HTTP: &[Key] = &[
@@ -337,7 +377,13 @@ pub const HTTP: &[Key] = &[
         "listen",
         Kind::Text,
         "",
-        "Address and port of status, health and metrics, like \"127.0.0.1:9464\"; not served over TCP where not set.",
+        "Address and port of status, health and metrics, like \"127.0.0.1:9464\"; not served over TCP where not set. Beyond loopback only with a token.",
+    ),
+    key(
+        "token",
+        Kind::Secret,
+        "",
+        "At least 16 characters, asked for over TCP: `Authorization: Bearer`, and in browsers as the password; with it, changes are taken too. Read at the start.",
     ),
     key(
         "socket",
@@ -361,7 +407,7 @@ pub const EVENTS: &[Key] = &[
         "include",
         Kind::Texts,
         "[\"message.new\", \"account.state\", \"mailbox.reset\", \"mailbox.gap\", \"monitor.state\"]",
-        "The actions that are on.",
+        "The actions that are on; besides these there are \"message.flags\" and \"message.expunged\".",
     ),
     key("max_bytes", Kind::Number, "8000", "The longest line; longer ones are shortened, never split."),
     key("max_addresses", Kind::Number, "20", "The longest address list."),
@@ -369,15 +415,46 @@ pub const EVENTS: &[Key] = &[
     key("headers", Kind::Texts, "[]", "Further headers to tell."),
 ];
 
+/// The facilities of syslog, by their numbers (RFC 5424 section 6.2.1).
+pub const FACILITIES: &[&str] = &[
+    "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp",
+    "ntp", "audit", "alert", "clock", "local0", "local1", "local2", "local3", "local4", "local5", "local6",
+    "local7",
+];
+
 /// `[outputs.X]`
 pub const OUTPUT: &[Key] = &[
-    key("type", Kind::Choice(&["stdout", "file", "webhook", "nats"]), "", "Where to: docs/outputs.md."),
+    key(
+        "type",
+        Kind::Choice(&[
+            "stdout",
+            "file",
+            "webhook",
+            "nats",
+            "syslog",
+            "exec",
+            "journald",
+            "elasticsearch",
+            "loki",
+            "otlp",
+            "redis",
+            "kafka",
+        ]),
+        "",
+        "Where to: docs/outputs.md.",
+    ),
     key("path", Kind::Text, "", "file: the file."),
+    key(
+        "rotate",
+        Kind::Table(ROTATE),
+        "",
+        "file: when the monitor itself begins a new one; logrotate may do so instead.",
+    ),
     key(
         "url",
         Kind::Text,
         "",
-        "webhook: where to POST; http:// to loopback only, or with allow_plaintext. nats: tls://host:4222 or nats://host:4222.",
+        "webhook: where to POST; http:// to loopback only, or with allow_plaintext. nats: tls://host:4222 or nats://host:4222. syslog: tls://host:6514, tcp://host:601, udp://host:514, unix:///dev/log. elasticsearch, loki, otlp: like webhook, with the path of the API added. redis: rediss://host:6379 or redis://host:6379, and /1 for another database.",
     ),
     key("secret", Kind::Secret, "", "webhook: requests are signed with it (HMAC-SHA256)."),
     key(
@@ -390,7 +467,7 @@ pub const OUTPUT: &[Key] = &[
         "stream",
         Kind::Text,
         "",
-        "nats: the stream; by default the one that takes the subject. None is ever made.",
+        "nats: the stream; by default the one that takes the subject. None is ever made. redis: its key, idlewatch by default.",
     ),
     key("jetstream", Kind::Boolean, "true", "nats: always; nothing else says whether an event arrived."),
     key("credentials", Kind::Secret, "", "nats: the content of a .creds file."),
@@ -398,28 +475,107 @@ pub const OUTPUT: &[Key] = &[
         "hold",
         Kind::Text,
         "\"10m\"",
-        "nats: how long events stay in the journal after the acknowledgement, which is not durable; 0s for servers with sync_interval: always.",
+        "nats: how long events stay in the journal after the acknowledgement, which is not durable; 0s for servers with sync_interval: always. syslog over tcp:// and tls://: 30s, after they were written.",
     ),
-    key("token", Kind::Secret, "", "nats: a token. webhook: sent as `Authorization: Bearer`."),
-    key("headers", Kind::TextTable, "", "webhook: further headers."),
+    key("facility", Kind::Choice(FACILITIES), "\"daemon\"", "syslog: the facility."),
+    key("app_name", Kind::Text, "\"idlewatch\"", "syslog: APP-NAME. journald: SYSLOG_IDENTIFIER."),
+    key(
+        "max_bytes",
+        Kind::Number,
+        "8192",
+        "syslog: the longest message with its header; longer events are shortened. udp://: 2048.",
+    ),
+    key(
+        "token",
+        Kind::Secret,
+        "",
+        "nats: a token. webhook, elasticsearch, loki, otlp: sent as `Authorization: Bearer`.",
+    ),
+    key("api_key", Kind::Secret, "", "elasticsearch: an API key, as it is encoded."),
+    key(
+        "user",
+        Kind::Text,
+        "",
+        "elasticsearch, loki, otlp: HTTP Basic authentication, with `password`. redis: whose password it is. kafka: who logs in by SASL.",
+    ),
+    key("password", Kind::Secret, "", "elasticsearch, loki, otlp, redis, kafka: the password of `user`."),
+    key(
+        "brokers",
+        Kind::Texts,
+        "",
+        "kafka: some of the brokers, like [\"tls://kafka1.example.com:9093\"]; kafka:// without TLS.",
+    ),
+    key("topic", Kind::Text, "\"idlewatch\"", "kafka: the topic."),
+    key(
+        "compression",
+        Kind::Choice(&["none", "gzip", "snappy", "lz4"]),
+        "\"none\"",
+        "kafka: how records are compressed.",
+    ),
+    key(
+        "sasl",
+        Kind::Choice(&["plain", "scram-sha-256", "scram-sha-512"]),
+        "\"scram-sha-512\"",
+        "kafka: how `user` logs in.",
+    ),
+    key(
+        "max_len",
+        Kind::Number,
+        "1000000",
+        "redis: about how many entries the stream keeps, read or not; 0: all.",
+    ),
+    key(
+        "index",
+        Kind::Text,
+        "\"logs-{dataset}-default\"",
+        "elasticsearch: the index or data stream; {dataset} is idlewatch.message and the like, {date} the event's day.",
+    ),
+    key("tenant", Kind::Text, "", "loki: sent as X-Scope-OrgID."),
+    key(
+        "labels",
+        Kind::TextTable,
+        "",
+        "loki: labels of every stream, beside service_name, event_action and level.",
+    ),
+    key(
+        "structured_metadata",
+        Kind::Boolean,
+        "true",
+        "loki: event_id and idlewatch_account_id beside the line; false for servers before 3.0.",
+    ),
+    key("headers", Kind::TextTable, "", "webhook, elasticsearch, loki, otlp: further headers."),
     key("body", Kind::Choice(&["ndjson", "json"]), "\"ndjson\"", "webhook: one object a line, or one array."),
-    key("tls_options", Kind::Table(OUTPUT_TLS), "", "The TLS policy of webhook and nats."),
+    key("tls_options", Kind::Table(OUTPUT_TLS), "", "The TLS policy; of outputs that connect."),
     key(
         "proxy",
         Kind::Text,
         "",
-        "webhook: http://, https://, socks5:// or socks5h://; the environment's are not used.",
+        "webhook, elasticsearch, loki, otlp: http://, https://, socks5:// or socks5h://; the environment's are not used.",
     ),
     key(
         "allow_plaintext",
         Kind::Boolean,
         "false",
-        "http:// and nats:// to other hosts: mail metadata goes in clear.",
+        "http://, nats://, redis://, kafka://, tcp:// and udp:// to other hosts: mail metadata goes in clear.",
     ),
-    key("connect_timeout", Kind::Text, "\"10s\"", "webhook, nats: TCP and TLS."),
-    key("timeout", Kind::Text, "\"30s\"", "A whole exchange; nats: 5s."),
+    key("connect_timeout", Kind::Text, "\"10s\"", "TCP and TLS."),
+    key(
+        "timeout",
+        Kind::Text,
+        "\"30s\"",
+        "A whole exchange, or run of a program; nats: 5s; syslog, journald, redis: 10s.",
+    ),
+    key("command", Kind::Texts, "", "exec: the program and its arguments; no shell is between."),
+    key(
+        "environment",
+        Kind::TextTable,
+        "",
+        "exec: variables for the program, beside PATH, HOME, LANG, LC_ALL, TZ and TMPDIR; no place for secrets.",
+    ),
+    key("concurrency", Kind::Number, "1", "exec: programs at the same time; each gets a share of the batch."),
+    key("socket", Kind::Text, "\"/run/systemd/journal/socket\"", "journald: where it listens."),
     key("required", Kind::Boolean, "true", "Events wait in the journal for it."),
-    key("include", Kind::Texts, "", "The actions it takes. Default: all."),
+    key("include", Kind::Texts, "", "The actions it takes of those that are on. Default: all."),
     key(
         "format",
         Kind::Choice(&["auto", "ecs", "flat", "cloudevents", "pretty"]),
@@ -463,6 +619,24 @@ pub const OUTPUT_TLS: &[Key] = &[
     CLIENT_KEY,
     PIN_SHA256,
     PIN_ONLY,
+];
+
+/// `[outputs.X.rotate]`
+pub const ROTATE: &[Key] = &[
+    key(
+        "max_bytes",
+        Kind::Text,
+        "",
+        "The file ends once it has so many, like \"100MiB\"; at most a batch later.",
+    ),
+    key(
+        "max_age",
+        Kind::Text,
+        "",
+        "The file ends before the first event that comes so long after its begin, like \"1d\".",
+    ),
+    key("keep", Kind::Number, "10", "So many that ended are kept; older ones are removed."),
+    key("compress", Kind::Choice(&["none", "gzip"]), "\"none\"", "gzip: all that ended but the last one."),
 ];
 
 /// `[outputs.X.batch]`
@@ -529,6 +703,12 @@ pub const LOG: &[Key] = &[
         "error, warn, info, debug, or a filter like \"info,idlewatch::wire=debug\".",
     ),
     key("format", Kind::Choice(&["auto", "text", "json"]), "\"auto\"", "Diagnostics on stderr."),
+    key(
+        "wire",
+        Kind::Text,
+        "",
+        "A glob of accounts: what they and their servers say is logged, without secrets, but with what is fetched of messages.",
+    ),
 ];
 
 const TEMPLATE: Key = key("template", Kind::Text, "", "The [templates.X] that fills what is left out here.");

@@ -409,7 +409,7 @@ mod tests {
     fn source(account: &Account) -> String {
         match &account.login {
             LoginMeans::OAuth(grant) => grant.name.clone(),
-            LoginMeans::Password(source) => match source {
+            LoginMeans::Password(source) | LoginMeans::Certificate(source) => match source {
                 SecretSource::File(path) => path.display().to_string(),
                 SecretSource::Env(name) | SecretSource::Credential(name) => name.clone(),
                 SecretSource::Backend(backend, name) => format!("{} {name}", backend.argv().join(" ")),

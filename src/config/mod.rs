@@ -1,6 +1,7 @@
 //! The configuration: from files and environment to valid settings, or to everything that is wrong, with its place.
 
 mod accounts;
+mod database;
 mod filters;
 pub mod issue;
 pub mod keys;
@@ -22,13 +23,13 @@ mod validate;
 use std::collections::HashSet;
 use std::path::PathBuf;
 
-pub use self::issue::{Issue, Severity, shown};
+pub use self::issue::{Issue, Severity, shown, shown_as};
 use self::lists::Files;
 pub use self::outputs::stdout_output;
-pub use self::print::{files, merged};
+pub use self::print::{files, lists, merged};
 use self::section::Issues;
 pub use self::section::parse_duration;
-use self::settings::Settings;
+use self::settings::{LogFormat, Settings};
 use self::surroundings::{Look, Observer};
 
 /// Settings, and what is worth a warning.
@@ -62,6 +63,13 @@ pub fn sockets(named: &[PathBuf]) -> (Vec<PathBuf>, Vec<Issue>) {
     let sockets = validate::sockets(&tree, &mut issues);
     issues.found.retain(|issue| issue.severity == Severity::Error);
     (sockets, issues.found)
+}
+
+/// The form of diagnostics, as far as the configuration can be read: what is wrong with it is told in that form too.
+pub fn log_format(named: &[PathBuf]) -> LogFormat {
+    let merged = load::merge(&load::files(named), environment());
+    let tree = merged.or_else(|_| load::merge(&[], environment()));
+    tree.map_or(LogFormat::Auto, |tree| validate::log_format(&tree))
 }
 
 /// Our variables. Those of others may hold what they like, UTF-8 or not.
@@ -148,7 +156,7 @@ mod tests {
                 "t.toml:10:1: accounts[1].password: expected a table with one of \"env\", \"file\", \"command\", \"credential\", \"secret\", \"inline\"",
                 "t.toml:11:1: accounts[1].idle_refresh: expected 1s to 1740s, found \"30m\"",
                 "t.toml:13:1: accounts[1].tls_options.min_verson: unknown key; did you mean \"min_version\"?",
-                "t.toml:15:1: events.include: unknown action \"message.newer\" (known: message.new, account.state, mailbox.reset, mailbox.gap, monitor.state)",
+                "t.toml:15:1: events.include: unknown action \"message.newer\" (known: message.new, message.flags, message.expunged, account.state, mailbox.reset, mailbox.gap, monitor.state)",
                 "t.toml:17:1: htpp: unknown key; did you mean \"http\"?",
                 "t.toml:19:1: http.listen: expected an address and a port like \"127.0.0.1:9464\", found \"x\"",
             ]
@@ -177,12 +185,10 @@ mod tests {
 
     #[test]
     fn what_comes_in_later_versions_is_called_so() {
-        for (text, at) in [
-            ("[outputs.a]\ntype = \"kafka\"\n", "t.toml:2:1: outputs.a.type: \"kafka\" is "),
-            ("[defaults]\noauth2 = \"x\"\n", "t.toml:2:1: defaults.oauth2: "),
-        ] {
-            assert_eq!(issues(&format!("{text}{MINIMAL}")), [format!("{at}not supported in this version")]);
-        }
+        assert_eq!(
+            issues(&format!("[defaults]\noauth2 = \"x\"\n{MINIMAL}")),
+            ["t.toml:2:1: defaults.oauth2: not supported in this version"]
+        );
         assert!(
             issues(&format!("{MINIMAL}[accounts.oauth2]\nx = 1\n"))[0]
                 .ends_with("accounts[0].oauth2: not supported in this version")
@@ -220,6 +226,37 @@ mod tests {
         }
         let both = format!("ca_file = \"ca.pem\"\npin_only = true\npin_sha256 = [\"{base64}\"]");
         assert!(issues(&tls(&both))[0].ends_with("no chain is looked at, and `ca_file` has no meaning"));
+    }
+
+    #[test]
+    fn a_certificate_can_stand_in_for_a_password() {
+        let text = |login: &str, tls: &str| MINIMAL.replace("password = { env = \"PW\" }", login) + tls;
+        let tls = "[accounts.tls_options]\nclient_cert = \"c.pem\"\nclient_key = \"k.pem\"\n";
+        let (settings, _) = from_text("t.toml", &text("sasl = \"external\"", tls)).unwrap();
+        assert!(matches!(settings.accounts[0].login, LoginMeans::Certificate(_)));
+        for (login, tls, expected) in [
+            ("sasl = \"external\"", "", "sasl: which certificate? `tls_options.client_cert` is missing"),
+            (
+                "sasl = \"external\"\ntls = \"none\"\nallow_plaintext = true",
+                tls,
+                "sasl: a certificate is shown in TLS only",
+            ),
+            (
+                "sasl = \"external\"\npassword = { env = \"PW\" }",
+                tls,
+                "sasl: `password` and `sasl`: only one of them",
+            ),
+            ("sasl = \"plain\"", tls, "sasl: unknown value \"plain\" (expected \"external\")"),
+        ] {
+            let told = issues(&text(login, tls));
+            assert!(told.len() == 1 && told[0].contains(expected), "{login}: {told:?}");
+        }
+        // The nearest layer decides, as with passwords and tokens.
+        let defaults = format!("[defaults]\nsasl = \"external\"\n{MINIMAL}");
+        assert!(matches!(
+            from_text("t.toml", &defaults).unwrap().0.accounts[0].login,
+            LoginMeans::Password(_)
+        ));
     }
 
     #[test]
@@ -287,7 +324,7 @@ mod tests {
         let found = judge(&tree, Files::OnDisk, Look::Nowhere).unwrap_err();
         assert_eq!(
             found[0].to_string(),
-            "environment variable IDLEWATCH_LOG__COLOUR: log.colour: unknown key (known keys: level, format)"
+            "environment variable IDLEWATCH_LOG__COLOUR: log.colour: unknown key (known keys: level, format, wire)"
         );
     }
 

@@ -385,7 +385,7 @@ mod tests {
     fn grant(account: &Account) -> &Arc<Grant> {
         match &account.login {
             LoginMeans::OAuth(grant) => grant,
-            LoginMeans::Password(_) => panic!("{account:?}"),
+            LoginMeans::Password(_) | LoginMeans::Certificate(_) => panic!("{account:?}"),
         }
     }
 

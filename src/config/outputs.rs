@@ -1,6 +1,17 @@
 //! `[outputs.X]`: the template of every output, and what each type adds. Pure.
 
+mod elasticsearch;
+mod exec;
+mod file;
+mod journald;
+mod kafka;
+mod loki;
+mod otlp;
+mod redis;
+mod syslog;
+
 use std::collections::HashMap;
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use config::{Map, Value, ValueKind};
@@ -44,13 +55,35 @@ pub(super) fn outputs(root: &Map<String, Value>, issues: &mut Issues) -> Vec<Out
     outputs.collect()
 }
 
+/// The names of all that are configured, whatever is wrong with them.
+pub(super) fn names(root: &Map<String, Value>) -> Vec<&str> {
+    let section = Section::of(root, "outputs", &mut Issues::default());
+    section.own_keys().collect()
+}
+
 /// What no two outputs can share.
 fn place(kind: &OutputKind) -> Option<String> {
     match kind {
         OutputKind::Stdout => Some("stdout".to_owned()),
-        OutputKind::File { path } => Some(path.display().to_string()),
-        OutputKind::Webhook(_) | OutputKind::Nats(_) => None,
+        OutputKind::File { path, .. } => Some(plain(path).display().to_string()),
+        OutputKind::Journald(journald) => Some(journald.socket.display().to_string()),
+        _ => None,
     }
+}
+
+/// Without `.`, and `..` where that is behind a name: the same file may be written in many ways.
+fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir if matches!(plain.components().next_back(), Some(Component::Normal(_))) => {
+                plain.pop();
+            }
+            part => plain.push(part),
+        }
+    }
+    plain
 }
 
 /// The output where none is configured.
@@ -107,25 +140,33 @@ const NATS: [&str; 11] = [
 ];
 
 /// The types. Every key that is here belongs to the types that name it; all others belong to every type.
-const TYPES: [(&str, &[&[&str]], Reader); 4] = [
+const TYPES: [(&str, &[&[&str]], Reader); 12] = [
     ("stdout", &[], |_, _| Some(OutputKind::Stdout)),
-    ("file", &[&["path"]], file),
+    ("file", &[&["path", "rotate"]], file::file),
     ("webhook", &[&HTTP, &["secret", "body"]], webhook),
     ("nats", &[&NATS], nats),
+    ("syslog", &[&syslog::KEYS], syslog::syslog),
+    ("exec", &[&exec::KEYS], exec::exec),
+    ("journald", &[&journald::KEYS], journald::journald),
+    ("elasticsearch", &[&HTTP, &elasticsearch::KEYS], elasticsearch::elasticsearch),
+    ("loki", &[&HTTP, &loki::KEYS], loki::loki),
+    ("otlp", &[&HTTP, &otlp::KEYS], otlp::otlp),
+    ("redis", &[&redis::KEYS], redis::redis),
+    ("kafka", &[&kafka::KEYS], kafka::kafka),
 ];
 
-/// The type, and complaints of keys that belong to others.
-fn type_of(section: &Section<'_>, issues: &mut Issues) -> Reader {
-    let names: Vec<_> = TYPES.iter().enumerate().map(|(at, (name, ..))| (*name, at)).collect();
-    let at = section.choice("type", 0, &names, issues);
+/// The type, and complaints of keys that belong to others. Of a type that is none, no key can be wrong.
+fn type_of(section: &Section<'_>, issues: &mut Issues) -> Option<Reader> {
+    required(section, "type", issues)?;
+    let names: Vec<_> = TYPES.iter().map(|kind| (kind.0, Some(*kind))).collect();
+    let (name, own, read) = section.choice("type", None, &names, issues)?;
     let owns = |keys: &[&[&str]], key: &str| keys.iter().any(|group| group.contains(&key));
-    let (name, own, read) = TYPES.get(at).copied().unwrap_or(TYPES[0]);
     for key in section.own_keys() {
         if !owns(own, key) && TYPES.iter().any(|(_, keys, _)| owns(keys, key)) {
             section.error(key, format!("outputs of type \"{name}\" have no such key"), issues);
         }
     }
-    read
+    Some(read)
 }
 
 fn output<'a>(
@@ -134,9 +175,12 @@ fn output<'a>(
     general: &Section<'a>,
     issues: &mut Issues,
 ) -> Option<OutputSettings> {
-    required(section, "type", issues)?;
-    let kind = type_of(section, issues)(section, issues)?;
-    let default = if kind == OutputKind::Stdout { OutputFormat::Auto } else { OutputFormat::Ecs };
+    let kind = type_of(section, issues).and_then(|read| read(section, issues));
+    let default = match kind {
+        Some(OutputKind::Stdout) => OutputFormat::Auto,
+        Some(OutputKind::Journald(_)) => OutputFormat::Flat,
+        _ => OutputFormat::Ecs,
+    };
     let formats = [
         ("auto", OutputFormat::Auto),
         ("ecs", OutputFormat::Ecs),
@@ -149,17 +193,19 @@ fn output<'a>(
     own.known(keys::PRIVACY, issues);
     batch.known(keys::BATCH, issues);
     queue.known(keys::QUEUE, issues);
-    Some(OutputSettings {
+    // All of it is read, whatever is wrong with its type: mistakes are told at once.
+    let output = OutputSettings {
         privacy: privacy(&own.over(general), issues),
         name: name.to_owned(),
-        kind,
+        kind: OutputKind::Stdout,
         required: section.boolean("required", true, issues),
         queue_max_events: queue.number("max_events", 10_000, 1..=u64::from(u32::MAX), issues),
         include: actions(section, issues).unwrap_or_else(|| Action::ALL.to_vec()),
         format: section.choice("format", default, &formats, issues),
         batch_max_events: usize::try_from(batch.number("max_events", 100, 1..=1000, issues)).unwrap_or(100),
         batch_max_delay: batch.duration("max_delay", Duration::ZERO, Duration::ZERO..=LONGEST_DELAY, issues),
-    })
+    };
+    Some(OutputSettings { kind: kind?, ..output })
 }
 
 fn required(section: &Section<'_>, key: &str, issues: &mut Issues) -> Option<()> {
@@ -168,13 +214,6 @@ fn required(section: &Section<'_>, key: &str, issues: &mut Issues) -> Option<()>
         return None;
     }
     Some(())
-}
-
-fn file(section: &Section<'_>, issues: &mut Issues) -> Option<OutputKind> {
-    required(section, "path", issues)?;
-    let path = section.path("path", issues)?;
-    section.names("path", Thing::Output(path.clone()), issues);
-    Some(OutputKind::File { path })
 }
 
 fn webhook(section: &Section<'_>, issues: &mut Issues) -> Option<OutputKind> {
@@ -208,10 +247,10 @@ fn nats(section: &Section<'_>, issues: &mut Issues) -> Option<OutputKind> {
     })))
 }
 
-fn rustls_options(section: &Section<'_>, issues: &mut Issues) -> TlsOptions {
+pub(super) fn rustls_options(section: &Section<'_>, issues: &mut Issues) -> TlsOptions {
     let options = tls_options(section, issues);
     if options.backend != TlsBackend::Rustls {
-        section.error("tls_options", "outputs have rustls only", issues);
+        section.error("tls_options", "only rustls is used here", issues);
     }
     options
 }
@@ -219,7 +258,7 @@ fn rustls_options(section: &Section<'_>, issues: &mut Issues) -> TlsOptions {
 fn http(section: &Section<'_>, issues: &mut Issues) -> Option<EndpointSettings> {
     let second = |n| SECOND * n;
     Some(EndpointSettings {
-        token: secret(section, "token", issues),
+        login: login(section, issues),
         headers: headers(section, issues),
         tls_options: rustls_options(section, issues),
         proxy: section.has("proxy").then(|| url(section, "proxy", &PROXIES, issues)).flatten(),
@@ -227,6 +266,37 @@ fn http(section: &Section<'_>, issues: &mut Issues) -> Option<EndpointSettings> 
         timeout: section.duration("timeout", second(30), SECOND..=DAY, issues),
         url: endpoint(section, ["https", "http"], issues)?,
     })
+}
+
+/// One of those that the type has.
+fn login(section: &Section<'_>, issues: &mut Issues) -> Option<HttpLogin> {
+    let given: Vec<_> = ["token", "api_key", "user"].into_iter().filter(|key| section.has(key)).collect();
+    if let [first, second, ..] = given[..] {
+        section.error(second, format!("beside `{first}`: one of them"), issues);
+    }
+    if section.has("user") != section.has("password") {
+        issues.error(&section.origin, &section.path, "`user` and `password` go together");
+    }
+    let (token, api_key) = (secret(section, "token", issues), secret(section, "api_key", issues));
+    let (user, password) = (section.text("user", issues), secret(section, "password", issues));
+    if user.is_some_and(|user| user.contains(|c: char| c == ':' || c.is_control())) {
+        section.error("user", "no colon can be in it", issues);
+    }
+    let by_password = user.zip(password);
+    let by_password =
+        by_password.map(|(user, password)| HttpLogin::Password { user: user.to_owned(), password });
+    token.map(HttpLogin::Token).or(api_key.map(HttpLogin::ApiKey)).or(by_password)
+}
+
+/// Some outputs make something of their lines.
+fn only_in(known: &[OutputFormat], section: &Section<'_>, issues: &mut Issues) {
+    let choices = [("ecs", OutputFormat::Ecs), ("flat", OutputFormat::Flat)];
+    let choices: Vec<_> = choices.into_iter().filter(|(_, format)| known.contains(format)).collect();
+    let asked = section.has("format").then(|| section.text("format", issues)).flatten();
+    if asked.is_some_and(|asked| !choices.iter().any(|(name, _)| *name == asked)) {
+        let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
+        section.error("format", format!("this type takes {} only", names.join(" or ")), issues);
+    }
 }
 
 const PROXIES: [&str; 4] = ["http", "https", "socks5", "socks5h"];
@@ -253,7 +323,7 @@ fn url(section: &Section<'_>, key: &str, schemes: &[&str], issues: &mut Issues) 
         Ok(url) if !schemes.contains(&url.scheme()) => format!("expected {}://", schemes.join(":// or ")),
         Ok(url) if !url.has_host() => "it names no host".to_owned(),
         Ok(url) if key == "url" && (!url.username().is_empty() || url.password().is_some()) => {
-            "a user does not belong in a URL: use `token` or `headers`".to_owned()
+            "a user does not belong in a URL: use the keys for that, like `token` or `user`".to_owned()
         }
         Ok(_) => return url.ok(),
     };
@@ -352,6 +422,149 @@ mod tests {
     }
 
     #[test]
+    fn a_syslog_has_the_bounds_of_its_transport() {
+        for (url, transport, max_bytes, hold) in [
+            ("unix:///dev/log", SyslogTransport::Unix("/dev/log".into()), 8192, 0),
+            ("udp://127.0.0.1", SyslogTransport::Udp(server("127.0.0.1", 514)), 2048, 0),
+            ("tcp://localhost", SyslogTransport::Tcp(server("localhost", 601)), 8192, 30),
+            ("tls://logs.example.com", SyslogTransport::Tls(server("logs.example.com", 6514)), 8192, 30),
+            ("tls://[2001:db8::1]:7", SyslogTransport::Tls(server("[2001:db8::1]", 7)), 8192, 30),
+        ] {
+            let output = read(&format!("type = \"syslog\"\nurl = \"{url}\"\nfacility = \"local7\"")).unwrap();
+            let OutputKind::Syslog(syslog) = output.kind else { panic!() };
+            assert_eq!(syslog.transport, transport);
+            assert_eq!(
+                (syslog.max_bytes, syslog.hold.as_secs(), syslog.facility),
+                (max_bytes, hold, 23),
+                "{url}"
+            );
+        }
+    }
+
+    #[test]
+    fn stores_have_one_way_to_log_in_each() {
+        let url = "url = \"https://x.example\"";
+        for (kind, more) in [
+            ("elasticsearch", "api_key = { env = \"K\" }\nindex = \"mail-{date}\""),
+            ("loki", "token = { env = \"K\" }\ntenant = \"mail\"\nlabels = { env = \"prod\" }"),
+            ("otlp", "user = \"bob\"\npassword = { env = \"K\" }"),
+        ] {
+            let kind = read(&format!("type = \"{kind}\"\n{url}\n{more}")).unwrap().kind;
+            let http = match &kind {
+                OutputKind::Elasticsearch(elasticsearch) => &elasticsearch.http,
+                OutputKind::Loki(loki) => &loki.http,
+                OutputKind::Otlp(otlp) => &otlp.http,
+                other => panic!("{other:?}"),
+            };
+            let fits = match &http.login {
+                Some(HttpLogin::ApiKey(_)) => kind.name() == "elasticsearch",
+                Some(HttpLogin::Token(_)) => kind.name() == "loki",
+                Some(HttpLogin::Password { user, .. }) => kind.name() == "otlp" && user == "bob",
+                None => false,
+            };
+            assert!(fits, "{http:?}");
+        }
+        for (text, problem) in [
+            (
+                "type = \"elasticsearch\"\ntoken = { env = \"K\" }\napi_key = { env = \"K\" }",
+                "outputs.x.api_key: beside `token`",
+            ),
+            ("type = \"elasticsearch\"\nuser = \"bob\"", "`user` and `password` go together"),
+            (
+                "type = \"elasticsearch\"\nuser = \"b:b\"\npassword = { env = \"K\" }",
+                "outputs.x.user: no colon",
+            ),
+            ("type = \"elasticsearch\"\nindex = \"mail-{account}\"", "outputs.x.index: unknown placeholder"),
+            (
+                "type = \"elasticsearch\"\nformat = \"pretty\"",
+                "outputs.x.format: this type takes ecs or flat only",
+            ),
+            ("type = \"loki\"\nlabels = { level = \"x\" }", "outputs.x.labels: \"level\": every stream has"),
+            ("type = \"loki\"\nlabels = { \"a-b\" = \"x\" }", "outputs.x.labels: \"a-b\": expected letters"),
+            ("type = \"loki\"\ntenant = \"\"", "outputs.x.tenant: no such header"),
+            (
+                "type = \"loki\"\napi_key = { env = \"K\" }",
+                "outputs.x.api_key: outputs of type \"loki\" have no such key",
+            ),
+            ("type = \"otlp\"\nformat = \"flat\"", "outputs.x.format: this type takes ecs only"),
+        ] {
+            let problems = read(&format!("{text}\n{url}")).unwrap_err();
+            assert!(problems.iter().any(|told| told.contains(problem)), "{text}: {problems:?}");
+        }
+    }
+
+    #[test]
+    fn two_outputs_cannot_have_one_file_however_it_is_written() {
+        let second = |path: &str| {
+            read(&format!(
+                "type = \"file\"\npath = \"logs/x.jsonl\"\n[outputs.y]\ntype = \"file\"\npath = \"{path}\""
+            ))
+        };
+        for path in ["logs/x.jsonl", "./logs/x.jsonl", "logs//x.jsonl", "logs/../logs/./x.jsonl"] {
+            let problems = second(path).unwrap_err();
+            assert!(problems[0].contains("logs/x.jsonl is taken by outputs.x already"), "{problems:?}");
+        }
+        for path in ["../logs/x.jsonl", "logs/y.jsonl", "/logs/x.jsonl"] {
+            assert!(second(path).is_ok(), "{path}");
+        }
+    }
+
+    #[test]
+    fn an_error_names_the_host_and_nothing_that_may_be_secret() {
+        for (output, target) in [
+            (
+                "type = \"webhook\"\nurl = \"https://hooks.example.com/canary?canary\"",
+                Some("hooks.example.com:443"),
+            ),
+            ("type = \"redis\"\nurl = \"rediss://r.example\"", Some("r.example:6379")),
+            ("type = \"syslog\"\nurl = \"tls://s.example\"", Some("s.example:6514")),
+            ("type = \"file\"\npath = \"x\"", None),
+        ] {
+            assert_eq!(read(output).unwrap().kind.target().as_deref(), target);
+        }
+    }
+
+    #[cfg(feature = "kafka")]
+    #[test]
+    fn brokers_are_of_one_kind_and_their_ports_may_be_left_out() {
+        let text = "type = \"kafka\"\nbrokers = [\"tls://a.example\", \"tls://[2001:db8::1]:7\"]\nuser = \"bob\"\npassword = { env = \"K\" }";
+        let OutputKind::Kafka(kafka) = read(text).unwrap().kind else { panic!() };
+        assert_eq!(
+            (kafka.brokers.join(" ").as_str(), kafka.is_tls),
+            ("a.example:9093 [2001:db8::1]:7", true)
+        );
+        assert_eq!(kafka.login.map(|login| login.mechanism), Some(SaslMechanism::ScramSha512));
+        for (text, problem) in [
+            ("", "outputs.x: missing required key `brokers`"),
+            ("brokers = []", "outputs.x.brokers: expected [\"tls://host:9093\", ...]"),
+            ("brokers = [\"a.example:9092\"]", "outputs.x.brokers: expected tls://host:9093"),
+            ("brokers = [\"kafka://a.example\"]", "outputs.x.brokers: kafka:// to another host"),
+            ("brokers = [\"tls://a.example\", \"kafka://localhost\"]", "all tls://, or all kafka://"),
+            ("brokers = [\"tls://bob:canary@a.example\"]", "a user does not belong in a URL"),
+            ("brokers = [\"tls://a.example/canary\"]", "expected tls://host:port and no more"),
+            ("brokers = [\"tls://a.example,b.example\"]", "it names no host"),
+            (
+                "brokers = [\"tls://a.example\"]\ntopic = \"a b\"",
+                "outputs.x.topic: expected 1 to 249 letters",
+            ),
+            ("brokers = [\"tls://a.example\"]\nuser = \"bob\"", "`user` and `password` go together"),
+            ("brokers = [\"tls://a.example\"]\nsasl = \"plain\"", "outputs.x.sasl: it needs a `user`"),
+            (
+                "brokers = [\"tls://a.example\"]\ntls_options = { min_version = \"1.3\" }",
+                "outputs.x.tls_options: kafka knows ca_file",
+            ),
+        ] {
+            let problems = read(&format!("type = \"kafka\"\n{text}")).unwrap_err();
+            assert!(problems.iter().any(|told| told.contains(problem)), "{text}: {problems:?}");
+            assert!(!problems.concat().contains("canary"), "{problems:?}");
+        }
+    }
+
+    fn server(host: &str, port: u16) -> SyslogServer {
+        SyslogServer { host: host.to_owned(), port }
+    }
+
+    #[test]
     fn privacy_of_an_output_lies_over_the_general_one_key_by_key() {
         let general = "[privacy]\nsubject = \"omit\"\naddresses = \"hash\"\nhash_key = { env = \"K\" }";
         let output =
@@ -367,6 +580,19 @@ mod tests {
             let problems = read(&format!("type = \"stdout\"\n{text}")).unwrap_err();
             assert!(problems.iter().any(|told| told.contains(problem)), "{text}: {problems:?}");
         }
+    }
+
+    #[test]
+    fn one_mistake_is_one_problem_and_all_are_told_at_once() {
+        let problems = read("type = \"webhok\"\nurl = \"https://x.example\"").unwrap_err();
+        assert!(problems.len() == 1 && problems[0].contains("did you mean \"webhook\"?"), "{problems:?}");
+        let filter = "[filters.f]\naction = \"route\"\noutputs = [\"x\"]\naccounts = [\"work\"]";
+        let text = format!("type = \"webhook\"\nformat = \"yaml\"\nbatch = {{ max_events = 0 }}\n{filter}");
+        let problems = read(&text).unwrap_err();
+        for told in ["missing required key `url`", "outputs.x.format: ", "outputs.x.batch.max_events: "] {
+            assert!(problems.iter().any(|problem| problem.contains(told)), "{told}: {problems:?}");
+        }
+        assert_eq!(problems.len(), 3, "the filter is not to blame: {problems:?}");
     }
 
     #[test]
@@ -402,7 +628,83 @@ mod tests {
                 "type = \"file\"\npath = \"x\"\nurl = \"https://x.example\"",
                 "outputs.x.url: outputs of type \"file\" have no such key",
             ),
-            ("type = \"webhok\"\nurl = \"https://x.example\"", "did you mean \"webhook\"?"),
+            ("type = \"syslog\"", "outputs.x: missing required key `url`"),
+            (
+                "type = \"syslog\"\nurl = \"http://x.example\"",
+                "outputs.x.url: expected tls://, tcp://, udp:// or unix://",
+            ),
+            ("type = \"syslog\"\nurl = \"udp://x.example\"", "outputs.x.url: udp:// to another host"),
+            ("type = \"syslog\"\nurl = \"unix://canary\"", "outputs.x.url: expected unix:///path"),
+            (
+                "type = \"syslog\"\nurl = \"tls://x.example/canary\"",
+                "outputs.x.url: expected tls://host:port",
+            ),
+            ("type = \"syslog\"\nurl = \"tls://bob@x.example\"", "outputs.x.url: syslog knows no users"),
+            (
+                "type = \"syslog\"\nurl = \"unix:///dev/log\"\nhold = \"1m\"",
+                "outputs.x.hold: nothing tells that datagrams were lost",
+            ),
+            (
+                "type = \"syslog\"\nurl = \"tls://x.example\"\nhold = \"3s\"",
+                "outputs.x.hold: a lost connection is not noticed",
+            ),
+            (
+                "type = \"syslog\"\nurl = \"tls://x.example\"\nfacility = \"local8\"",
+                "outputs.x.facility: unknown value \"local8\"",
+            ),
+            (
+                "type = \"syslog\"\nurl = \"tls://x.example\"\napp_name = \"a b\"",
+                "outputs.x.app_name: expected 1 to 48",
+            ),
+            (
+                "type = \"syslog\"\nurl = \"udp://127.0.0.1\"\nmax_bytes = 500",
+                "outputs.x.max_bytes: expected 2048",
+            ),
+            ("type = \"exec\"", "outputs.x: missing required key `command`"),
+            ("type = \"exec\"\ncommand = []", "outputs.x.command: expected [\"program\""),
+            ("type = \"exec\"\ncommand = \"sh -c x\"", "outputs.x.command: expected an array of strings"),
+            (
+                "type = \"exec\"\ncommand = [\"true\"]\nenvironment = { IDLEWATCH_X = \"canary\" }",
+                "outputs.x.environment: \"IDLEWATCH_X\": no such variable",
+            ),
+            (
+                "type = \"exec\"\ncommand = [\"true\"]\nconcurrency = 0",
+                "outputs.x.concurrency: expected 1 to 64",
+            ),
+            (
+                "type = \"file\"\npath = \"x\"\nrotate = { keep = 3 }",
+                "outputs.x.rotate: set `max_bytes`, `max_age` or both",
+            ),
+            (
+                "type = \"file\"\npath = \"x\"\nrotate = { max_bytes = \"1\" }",
+                "outputs.x.rotate.max_bytes: expected a size of at least",
+            ),
+            (
+                "type = \"file\"\npath = \"x\"\nrotate = { max_age = \"1d\", keep = 0 }",
+                "outputs.x.rotate.keep: expected 1 to",
+            ),
+            (
+                "type = \"file\"\npath = \"x\"\nrotate = { max_size = \"1MiB\" }",
+                "outputs.x.rotate.max_size: unknown key",
+            ),
+            (
+                "type = \"journald\"\nformat = \"ecs\"",
+                "outputs.x.format: an entry of the journal has fields, and no other form",
+            ),
+            ("type = \"redis\"\nurl = \"redis://x.example\"", "outputs.x.url: redis:// to another host"),
+            (
+                "type = \"redis\"\nurl = \"rediss://x.example/canary\"",
+                "outputs.x.url: expected rediss://host:port",
+            ),
+            ("type = \"redis\"\nurl = \"rediss://bob:canary@x.example\"", "a user does not belong in a URL"),
+            (
+                "type = \"redis\"\nurl = \"rediss://x.example\"\nuser = \"bob\"",
+                "a `user` needs its `password`",
+            ),
+            (
+                "type = \"redis\"\nurl = \"rediss://x.example\"\nstream = \"\"",
+                "outputs.x.stream: expected 1 to 512",
+            ),
         ] {
             let problems = read(text).unwrap_err();
             assert!(problems.iter().any(|told| told.contains(problem)), "{text}: {problems:?}");

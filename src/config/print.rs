@@ -71,11 +71,16 @@ fn shown(account: &Value, template: Option<&str>, guessed: &HashMap<String, Stri
 
 /// The files that are read, in this order: the configuration's own, then the lists that they name.
 pub fn files(named: &[PathBuf]) -> Vec<PathBuf> {
-    let own = load::files(named);
-    let tree = load::merge(&own, environment()).map(|tree| tree.kind);
-    let Ok(ValueKind::Table(root)) = tree else { return own };
-    let lists = lists_of(&root);
-    own.into_iter().chain(lists).collect()
+    load::files(named).into_iter().chain(lists(named).unwrap_or_default()).collect()
+}
+
+/// The lists of accounts that are there; `None` where none are named.
+pub fn lists(named: &[PathBuf]) -> Option<Vec<PathBuf>> {
+    match load::merge(&load::files(named), environment()).map(|tree| tree.kind) {
+        Ok(ValueKind::Table(root)) => root.contains_key("account_lists").then(|| lists_of(&root)),
+        // Nobody knows.
+        _ => Some(Vec::new()),
+    }
 }
 
 fn lists_of(root: &Map<String, Value>) -> Vec<PathBuf> {
@@ -95,6 +100,11 @@ fn plain(value: &Value, key: &str) -> toml::Value {
         }
         _ if key == "inline" || (SECRET.contains(&key) && !matches!(value.kind, ValueKind::Table(_))) => {
             toml::Value::String("[redacted]".to_owned())
+        }
+        // No place for secrets, but people put them there.
+        ValueKind::Table(table) if ["environment", "headers"].contains(&key) => {
+            let masked = |name: &String| (name.clone(), toml::Value::String("[redacted]".to_owned()));
+            toml::Value::Table(table.keys().map(masked).collect())
         }
         ValueKind::Boolean(boolean) => toml::Value::Boolean(*boolean),
         ValueKind::I64(number) => toml::Value::Integer(*number),

@@ -69,6 +69,11 @@ pub struct OAuthEndpoints {
 }
 
 impl Provider {
+    /// Whether passwords are made for programs there, and the owner's own is refused.
+    pub fn wants_app_password(&self) -> bool {
+        self.auth.contains(&AuthKind::AppPassword) && !self.auth.contains(&AuthKind::Password)
+    }
+
     /// Whether no password opens it.
     pub fn is_oauth_only(&self) -> bool {
         self.auth.iter().all(|kind| *kind == AuthKind::OAuth)
@@ -130,6 +135,26 @@ static BUILT_IN: LazyLock<Map<String, Value>> = LazyLock::new(|| {
         _ => Map::new(),
     }
 });
+
+/// The hosts of built-in token endpoints, with the first provider of each.
+static ISSUERS: LazyLock<Vec<(String, &'static str)>> = LazyLock::new(|| {
+    static NONE: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
+    let all = Providers::new(&NONE, &mut Issues::default());
+    let issuer = |(&name, preset): (&&'static str, &Preset<'_>)| {
+        Some((host_of(preset.provider.oauth.token_url.as_deref()?)?, name))
+    };
+    all.0.iter().filter_map(issuer).collect()
+});
+
+fn host_of(url: &str) -> Option<String> {
+    reqwest::Url::parse(url).ok()?.host_str().map(str::to_owned)
+}
+
+/// The built-in provider at whose endpoint, `token_url`, tokens are had: the first one, where they share it.
+pub fn issuer(token_url: &str) -> Option<&'static str> {
+    let host = host_of(token_url)?;
+    ISSUERS.iter().find(|(known, _)| *known == host).map(|(_, name)| *name)
+}
 
 impl<'a> Providers<'a> {
     /// The built-in ones, with those of `[providers.X]` over them.
@@ -294,6 +319,15 @@ mod tests {
         }
         assert!(issues.found.is_empty(), "{:?}", issues.found);
         assert!(Providers::built_in().len() >= 26);
+    }
+
+    #[test]
+    fn the_provider_of_tokens_is_known_by_the_host_of_its_endpoint() {
+        assert_eq!(issuer("https://oauth2.googleapis.com/token"), Some("gmail"));
+        let tenant = "https://login.microsoftonline.com/contoso.example/oauth2/v2.0/token";
+        assert_eq!(issuer(tenant), Some("office365"));
+        assert_eq!(issuer("https://login.microsoftonline.com.evil.example/"), None);
+        assert_eq!(issuer("no url"), None);
     }
 
     /// One row of docs/providers.md.

@@ -271,10 +271,6 @@ impl<'a> Section<'a> {
         if let Some((_, choice)) = choices.iter().find(|(name, _)| *name == text) {
             return *choice;
         }
-        if keys::LATER.contains(&text) {
-            self.error(key, format!("\"{text}\" is not supported in this version"), issues);
-            return default;
-        }
         let names: Vec<_> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
         let near = nearest(text, choices.iter().map(|(name, _)| *name));
         let near = near.map(|near| format!("; did you mean \"{near}\"?")).unwrap_or_default();

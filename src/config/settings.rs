@@ -8,10 +8,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use globset::GlobSet;
+use globset::{Glob, GlobSet};
 use jiff::Timestamp;
 
-pub use self::outputs::{EndpointSettings, NatsSettings, OutputKind, WebhookBody, WebhookSettings};
+pub use self::outputs::{
+    ElasticsearchSettings, EndpointSettings, ExecSettings, HttpLogin, JournaldSettings, KafkaCompression,
+    KafkaSettings, LokiSettings, NatsSettings, OtlpSettings, OutputKind, RedisSettings, RotationSettings,
+    SaslLogin, SaslMechanism, SyslogServer, SyslogSettings, SyslogTransport, WebhookBody, WebhookSettings,
+};
 use super::providers::Chosen;
 use crate::event::{AccountId, AccountIdentity, Action};
 use crate::filter::Filters;
@@ -29,6 +33,8 @@ pub struct Settings {
     pub monitor: MonitorSettings,
     /// `[[accounts]]` in the order of the files, then those of `[[account_lists]]`; with templates and defaults applied.
     pub accounts: Vec<Arc<Account>>,
+    /// Flags leave accounts out: what is not there is not gone.
+    pub narrowed: bool,
     /// `[connections]`
     pub connections: ConnectionSettings,
     /// `[journal]`
@@ -58,6 +64,8 @@ pub struct MonitorSettings {
     pub shutdown_timeout: Duration,
     /// Refuse to start without state.
     pub require_state: bool,
+    /// Read the configuration again when its files change.
+    pub reload_on_change: bool,
 }
 
 /// One account. What it has in common with others is shared.
@@ -106,13 +114,15 @@ pub struct ProxyCredentials {
     pub password: SecretSource,
 }
 
-/// `password` or `oauth`
+/// `password`, `oauth` or `sasl`
 #[derive(Clone, Debug, PartialEq)]
 pub enum LoginMeans {
     /// Where the password comes from.
     Password(SecretSource),
     /// Where access tokens come from.
     OAuth(Arc<Grant>),
+    /// The file of our certificate, which TLS shows: SASL EXTERNAL.
+    Certificate(SecretSource),
 }
 
 /// How accounts are watched: all that is not about who they are.
@@ -324,6 +334,41 @@ pub struct ConnectionSettings {
 pub struct JournalSettings {
     /// Bytes of waiting events at which FETCH pauses.
     pub max_bytes: u64,
+    /// Where it is kept, unless in a file of the state directory.
+    pub database: Option<Box<DatabaseSettings>>,
+}
+
+/// `journal.url` and what belongs to it: PostgreSQL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatabaseSettings {
+    /// Tried in this order; the one that takes writes is used.
+    pub servers: Vec<DatabaseServer>,
+    /// Who we are to it.
+    pub user: String,
+    /// The name of the database.
+    pub name: String,
+    /// Where the password comes from, where one is asked for.
+    pub password: Option<SecretSource>,
+    /// The TLS policy; `None`: in clear.
+    pub tls_options: Option<TlsOptions>,
+    /// Whoever shows no life for so long has lost the journal to whoever waits for it.
+    pub ttl: Duration,
+}
+
+/// Where PostgreSQL listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatabaseServer {
+    /// Name or address, without brackets; or the directory of its Unix socket.
+    pub host: String,
+    /// Port; of a socket, too.
+    pub port: u16,
+}
+
+impl DatabaseServer {
+    /// Whether `host` is a directory.
+    pub fn is_socket(&self) -> bool {
+        self.host.starts_with('/')
+    }
 }
 
 /// `[events]`
@@ -339,6 +384,14 @@ pub struct EventSettings {
     pub attachments: bool,
     /// Further headers, lower case.
     pub headers: Vec<String>,
+}
+
+impl EventSettings {
+    /// The actions that are on and that some of these outputs take.
+    pub fn told_by<'s>(&'s self, outputs: &'s [OutputSettings]) -> impl Iterator<Item = Action> + 's {
+        let taken = |action: &Action| outputs.iter().any(|output| output.include.contains(action));
+        self.include.iter().copied().filter(taken)
+    }
 }
 
 /// `[outputs.X]`
@@ -391,8 +444,10 @@ pub enum OutputFormat {
 /// `[http]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpSettings {
-    /// Where to serve over TCP: loopback.
+    /// Where to serve over TCP: loopback, unless there is a token.
     pub listen: Option<SocketAddr>,
+    /// What whoever comes over TCP has to show.
+    pub token: Option<SecretSource>,
     /// Where to serve the user that runs the monitor.
     pub socket: PathBuf,
 }
@@ -404,6 +459,13 @@ pub struct MetricSettings {
     pub per_account: GlobSet,
 }
 
+/// Characters of `http.token`: what is shorter can be guessed.
+pub const SHORTEST_TOKEN: usize = 16;
+
+/// What is said of one.
+pub const TOO_SHORT: &str =
+    "the token is shorter than 16 characters, and can be guessed: `openssl rand -hex 32` makes a good one";
+
 /// `[log]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogSettings {
@@ -411,6 +473,8 @@ pub struct LogSettings {
     pub level: String,
     /// The form.
     pub format: LogFormat,
+    /// Accounts whose conversations with their servers are logged.
+    pub wire: Option<Glob>,
 }
 
 /// `log.format`

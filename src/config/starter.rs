@@ -20,6 +20,30 @@ pub struct Guess {
     pub user: String,
     /// No password opens it.
     pub is_oauth_only: bool,
+    /// It takes passwords that are made for programs, and not the one of its owner.
+    pub wants_app_password: bool,
+}
+
+/// How the first account logs in.
+#[derive(Clone, Debug)]
+pub enum StarterLogin {
+    /// Where the password comes from.
+    Password(SecretSource),
+    /// By access tokens, which one person permits.
+    OAuth(StarterGrant),
+}
+
+/// The permission of one person, as far as no provider says it.
+#[derive(Clone, Debug, Default)]
+pub struct StarterGrant {
+    /// The id of the application that asks for it.
+    pub client_id: String,
+    /// Where tokens come from.
+    pub token_url: Option<String>,
+    /// Where the code comes from that a person enters.
+    pub device_url: Option<String>,
+    /// What is asked for.
+    pub scopes: Vec<String>,
 }
 
 /// Where an account is.
@@ -44,8 +68,10 @@ pub struct Starter {
     pub provider: Option<String>,
     /// The name to log in with.
     pub user: String,
-    /// Where the password comes from.
-    pub password: SecretSource,
+    /// How it logs in.
+    pub login: StarterLogin,
+    /// The roots of its server, in place of the system's.
+    pub ca_file: Option<PathBuf>,
     /// What to watch.
     pub mailboxes: Vec<String>,
 }
@@ -66,6 +92,7 @@ pub fn guess(address: &str) -> Option<Guess> {
         },
         user: account.identity.user.clone(),
         is_oauth_only: provider.is_oauth_only(),
+        wants_app_password: provider.wants_app_password(),
     })
 }
 
@@ -91,19 +118,22 @@ impl Starter {
             server: provider.is_none().then_some(server),
             provider: provider.map(str::to_owned),
             user: "bob@example.com".to_owned(),
-            password: SecretSource::File(PathBuf::from("work.password")),
+            login: StarterLogin::Password(SecretSource::File(PathBuf::from("work.password"))),
+            ca_file: None,
             mailboxes: vec!["INBOX".to_owned()],
         }
     }
 
     /// As TOML, with comments.
     pub fn text(&self) -> String {
-        let mailboxes: Vec<_> = self.mailboxes.iter().map(|mailbox| quoted(mailbox)).collect();
         let mut text = String::from(
             "# idlewatch. Every key there is: `idlewatch config print --reference`.\n\
-             # After a change: `idlewatch check`; a running monitor takes it over at `idlewatch reload`.\n\n\
-             [[accounts]]\n",
+             # After a change: `idlewatch check`; a running monitor takes it over at `idlewatch reload`.\n\n",
         );
+        if let StarterLogin::OAuth(grant) = &self.login {
+            text.push_str(&grant.text(&grant_name(&self.id)));
+        }
+        text.push_str("[[accounts]]\n");
         let mut line = |key: &str, value: &str, comment: &str| {
             let comment = if comment.is_empty() { String::new() } else { format!("  # {comment}") };
             let _ = writeln!(text, "{key} = {value}{comment}");
@@ -122,18 +152,50 @@ impl Starter {
             line("tls", &quoted(tls_name(server.tls)), "implicit (mostly 993), starttls (mostly 143), none");
         }
         line("user", &quoted(&self.user), "");
-        line(
-            "password",
-            &secret(&self.password),
-            "{ file }, { env }, { command }, or { credential } of systemd",
-        );
-        line("mailboxes", &format!("[{}]", mailboxes.join(", ")), "`idlewatch mailboxes` lists them all");
+        match &self.login {
+            StarterLogin::Password(source) => line(
+                "password",
+                &secret(source),
+                "{ file }, { env }, { command }, or { credential } of systemd",
+            ),
+            StarterLogin::OAuth(_) => line("oauth", &quoted(&grant_name(&self.id)), "the table above"),
+        }
+        line("mailboxes", &list(&self.mailboxes), "`idlewatch mailboxes` lists them all");
+        if let Some(file) = &self.ca_file {
+            line("tls_options.ca_file", &quoted(&file.to_string_lossy()), "in place of the system's roots");
+        }
         text.push_str(
             "\n# Without an output, events go to stdout: one line for people on a terminal, JSON in a pipe.\n\
              # [outputs.file]\n# type = \"file\"\n# path = \"events.jsonl\"\n",
         );
         text
     }
+}
+
+/// A name of a grant, which may hold less than an id.
+fn grant_name(id: &str) -> String {
+    id.replace(|c: char| !c.is_ascii_alphanumeric() && c != '-', "_")
+}
+
+impl StarterGrant {
+    /// The table of its name.
+    fn text(&self, name: &str) -> String {
+        let mut text = format!("[oauth.{name}]\nflow = \"refresh_token\"\n");
+        let urls = [("token_url", &self.token_url), ("device_url", &self.device_url)];
+        let urls = urls.into_iter().filter_map(|(key, url)| Some((key, url.as_ref()?)));
+        for (key, value) in std::iter::once(("client_id", &self.client_id)).chain(urls) {
+            let _ = writeln!(text, "{key} = {}", quoted(value));
+        }
+        if !self.scopes.is_empty() {
+            let _ = writeln!(text, "scopes = {}", list(&self.scopes));
+        }
+        text + "\n"
+    }
+}
+
+fn list(texts: &[String]) -> String {
+    let texts: Vec<_> = texts.iter().map(|text| quoted(text)).collect();
+    format!("[{}]", texts.join(", "))
 }
 
 fn tls_name(tls: TlsMode) -> &'static str {
@@ -168,6 +230,9 @@ mod tests {
     use super::*;
     use crate::config::from_text;
     use crate::config::settings::LoginMeans;
+    use crate::event::MailboxName;
+    use crate::imap::listing::ListedMailbox;
+    use crate::mailbox_choice::entry_of;
 
     #[test]
     fn the_examples_are_valid_and_the_provider_fills_in_the_rest() {
@@ -183,6 +248,7 @@ mod tests {
         assert_eq!((gmail.provider.as_str(), gmail.server.host.as_str()), ("gmail", "imap.gmail.com"));
         assert_eq!(guess("bob@icloud.com").unwrap().user, "bob");
         assert!(guess("bob@outlook.com").unwrap().is_oauth_only);
+        assert!(gmail.wants_app_password && !gmail.is_oauth_only);
         assert_eq!(guess("bob@example.org"), None);
         assert_eq!(guess("x\"\nhost = \"evil"), None);
     }
@@ -199,16 +265,43 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_permission_and_an_authority_are_written_so_that_they_are_read() {
+        let grant = StarterGrant {
+            client_id: "an \"id\"".to_owned(),
+            token_url: Some("https://sso.example/token".to_owned()),
+            device_url: Some("https://sso.example/device".to_owned()),
+            scopes: vec!["imap".to_owned(), "offline_access".to_owned()],
+        };
+        let starter = Starter {
+            id: "bob.smith".to_owned(),
+            login: StarterLogin::OAuth(grant),
+            ca_file: Some(PathBuf::from("/etc/ssl/corp.pem")),
+            ..Starter::example(None)
+        };
+        let account = from_text("t", &starter.text()).unwrap().0.accounts[0].clone();
+        let LoginMeans::OAuth(grant) = &account.login else { panic!("{account:?}") };
+        assert_eq!(
+            (&grant.name[..9], grant.flow.token_url()),
+            ("bob_smith", Some("https://sso.example/token"))
+        );
+        assert_eq!(account.tls_options.ca_file, Some(PathBuf::from("/etc/ssl/corp.pem")));
+        let login =
+            StarterLogin::OAuth(StarterGrant { client_id: "x".to_owned(), ..StarterGrant::default() });
+        let outlook = Starter { login, ..Starter::example(Some("outlook")) };
+        assert_eq!(from_text("t", &outlook.text()).unwrap().1, [], "the provider knows the rest");
+    }
+
     proptest! {
         /// Whatever somebody types comes back as it was typed.
         #[test]
-        fn what_is_written_is_what_is_read(user in "[^\\p{C}]{1,40}", password in "[^\\p{C}]{1,40}", mailbox in "[^\\p{C}%*!\\\\:]{1,40}") {
+        fn what_is_written_is_what_is_read(user in "[^\\p{C}\\p{Z}][^\\p{C}]{0,39}", password in "[^\\p{C}]{1,40}", mailbox in "(re:|!|\\\\)?[^\\p{C}]{1,40}") {
             let server = Server { host: "h.example".to_owned(), port: 1143, tls: TlsMode::StartTls };
             let starter = Starter {
                 server: Some(server),
                 user: user.clone(),
-                password: SecretSource::Inline(SecretString::from(password.clone())),
-                mailboxes: vec![mailbox.clone()],
+                login: StarterLogin::Password(SecretSource::Inline(SecretString::from(password.clone()))),
+                mailboxes: vec![entry_of(&mailbox)],
                 ..Starter::example(None)
             };
             let (settings, _) = from_text("t", &starter.text()).map_err(|issues| TestCaseError::fail(format!("{issues:?}")))?;
@@ -217,6 +310,16 @@ mod tests {
             let inline = LoginMeans::Password(SecretSource::Inline(SecretString::from(password)));
             prop_assert_eq!(&account.login, &inline);
             prop_assert_eq!(account.identity.port, 1143);
+            let listed = |name: &str| ListedMailbox {
+                name: MailboxName::from(name),
+                wire_name: Vec::new(),
+                delimiter: None,
+                role: None,
+                selectable: true,
+            };
+            let all = [listed(&mailbox), listed(&format!("{mailbox}x")), listed(&format!("x{mailbox}"))];
+            let chosen = account.mailboxes.choose(&all);
+            prop_assert_eq!(chosen.iter().map(|chosen| chosen.mailbox.as_str()).collect::<Vec<_>>(), [mailbox.as_str()]);
         }
     }
 }

@@ -6,12 +6,15 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
+use secrecy::ExposeSecret;
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use zeroize::Zeroizing;
 
 use super::issue::{Issue, Severity};
+use super::settings::{SHORTEST_TOKEN, TOO_SHORT};
 use crate::oauth::assertion::{KeyError, ServiceKey};
-use crate::secrets::{SecretSource, Shape};
+use crate::secrets::{SecretSource, Shape, look_for_program};
 
 /// What lies outside, and where it is named.
 #[derive(Debug)]
@@ -28,6 +31,8 @@ pub(super) enum Thing {
     Secret(SecretSource, Shape),
     /// The key of a service account.
     ServiceKey(SecretSource),
+    /// What must be shown over HTTP.
+    Token(SecretSource),
     /// What `oauth login` of an account leaves.
     Permission { file: PathBuf, account: String },
     /// A file of certificates.
@@ -41,6 +46,8 @@ pub(super) enum Thing {
     },
     /// A file that events are appended to.
     Output(PathBuf),
+    /// A program that takes events.
+    Program(Vec<String>),
     /// The state directory.
     State(PathBuf),
 }
@@ -78,6 +85,7 @@ impl Observer {
             (_, Thing::Secret(source, shape)) => self.secret(&source, shape),
             (_, Thing::ServiceKey(source)) => self.service_key(&source),
             (Look::Secrets, _) => Ok(()),
+            (_, Thing::Token(source)) => token(&source),
             (_, Thing::Permission { file, account }) => permission(&file, &account),
             (_, Thing::Certificates(file)) => {
                 self.files.entry(file).or_insert_with_key(|file| certificates(file)).clone()
@@ -86,6 +94,7 @@ impl Observer {
                 self.files.entry(file).or_insert_with_key(|file| key(file, pkcs8)).clone()
             }
             (_, Thing::Output(file)) => output(&file),
+            (_, Thing::Program(argv)) => program(&argv),
             (_, Thing::State(dir)) => state(&dir),
         };
         found.err().map(|(severity, message)| Issue { severity, origin, path, message })
@@ -116,6 +125,18 @@ impl Observer {
         let Ok(text) = fs::read_to_string(path) else { return Ok(()) };
         ServiceKey::parse(&text.into()).and_then(|key| key.check()).map_err(failed)
     }
+}
+
+/// Where it stands in plain reach: whether it is long enough. That it can be had was looked at already.
+fn token(source: &SecretSource) -> Found {
+    let text = match source {
+        SecretSource::File(path) => fs::read_to_string(path).unwrap_or_default(),
+        SecretSource::Env(name) => std::env::var(name).unwrap_or_default(),
+        SecretSource::Inline(secret) => secret.expose_secret().to_owned(),
+        _ => return Ok(()),
+    };
+    let length = Zeroizing::new(text).trim_end_matches(['\r', '\n']).chars().count();
+    if (1..SHORTEST_TOKEN).contains(&length) { missing(TOO_SHORT.to_owned()) } else { Ok(()) }
 }
 
 /// Not an error: it may be done while the monitor runs.
@@ -176,6 +197,11 @@ fn output(file: &Path) -> Found {
         Ok(_) => missing(format!("{}: not a directory", dir.display())),
         Err(error) => missing(format!("{}: {error}", dir.display())),
     }
+}
+
+fn program(argv: &[String]) -> Found {
+    let name = argv.first().map(String::as_str).unwrap_or_default();
+    look_for_program(argv).or_else(|_| missing(format!("{name}: there is no such program")))
 }
 
 /// One that is not there yet is made at the first start.

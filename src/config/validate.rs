@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::accounts::AccountReader;
+use super::database;
 use super::filters;
 use super::issue::Severity;
 use super::keys;
 use super::lists::{self, Files};
-use super::outputs;
+use super::outputs::{self, secret};
 use super::section::{Issues, Section};
 use super::settings::*;
 use super::surroundings::Thing;
@@ -32,7 +33,8 @@ pub(super) fn settings(tree: &Value, files: Files<'_>) -> (Option<Settings>, Iss
     Section::from_value(String::new(), tree, &mut Issues::default()).known(keys::TOP, &mut issues);
     let (accounts, events) = (accounts(root, files, &mut issues), events(root, &mut issues));
     let outputs = outputs::outputs(root, &mut issues);
-    let around = filters::Around { accounts: &accounts, events: &events, outputs: &outputs };
+    let named = outputs::names(root);
+    let around = filters::Around { accounts: &accounts, events: &events, outputs: &outputs, named: &named };
     let monitor = monitor(root, &mut issues);
     let settings = Settings {
         http: http(root, &monitor.state_dir, &mut issues),
@@ -43,6 +45,7 @@ pub(super) fn settings(tree: &Value, files: Files<'_>) -> (Option<Settings>, Iss
         journal: journal(root, &mut issues),
         log: log(root, &mut issues),
         accounts,
+        narrowed: false,
         events,
         outputs,
     };
@@ -72,6 +75,7 @@ fn monitor(root: &Map<String, Value>, issues: &mut Issues) -> MonitorSettings {
         state_dir,
         shutdown_timeout: section.duration("shutdown_timeout", Duration::from_secs(10), SECOND..=DAY, issues),
         require_state: section.boolean("require_state", false, issues),
+        reload_on_change: section.boolean("reload_on_change", false, issues),
     }
 }
 
@@ -98,11 +102,18 @@ pub(super) fn usual_sockets() -> Vec<PathBuf> {
 
 fn http(root: &Map<String, Value>, state_dir: &Path, issues: &mut Issues) -> HttpSettings {
     let section = section(root, "http", keys::HTTP, issues);
+    let token = secret(&section, "token", issues);
+    if let Some(source) = &token {
+        section.names("token", Thing::Token(source.clone()), issues);
+    }
+    if section.has("token") && !section.has("listen") {
+        let message = "nobody is asked for it without http.listen: the Unix socket is its owner's alone";
+        issues.warn(&section.origin_of("token"), &section.key_path("token"), message);
+    }
     let listen = section.text("listen", issues).and_then(|text| match text.parse::<SocketAddr>() {
-        Ok(address) if address.ip().is_loopback() => Some(address),
+        Ok(address) if address.ip().is_loopback() || section.has("token") => Some(address),
         Ok(_) => {
-            let message =
-                "only loopback is served: 127.0.0.1 or [::1]; put a proxy that asks who is there before it";
+            let message = "without http.token only loopback is served: 127.0.0.1 or [::1]";
             section.error("listen", message, issues);
             None
         }
@@ -117,6 +128,7 @@ fn http(root: &Map<String, Value>, state_dir: &Path, issues: &mut Issues) -> Htt
     });
     HttpSettings {
         listen,
+        token,
         socket: section.path("socket", issues).unwrap_or_else(|| default_socket(state_dir)),
     }
 }
@@ -178,7 +190,7 @@ fn journal(root: &Map<String, Value>, issues: &mut Issues) -> JournalSettings {
             1 << 30
         }
     };
-    JournalSettings { max_bytes }
+    JournalSettings { max_bytes, database: database::database(&section, issues) }
 }
 
 pub(super) fn actions(section: &Section<'_>, issues: &mut Issues) -> Option<Vec<Action>> {
@@ -204,7 +216,7 @@ fn events(root: &Map<String, Value>, issues: &mut Issues) -> EventSettings {
         }
     }
     EventSettings {
-        include: actions(&section, issues).unwrap_or_else(|| Action::ALL.to_vec()),
+        include: actions(&section, issues).unwrap_or_else(|| Action::ON.to_vec()),
         max_bytes: usize::try_from(section.number("max_bytes", 8000, 2000..=1 << 20, issues)).unwrap_or(8000),
         max_addresses: usize::try_from(section.number("max_addresses", 20, 1..=1000, issues)).unwrap_or(20),
         attachments: section.boolean("attachments", true, issues),
@@ -216,6 +228,14 @@ fn events(root: &Map<String, Value>, issues: &mut Issues) -> EventSettings {
 pub(super) fn is_header_name(name: &str) -> bool {
     let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
     !name.is_empty() && name.len() <= 76 && name.bytes().all(is_allowed)
+}
+
+/// Only the form of diagnostics.
+pub(super) fn log_format(tree: &Value) -> LogFormat {
+    match &tree.kind {
+        ValueKind::Table(root) => log(root, &mut Issues::default()).format,
+        _ => LogFormat::Auto,
+    }
 }
 
 fn log(root: &Map<String, Value>, issues: &mut Issues) -> LogSettings {
@@ -234,6 +254,14 @@ fn log(root: &Map<String, Value>, issues: &mut Issues) -> LogSettings {
     LogSettings {
         level: section.text("level", issues).unwrap_or("info").to_owned(),
         format: section.choice("format", LogFormat::Auto, &formats, issues),
+        wire: section.text("wire", issues).and_then(|text| match Glob::new(text) {
+            Ok(glob) => Some(glob),
+            Err(error) => {
+                let text = crate::text::shortened(text, 60);
+                section.error("wire", format!("\"{text}\": {}", error.kind()), issues);
+                None
+            }
+        }),
     }
 }
 

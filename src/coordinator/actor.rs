@@ -2,17 +2,18 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use futures::future::join_all;
 use futures::stream::FuturesUnordered;
 use jiff::Timestamp;
-use log::{error, info, warn};
+use log::{Level, error, info, log, warn};
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
 use super::clock::{self, Moment};
+use super::outages::Outages;
 use super::reconcile::{Steps, reconcile};
 use super::reload::{Loader, waits_for_start};
 
@@ -26,11 +27,13 @@ use crate::event::{AccountId, AccountState, Action};
 use crate::filter::in_force::FiltersInForce;
 use crate::journal::JournalHandle;
 use crate::messages::{
-    Deliver, Farewell, Reload, ReloadError, ReloadReport, StartAccounts, StatusChanged, StopAccount,
-    StopAccounts, Summarize, Urge,
+    Deliver, ExchangeOutputs, Farewell, Note, Reload, ReloadError, ReloadReport, ReplayError, StartAccounts,
+    StatusChanged, StopAccount, StopAccounts, Summarize, Urge,
 };
+use crate::sink::exchange::Exchange;
 use crate::sink::health::OutputHealth;
 use crate::status::{ConfigStatus, StatusBoard};
+use crate::text::counted;
 
 /// How often the progress of a start is told.
 const PROGRESS: Duration = Duration::from_secs(10);
@@ -51,11 +54,13 @@ pub struct CoordinatorContext {
     /// Where account actors run.
     pub arbiters: Vec<ArbiterHandle>,
     /// What sessions share.
-    pub wires: Wires,
+    pub wires: Arc<Wires>,
     /// Has all connections probed.
     pub prober: watch::Sender<u64>,
     /// Where batches go.
     pub sink: Recipient<Deliver>,
+    /// Who exchanges outputs.
+    pub exchange: Recipient<ExchangeOutputs>,
     /// Where checkpoints are read.
     pub journal: JournalHandle,
     /// How each output does.
@@ -72,6 +77,7 @@ pub struct Coordinator {
     pub(super) context: CoordinatorContext,
     pub(super) accounts: HashMap<AccountId, Watched>,
     pub(super) board: StatusBoard,
+    outages: Outages,
     ticked: Moment,
     /// Accounts are dealt to the arbiters like cards.
     next_arbiter: usize,
@@ -79,6 +85,8 @@ pub struct Coordinator {
     /// Something may have changed since the reload that is under way began.
     reload_again: bool,
     stopping: bool,
+    /// Past messages are being told again.
+    pub(super) replaying: bool,
     pub(super) started_at: Timestamp,
     pub(super) config: ConfigStatus,
 }
@@ -102,11 +110,13 @@ impl Coordinator {
             context,
             accounts: HashMap::new(),
             board: StatusBoard::default(),
+            outages: Outages::new(Instant::now()),
             ticked: Moment::now(),
             next_arbiter: 0,
             reloading: false,
             reload_again: false,
             stopping: false,
+            replaying: false,
             started_at: now,
             config: ConfigStatus { loaded_at: now, last_reload_successful: true },
         }
@@ -145,9 +155,9 @@ impl Coordinator {
         self.reloading = true;
         let loaded = spawn_blocking(move || loader.load()).into_actor(self);
         let applied = loaded.then(|loaded, actor, ctx| match loaded {
-            Ok(Ok(loaded)) => actor.apply(loaded, ctx),
-            Ok(Err(issues)) => Box::pin(fut::err(ReloadError::Invalid(shown(&issues)))),
-            Err(panic) => Box::pin(fut::err(ReloadError::Invalid(vec![panic.to_string()]))),
+            Ok(Ok(loaded)) => actor.exchange_outputs(loaded, ctx),
+            Ok(Err(issues)) => Box::pin(fut::err(ReloadError::invalid(&issues))),
+            Err(panic) => Box::pin(fut::err(ReloadError::problem(panic.to_string()))),
         });
         Box::pin(applied.map(|report, actor, ctx| {
             actor.reloading = false;
@@ -160,6 +170,14 @@ impl Coordinator {
         }))
     }
 
+    pub(super) fn may_replay(&self) -> Result<(), ReplayError> {
+        match () {
+            () if self.stopping => Err(ReplayError::Stopping),
+            () if self.replaying => Err(ReplayError::Busy),
+            () => Ok(()),
+        }
+    }
+
     fn loader(&self) -> Result<Loader, ReloadError> {
         match &self.context.loader {
             _ if self.stopping => Err(ReloadError::Stopping),
@@ -169,9 +187,33 @@ impl Coordinator {
         }
     }
 
+    /// Outputs first: where one cannot be built, nothing has changed.
+    fn exchange_outputs(
+        &mut self,
+        loaded: Loaded,
+        ctx: &mut Context<Self>,
+    ) -> ResponseActFuture<Self, Result<ReloadReport, ReloadError>> {
+        let (running, desired) = (&self.context.settings, &loaded.0);
+        let exchange = Exchange::between(&running.outputs, &desired.outputs).to_string();
+        if exchange.is_empty() || waits_for_start(running, desired).contains(&"outputs") {
+            return self.apply(loaded, String::new(), ctx);
+        }
+        let asked = self.context.exchange.send(ExchangeOutputs(desired.outputs.clone())).into_actor(self);
+        Box::pin(asked.then(|exchanged, coordinator, ctx| match exchanged {
+            Ok(Ok(outputs)) => {
+                coordinator.context.outputs = outputs;
+                coordinator.context.settings.outputs = loaded.0.outputs.clone();
+                coordinator.apply(loaded, exchange, ctx)
+            }
+            Ok(Err(problem)) => Box::pin(fut::err(ReloadError::problem(problem))),
+            Err(_) => Box::pin(fut::err(ReloadError::Stopping)),
+        }))
+    }
+
     fn apply(
         &mut self,
         (settings, warnings): Loaded,
+        outputs: String,
         ctx: &mut Context<Self>,
     ) -> ResponseActFuture<Self, Result<ReloadReport, ReloadError>> {
         shown(&warnings).iter().for_each(|line| warn!("{line}"));
@@ -184,6 +226,7 @@ impl Coordinator {
             removed: steps.stop.len(),
             changed: steps.replace.len(),
             kept: steps.kept,
+            outputs,
             waiting: waiting.iter().map(|&section| section.to_owned()).collect(),
         };
         if !waiting.contains(&"filters") {
@@ -191,6 +234,8 @@ impl Coordinator {
             self.context.settings.filters = settings.filters;
         }
         self.context.settings.accounts = settings.accounts;
+        self.context.settings.narrowed = settings.narrowed;
+        self.note_accounts();
         self.context.settings.metrics = settings.metrics;
         self.config.loaded_at = Timestamp::now();
         Box::pin(self.take(steps, ctx).map(|(), coordinator, _| {
@@ -223,6 +268,15 @@ impl Coordinator {
         left.finish()
     }
 
+    /// Mailboxes of accounts that have left the configuration are forgotten one day.
+    fn note_accounts(&self) {
+        let settings = &self.context.settings;
+        if !settings.narrowed {
+            let accounts = settings.accounts.iter().map(|account| account.id().clone()).collect();
+            self.context.journal.note(Note::Configured { accounts, at: Timestamp::now() });
+        }
+    }
+
     /// Accounts that are known and not watched are asked for, too.
     fn enter_disabled(&mut self) {
         for account in self.context.settings.accounts.iter().filter(|account| !account.enabled) {
@@ -234,10 +288,32 @@ impl Coordinator {
 
     /// After a sleep every connection may be dead without a word: all of them are asked.
     fn tick(&mut self) {
+        if let Some(summary) = self.outages.summary(Instant::now()) {
+            warn!("many accounts changed within ten seconds: {summary}; `idlewatch status` has them");
+        }
         let now = Moment::now();
         if std::mem::replace(&mut self.ticked, now).jumped(&now) {
             info!("time went on without us: all connections are probed");
             self.context.prober.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// Once for each change, not for each try.
+    fn tell(&mut self, change: &StatusChanged) {
+        let Some(watched) = self.accounts.get(&change.account) else { return };
+        let previous = self.board.get(&change.account).map_or(AccountState::Connecting, |known| known.state);
+        let Some(level) = self.outages.judge(change, previous, Instant::now()) else { return };
+        let (id, host, state) = (&change.account, &watched.account.identity.host, change.state);
+        let place = change.mailbox.as_ref().map(|mailbox| format!("{mailbox}: ")).unwrap_or_default();
+        match &change.trouble {
+            Some(trouble) => {
+                let (kind, message) = (trouble.error_type, &trouble.message);
+                log!(level, account:% = id, host:% = host, error:% = kind; "{state}: {place}{message}");
+            }
+            None if level == Level::Info => {
+                log!(level, account:% = id, host:% = host; "{place}{state} again")
+            }
+            None => log!(level, account:% = id, host:% = host; "{place}{state}"),
         }
     }
 
@@ -252,7 +328,7 @@ impl Coordinator {
         let (total, _) = self.board.progress();
         let counts: Vec<_> =
             self.board.counts().into_iter().map(|(state, n)| format!("{state} {n}")).collect();
-        info!("{total} accounts: {}", counts.join(" · "));
+        info!("{}: {}", counted(total, "account"), counts.join(" · "));
         for group in self.board.troubles().into_iter().take(MOST_TROUBLES) {
             let (count, example, message) = (group.accounts, group.example.as_str(), &group.error.message);
             warn!("in trouble: {count} ({example}, for one: {message})");
@@ -264,8 +340,8 @@ fn tell_reload(report: &Result<ReloadReport, ReloadError>) {
     match report {
         Ok(report) => info!("the configuration was read again: {report}"),
         Err(refused) => {
-            if let ReloadError::Invalid(problems) = refused {
-                problems.iter().for_each(|problem| error!("{problem}"));
+            if let ReloadError::Invalid { lines, .. } = refused {
+                lines.iter().for_each(|problem| error!("{problem}"));
             }
             error!("{refused}");
         }
@@ -287,7 +363,8 @@ impl Handler<StartAccounts> for Coordinator {
     fn handle(&mut self, _: StartAccounts, ctx: &mut Self::Context) {
         let accounts: Vec<_> =
             self.context.settings.accounts.iter().filter(|account| account.enabled).cloned().collect();
-        info!("watching {} accounts", accounts.len());
+        info!("watching {}", counted(accounts.len(), "account"));
+        self.note_accounts();
         accounts.into_iter().for_each(|account| self.start_account(account, ctx));
         self.enter_disabled();
         ctx.run_later(PROGRESS, |coordinator, ctx| coordinator.tell_progress(ctx));
@@ -298,6 +375,7 @@ impl Handler<StatusChanged> for Coordinator {
     type Result = ();
 
     fn handle(&mut self, change: StatusChanged, _: &mut Self::Context) {
+        self.tell(&change);
         self.board.apply(change);
     }
 }
@@ -330,7 +408,7 @@ impl Handler<Urge> for Coordinator {
     fn handle(&mut self, Urge { account, wish }: Urge, _: &mut Self::Context) -> Self::Result {
         let watched = self.accounts.get(&account);
         if let Some(watched) = watched {
-            info!(account:% = account; "{wish:?} was asked for");
+            info!(account:% = account; "{wish} was asked for");
             watched.actor.do_send(wish);
         }
         watched.is_some()

@@ -11,9 +11,10 @@ use super::actor::Coordinator;
 use crate::config::settings::Account;
 use crate::event::AccountId;
 use crate::journal::JournalHealth;
-use crate::messages::{AccountDetails, Describe, FindAccounts, GetAccount, GetStatus, Scrape};
+use crate::messages::{AccountDetails, Describe, FindAccounts, FindOutput, GetAccount, GetStatus, Scrape};
 use crate::metrics::process;
 use crate::metrics::scrape::{NamedAccount, Snapshot};
+use crate::sink::health::OutputHealth;
 use crate::status::{AccountReport, AccountStatus, MonitorStatus, OutputReport};
 
 /// An account that is asked has this time to answer.
@@ -78,6 +79,7 @@ fn report(account: &Account, status: AccountStatus, details: AccountDetails) -> 
         since: status.since,
         last_proven_alive: details.last_proven_alive,
         next_login_at: details.next_login_at,
+        next_try_at: details.next_try_at,
         error: status.trouble.as_deref().map(Into::into),
         mailboxes: details.mailboxes,
         history: details.history,
@@ -86,14 +88,14 @@ fn report(account: &Account, status: AccountStatus, details: AccountDetails) -> 
 
 /// What keeps events from being kept and taken.
 fn not_ready(journal: JournalHealth, outputs: &[OutputReport]) -> Vec<String> {
-    let JournalHealth { bytes, full, disk_full, .. } = journal;
+    let JournalHealth { bytes, full, blocked, .. } = journal;
     let full = full.then(|| format!("the journal is full: {bytes} bytes of events wait for an output"));
-    let disk_full = disk_full.then(|| "the journal's disk is full".to_owned());
+    let blocked = blocked.map(|blocked| blocked.to_string());
     let failing = outputs.iter().filter(|output| output.required && !output.is_ok());
     let failing = failing.map(|OutputReport { name, last_error, .. }| {
         format!("outputs.{name}: {}", last_error.as_deref().unwrap_or("takes nothing"))
     });
-    full.into_iter().chain(disk_full).chain(failing).collect()
+    full.into_iter().chain(blocked).chain(failing).collect()
 }
 
 impl Handler<GetStatus> for Coordinator {
@@ -138,6 +140,14 @@ impl Handler<FindAccounts> for Coordinator {
     fn handle(&mut self, FindAccounts(query): FindAccounts, _: &mut Self::Context) -> Self::Result {
         let found = self.board.find(&query);
         Box::pin(join_all(found.into_iter().filter_map(|(id, status)| self.report(&id, status))))
+    }
+}
+
+impl Handler<FindOutput> for Coordinator {
+    type Result = Option<OutputHealth>;
+
+    fn handle(&mut self, FindOutput(name): FindOutput, _: &mut Self::Context) -> Self::Result {
+        self.context.outputs.iter().find(|output| output.name == name).cloned()
     }
 }
 

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::event::{
-    AccountIdentity, AccountState, Address, Attachment, ErrorType, Event, EventBody, GapReason, MailboxGap,
-    MailboxName, MailboxReset, MessageSummary, MonitorState, NewMessage, Role, Source, StateChange, Trouble,
+    AccountIdentity, AccountState, Address, Attachment, ErrorType, Event, EventBody, Expunged, FlagsChange,
+    GapReason, MailboxGap, MailboxName, MailboxReset, MessageSummary, MonitorState, NewMessage, Role, Source,
+    StateChange, Trouble,
 };
 use crate::event_id;
 
@@ -24,10 +25,15 @@ pub fn samples(at: Timestamp) -> Vec<Event> {
     let inbox = MailboxName::inbox();
     let message = message(at);
     let of_message = event_id::message_new(&account.id, &inbox, UID_VALIDITY, message.uid);
+    let flags = flags();
+    let of_flags = event_id::message_flags(&account.id, &inbox, UID_VALIDITY, flags.uid, flags.modseq);
+    let of_expunge = event_id::message_expunged(&account.id, &inbox, UID_VALIDITY, flags.uid);
     let gap = gap(at);
     let bodies = [
         (event_id::fresh(), EventBody::MonitorState(MonitorState::Started)),
         (of_message, EventBody::MessageNew(Box::new(message))),
+        (of_flags, EventBody::MessageFlags(Box::new(flags))),
+        (of_expunge, EventBody::MessageExpunged(expunged())),
         (event_id::fresh(), EventBody::AccountState(Box::new(refused(at)))),
         (event_id::reset(&account.id, &inbox, UID_VALIDITY + 1), EventBody::MailboxReset(reset())),
         (event_id::fresh(), EventBody::MailboxGap(gap)),
@@ -97,6 +103,28 @@ fn refused(at: Timestamp) -> StateChange {
             code: Some("AUTHENTICATIONFAILED".to_owned()),
             message: "Invalid credentials".to_owned(),
         }),
+    }
+}
+
+fn flags() -> FlagsChange {
+    FlagsChange {
+        mailbox: MailboxName::inbox(),
+        role: Some(Role::Inbox),
+        uid_validity: UID_VALIDITY,
+        uid: 4_242,
+        flags: vec!["\\Seen".to_owned()],
+        modseq: 715_194_045_011,
+        source: Source::Idle,
+    }
+}
+
+fn expunged() -> Expunged {
+    Expunged {
+        mailbox: MailboxName::inbox(),
+        role: Some(Role::Inbox),
+        uid_validity: UID_VALIDITY,
+        uid: 4_242,
+        source: Source::Idle,
     }
 }
 

@@ -2,6 +2,16 @@
 
 use crate::event::MailboxName;
 
+/// How many connections there are in the end, the shared one included, where so many mailboxes share one: see [`beside`].
+pub fn connections(mailboxes: usize, hears_all: bool, most: usize) -> usize {
+    if hears_all { 1 } else { room(mailboxes, most) + 1 }
+}
+
+/// For those who have one of their own.
+fn room(mailboxes: usize, most: usize) -> usize {
+    most.saturating_sub(1).min(mailboxes.saturating_sub(1))
+}
+
 /// Who has a connection of their own; the others share one, which rests in the first of them.
 ///
 /// `mailboxes` are in the order of their importance, `beside` have one already and keep it. Where one connection hears
@@ -13,7 +23,7 @@ pub fn beside(
     hears_all: bool,
     most: usize,
 ) -> Vec<MailboxName> {
-    let room = most.saturating_sub(1).min(mailboxes.len().saturating_sub(1));
+    let room = room(mailboxes.len(), most);
     let kept = mailboxes.iter().filter(|mailbox| beside.contains(mailbox));
     let mut chosen: Vec<MailboxName> = kept.take(room).cloned().collect();
     if !hears_all {
@@ -48,12 +58,16 @@ mod tests {
             ("a b", "a b", 3, "a"),
         ] {
             assert_eq!(plan(mailboxes, kept, false, most), wanted, "{mailboxes} | {kept} | {most}");
+            let own = wanted.split_ascii_whitespace().count();
+            let all = mailboxes.split_ascii_whitespace().count();
+            assert_eq!(connections(all, false, most), own + 1, "the shared one is always there");
         }
     }
 
     #[test]
     fn one_connection_that_hears_of_all_is_enough() {
         assert_eq!(plan("INBOX a b c", "", true, 5), "");
+        assert_eq!(connections(4, true, 5), 1);
         assert_eq!(plan("INBOX a b c", "a", true, 5), "a");
     }
 }

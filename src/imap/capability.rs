@@ -4,7 +4,7 @@
 const MOST: usize = 256;
 
 /// The names that make a difference, in capitals. Ten thousand connections keep what their servers can do: a bit each.
-const KNOWN: [&str; 21] = [
+const KNOWN: [&str; 24] = [
     "IMAP4REV1",
     "IMAP4REV2",
     "STARTTLS",
@@ -12,6 +12,7 @@ const KNOWN: [&str; 21] = [
     "AUTH=PLAIN",
     "AUTH=OAUTHBEARER",
     "AUTH=XOAUTH2",
+    "AUTH=EXTERNAL",
     "SASL-IR",
     "LITERAL+",
     "LITERAL-",
@@ -19,6 +20,7 @@ const KNOWN: [&str; 21] = [
     "IDLE",
     "NOTIFY",
     "CONDSTORE",
+    "QRESYNC",
     "OBJECTID",
     "X-GM-EXT-1",
     "SPECIAL-USE",
@@ -26,6 +28,7 @@ const KNOWN: [&str; 21] = [
     "LIST-STATUS",
     "ENABLE",
     "UTF8=ACCEPT",
+    "UTF8=ONLY",
 ];
 
 /// The capabilities that we know, compared without regard to case.
@@ -58,6 +61,12 @@ impl Capabilities {
     /// Whether the server speaks IMAP4rev1 or IMAP4rev2 at all.
     pub fn is_imap(self) -> bool {
         self.has("IMAP4REV1") || self.has("IMAP4REV2")
+    }
+
+    /// Whether the server takes nobody who did not ENABLE UTF8=ACCEPT (RFC 6855 section 6), as is done there: names are
+    /// UTF-8 then, and SEARCH may name no CHARSET. Elsewhere it is not enabled.
+    pub fn needs_utf8(self) -> bool {
+        self.has("UTF8=ONLY")
     }
 
     /// Whether `LIST ... RETURN (SPECIAL-USE)` is understood (RFC 6154 section 2, RFC 5258).

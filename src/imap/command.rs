@@ -14,7 +14,13 @@ use crate::uid_set::UidSet;
 pub const MAX_HEADER: u32 = 65_536;
 
 /// What says whether a mailbox moved.
-const STATUS_ITEMS: &str = "(MESSAGES UIDNEXT UIDVALIDITY)";
+pub(super) const STATUS_MOVED: &str = "(MESSAGES UIDNEXT UIDVALIDITY)";
+
+/// The same, and whether its messages changed (RFC 7162 section 3.1.7).
+pub(super) const STATUS_CHANGED: &str = "(MESSAGES UIDNEXT UIDVALIDITY HIGHESTMODSEQ)";
+
+/// Of the open mailbox: up to where there are changes.
+pub(super) const STATUS_HIGHEST: &str = "(HIGHESTMODSEQ)";
 
 /// Of the open mailbox as in IDLE; of all others their STATUS, now and whenever they change; and their names.
 const NOTIFY_SET: &str = "NOTIFY SET STATUS (selected-delayed (MessageNew MessageExpunge)) \
@@ -33,19 +39,23 @@ pub enum Command<'a> {
     Authenticate(Mechanism, &'a Credentials),
     /// ID (RFC 2971): our name and version, nothing of the host or the user.
     Id,
+    /// ENABLE of these (RFC 5161)
+    Enable(&'a [&'static str]),
     /// LIST of one pattern; the name is encoded as on the wire.
     List {
         /// The mailbox pattern.
         pattern: &'a [u8],
         /// `RETURN (SPECIAL-USE)`
         special_use: bool,
-        /// `RETURN (STATUS (...))` (RFC 5819)
-        statuses: bool,
+        /// `RETURN (STATUS (...))` (RFC 5819): which items
+        statuses: Option<&'static str>,
     },
-    /// STATUS of a mailbox that is not open.
+    /// STATUS of a mailbox.
     Status {
         /// The name as on the wire.
         mailbox: &'a [u8],
+        /// What.
+        items: &'static str,
     },
     /// NOTIFY SET: tell of all mailboxes of the user (RFC 5465).
     Notify,
@@ -64,6 +74,8 @@ pub enum Command<'a> {
         items: &'a str,
         /// `(CHANGEDSINCE n)` (RFC 7162 section 3.1.4.1)
         changed_since: Option<u64>,
+        /// `VANISHED` beside it: of expunged messages too (RFC 7162 section 3.2.6)
+        vanished: bool,
     },
     /// FETCH by sequence numbers.
     Fetch {
@@ -119,14 +131,22 @@ pub enum Proof {
     Password(SecretString),
     /// An OAuth 2.0 bearer token (RFC 6750).
     AccessToken(SecretString),
+    /// What TLS has shown already: our certificate (SASL EXTERNAL, RFC 4422 appendix A).
+    Certificate,
 }
 
 impl Proof {
     /// The password or token.
-    pub fn secret(&self) -> &SecretString {
+    pub fn secret(&self) -> Option<&SecretString> {
         match self {
-            Self::Password(secret) | Self::AccessToken(secret) => secret,
+            Self::Password(secret) | Self::AccessToken(secret) => Some(secret),
+            Self::Certificate => None,
         }
+    }
+
+    /// It as text; empty where there is none.
+    pub(super) fn exposed(&self) -> &str {
+        self.secret().map(ExposeSecret::expose_secret).unwrap_or_default()
     }
 }
 
@@ -193,6 +213,7 @@ impl Command<'_> {
             Self::Login(_) => "LOGIN",
             Self::Authenticate(..) => "AUTHENTICATE",
             Self::Id => "ID",
+            Self::Enable(_) => "ENABLE",
             Self::List { .. } => "LIST",
             Self::Status { .. } => "STATUS",
             Self::Notify => "NOTIFY",
@@ -220,7 +241,7 @@ impl Command<'_> {
                 text.push(b"LOGIN ");
                 text.astring(credentials.user.as_bytes())?;
                 text.push(b" ");
-                text.astring(credentials.proof.secret().expose_secret().as_bytes())?;
+                text.astring(credentials.proof.exposed().as_bytes())?;
             }
             Self::Authenticate(mechanism, credentials) => {
                 text.push(b"AUTHENTICATE ");
@@ -232,20 +253,21 @@ impl Command<'_> {
                 text.push(env!("CARGO_PKG_VERSION").as_bytes());
                 text.push(b"\")");
             }
+            Self::Enable(extensions) => text.push(format!("ENABLE {}", extensions.join(" ")).as_bytes()),
             Self::List { pattern, special_use, statuses } => {
                 text.push(b"LIST \"\" ");
                 text.astring(pattern)?;
                 let special_use = special_use.then_some("SPECIAL-USE");
-                let statuses = statuses.then(|| format!("STATUS {STATUS_ITEMS}"));
+                let statuses = statuses.map(|items| format!("STATUS {items}"));
                 let returned: Vec<_> = special_use.into_iter().chain(statuses.as_deref()).collect();
                 if !returned.is_empty() {
                     text.push(format!(" RETURN ({})", returned.join(" ")).as_bytes());
                 }
             }
-            Self::Status { mailbox } => {
+            Self::Status { mailbox, items } => {
                 text.push(b"STATUS ");
                 text.astring(mailbox)?;
-                text.push(format!(" {STATUS_ITEMS}").as_bytes());
+                text.push(format!(" {items}").as_bytes());
             }
             Self::Notify => text.push(NOTIFY_SET.as_bytes()),
             Self::Examine { mailbox, condstore } => {
@@ -253,14 +275,15 @@ impl Command<'_> {
                 text.astring(mailbox)?;
                 text.push(if *condstore { b" (CONDSTORE)" } else { b"" });
             }
-            Self::UidFetch { uids, items, changed_since } => {
+            Self::UidFetch { uids, items, changed_since, vanished } => {
                 let set = match uids {
                     UidRange::Set(set) => set.to_string(),
                     UidRange::From(first) => format!("{first}:*"),
                 };
                 text.push(format!("UID FETCH {set} {items}").as_bytes());
                 if let Some(modseq) = changed_since {
-                    text.push(format!(" (CHANGEDSINCE {modseq})").as_bytes());
+                    let vanished = if *vanished { " VANISHED" } else { "" };
+                    text.push(format!(" (CHANGEDSINCE {modseq}{vanished})").as_bytes());
                 }
             }
             Self::Fetch { first, last, items } => {
@@ -272,7 +295,8 @@ impl Command<'_> {
             }
             Self::UidSearch { scope, criteria } => {
                 text.push(b"UID SEARCH ");
-                text.push(if criteria.is_ascii() { b"" } else { b"CHARSET UTF-8 " });
+                let needs_charset = !criteria.is_ascii() && !capabilities.needs_utf8();
+                text.push(if needs_charset { b"CHARSET UTF-8 " } else { b"" });
                 text.push(
                     match scope {
                         Scope::Uids(first, last) => format!("UID {first}:{last}"),
@@ -378,7 +402,9 @@ impl Pieces {
             self.cut();
             self.current = Zeroizing::new(Vec::with_capacity(response.len() + 16));
         }
-        self.push(response.as_bytes());
+        // One that is empty has a sign of its own where it stands in the command (RFC 4959 section 3).
+        let nothing = response.is_empty() && self.capabilities.has("SASL-IR");
+        self.push(if nothing { b"=" } else { response.as_bytes() });
     }
 
     fn cut(&mut self) {
@@ -434,16 +460,21 @@ mod tests {
         assert_eq!(text(&Command::Login(&c), &[]).unwrap(), ["t1 LOGIN \"bob\" \"a \\\"b\\\\\"\r\n"]);
         assert_eq!(text(&Command::Idle, &[]).unwrap(), ["t1 IDLE\r\n"]);
         let set = UidSet::range(4, 6);
-        let fetch = Command::UidFetch { uids: UidRange::Set(&set), items: "(UID)", changed_since: Some(9) };
+        let fetch = Command::UidFetch {
+            uids: UidRange::Set(&set),
+            items: "(UID)",
+            changed_since: Some(9),
+            vanished: false,
+        };
         assert_eq!(text(&fetch, &[]).unwrap(), ["t1 UID FETCH 4:6 (UID) (CHANGEDSINCE 9)\r\n"]);
         let list = |special_use, statuses| Command::List { pattern: b"*", special_use, statuses };
-        assert_eq!(text(&list(false, false), &[]).unwrap(), ["t1 LIST \"\" \"*\"\r\n"]);
+        assert_eq!(text(&list(false, None), &[]).unwrap(), ["t1 LIST \"\" \"*\"\r\n"]);
         assert_eq!(
-            text(&list(true, true), &[]).unwrap(),
+            text(&list(true, Some(STATUS_MOVED)), &[]).unwrap(),
             ["t1 LIST \"\" \"*\" RETURN (SPECIAL-USE STATUS (MESSAGES UIDNEXT UIDVALIDITY))\r\n"]
         );
         assert_eq!(
-            text(&Command::Status { mailbox: b"a \"b" }, &[]).unwrap(),
+            text(&Command::Status { mailbox: b"a \"b", items: STATUS_MOVED }, &[]).unwrap(),
             ["t1 STATUS \"a \\\"b\" (MESSAGES UIDNEXT UIDVALIDITY)\r\n"]
         );
         let examine = Command::Examine { mailbox: b"INBOX", condstore: true };
@@ -474,6 +505,10 @@ mod tests {
         assert_eq!(
             search(subject(), &["LITERAL+"]).unwrap(),
             ["t1 UID SEARCH CHARSET UTF-8 UID 4:9 SUBJECT {7+}\r\nGröße\r\n"]
+        );
+        assert_eq!(
+            search(subject(), &["LITERAL+", "UTF8=ONLY"]).unwrap(),
+            ["t1 UID SEARCH UID 4:9 SUBJECT {7+}\r\nGröße\r\n"]
         );
         assert_eq!(search(subject(), &[]).unwrap().len(), 2);
         assert_eq!(search(vec![Key::Text("a\r\nb".to_owned())], &[]), Err(Unsendable));

@@ -10,12 +10,14 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::capability::Capabilities;
+use super::changes::WantedChanges;
 use super::command::{Command, Credentials, Encoded, Line, done};
 use super::ending::{Ending, ProtocolError, TlsUnavailable};
 use super::fetch::Fetching;
 use super::idle::{Idle, Polling};
 use super::listing::MailboxListing;
 use super::login::{self, Login};
+use super::looking::Looking;
 use super::notify::Notifying;
 use super::one_shot::{OneShot, list_mailboxes};
 use super::pipelining::Pipelining;
@@ -30,7 +32,7 @@ use super::survey::{Survey, Surveyed, Surveying};
 use super::suspects::Visits;
 use super::titles::{TitleFetch, TitleListing, TitleQuery};
 use super::watch::Selected;
-use crate::event::{Cursor, GapReason, MailboxName, NewMessage, Role};
+use crate::event::{Cursor, Expunged, FlagsChange, GapReason, MailboxName, NewMessage, Role};
 use crate::journal::Receipt;
 use crate::memory::Memory;
 
@@ -61,24 +63,36 @@ pub struct Plan {
     /// For a command, from its last sign of life.
     pub command_timeout: Duration,
     /// Begins every tag; random, so that nobody can answer ahead (CVE-2026-42246 class).
-    pub tag_prefix: String,
+    pub tag_prefix: Box<str>,
     /// What to fetch of a message.
     pub wanted: Arc<Wanted>,
 }
 
 /// What to do once logged in.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub enum Goal {
     /// Tell what is new in a mailbox, for ever.
-    Watch(Watch),
+    Watch(Box<Watch>),
     /// Tell what is new in many mailboxes, for ever.
-    WatchMany(Choice),
+    WatchMany(Box<Choice>),
     /// List all mailboxes, and log out.
+    #[default]
     ListMailboxes,
     /// Tell the latest messages of a mailbox, and log out.
-    Titles(TitleQuery),
+    Titles(Box<TitleQuery>),
     /// Tell what the server can do and whether the mailboxes that are meant can be opened, and log out.
-    Survey(Survey),
+    Survey(Box<Survey>),
+}
+
+impl Goal {
+    /// The changes that are told.
+    fn changes(&self) -> WantedChanges {
+        match self {
+            Self::Watch(watch) => watch.changes,
+            Self::WatchMany(choice) => choice.changes,
+            Self::ListMailboxes | Self::Titles(_) | Self::Survey(_) => WantedChanges::default(),
+        }
+    }
 }
 
 /// The mailbox to watch, and where the last conversation about it stood.
@@ -94,6 +108,8 @@ pub struct Watch {
     pub caution: u8,
     /// Only messages that the server finds by these are told; `None` for all.
     pub search: Option<Arc<Criteria>>,
+    /// Which changes of messages that were told are told.
+    pub changes: WantedChanges,
     /// How long.
     pub until: Until,
 }
@@ -199,7 +215,9 @@ pub enum Action {
     Surveyed(Box<Surveyed>),
     /// The server does not search as it should, so everything is fetched: why, hostile until made harmless.
     SearchRefused(String),
-    /// Commands that were sent ahead were answered in order, for the first time in this conversation.
+    /// Changes of flags, or expunges, are wanted and cannot be told: why.
+    ChangesUntold(&'static str),
+    /// Commands that were sent ahead were answered in order.
     PipeliningWorked,
     /// They were not: this host is to be asked one by one.
     PipeliningBroke,
@@ -218,6 +236,8 @@ pub struct Delivery {
     pub findings: Vec<Finding>,
     /// Where the mailbox stands once this is durable.
     pub cursor: Cursor,
+    /// Where it stood before; `None` where it was met for the first time.
+    pub before: Option<Box<Cursor>>,
 }
 
 /// One thing to tell of a mailbox.
@@ -225,6 +245,10 @@ pub struct Delivery {
 pub enum Finding {
     /// A new message.
     Message(Box<NewMessage>),
+    /// The flags of a message are others.
+    Flags(Box<FlagsChange>),
+    /// A message is gone.
+    Expunged(Expunged),
     /// A new UIDVALIDITY.
     Reset {
         /// The mailbox's role.
@@ -263,11 +287,15 @@ pub struct Conversation {
 pub(super) struct Shared {
     pub(super) plan: Plan,
     pub(super) capabilities: Capabilities,
+    /// QRESYNC is enabled.
+    pub(super) qresync: bool,
     pub(super) stopping: bool,
     tag_count: u32,
     in_flight: Option<InFlight>,
-    /// The tags of the commands that were sent behind it, in order.
-    behind: Vec<String>,
+    /// The commands that were sent behind it, in order.
+    behind: Vec<InFlight>,
+    /// The last command that was completed.
+    answered: Option<Answered>,
     pub(super) pipelining: Pipelining,
     ignored: u32,
     pub(super) epochs: u32,
@@ -285,8 +313,44 @@ pub(super) struct Shared {
 #[derive(Debug)]
 struct InFlight {
     tag: String,
+    command: &'static str,
+    sent: Instant,
     /// What waits for a `+`.
     rest: VecDeque<Line>,
+}
+
+/// A command that the server has completed, whatever it says to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// Its name.
+    pub command: &'static str,
+    /// From its sending on.
+    pub took: Duration,
+}
+
+/// How new messages in a mailbox are noticed, as the connection does it now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// The server tells of them in IDLE, and they are asked for.
+    Idle,
+    /// The server pushes them, or tells of them while another mailbox is open (RFC 5465).
+    Notify,
+    /// STATUS, in rounds.
+    Status,
+    /// NOOP, where IDLE is of no use.
+    Poll,
+}
+
+impl Mode {
+    /// As metrics have it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Notify => "notify",
+            Self::Status => "status",
+            Self::Poll => "poll",
+        }
+    }
 }
 
 /// Where the conversation stands: each phase is named by what it awaits, and owns what it needs.
@@ -298,19 +362,21 @@ pub(super) enum Phase {
     AwaitTls,
     AwaitLogin(Login),
     AwaitId,
-    Locating(Locating),
-    Examining(Examining),
-    ProbingUidNext(ProbingUidNext),
-    Recalling(Recalling),
-    Dating(Dating),
+    AwaitEnabled,
+    Locating(Box<Locating>),
+    Examining(Box<Examining>),
+    ProbingUidNext(Box<ProbingUidNext>),
+    Recalling(Box<Recalling>),
+    Dating(Box<Dating>),
     Searching(Searching),
     Fetching(Fetching),
     AwaitReceipt(Box<Selected>),
     Notifying(Notifying),
     Idle(Idle),
     Polling(Polling),
+    Looking(Box<Looking>),
     Round(Box<Round>),
-    OneShot(OneShot),
+    OneShot(Box<OneShot>),
     AwaitLogout,
     Ended,
 }
@@ -323,10 +389,12 @@ impl Conversation {
             pipelining: Pipelining::new(!plan.pipelining),
             plan,
             capabilities: Capabilities::default(),
+            qresync: false,
             stopping: false,
             tag_count: 0,
             in_flight: None,
             behind: Vec::new(),
+            answered: None,
             ignored: 0,
             epochs: 0,
             rounds: None,
@@ -343,7 +411,13 @@ impl Conversation {
     pub fn step(&mut self, input: Input, now: Instant) -> Vec<Action> {
         let phase = std::mem::replace(&mut self.phase, Phase::Ended);
         self.phase = match input {
-            Input::Reply(reply) => self.shared.reply(phase, reply, now),
+            Input::Reply(reply) => {
+                let reply = match &phase {
+                    Phase::AwaitLogin(login) => login.concealed(reply),
+                    _ => reply,
+                };
+                self.shared.reply(phase, reply, now)
+            }
             Input::Secured => self.shared.secured(phase, now),
             Input::Injected => self.shared.end(Ending::TlsUnavailable(TlsUnavailable::Injected)),
             Input::Elapsed { quiet } => self.shared.elapsed(phase, quiet, now),
@@ -385,6 +459,21 @@ impl Conversation {
         }
     }
 
+    /// The command that the last step found completed, once.
+    pub fn take_answered(&mut self) -> Option<Answered> {
+        self.shared.answered.take()
+    }
+
+    /// How its one mailbox is watched, while it rests; of many, [`Action::Toured`] tells.
+    pub fn mode(&self) -> Option<Mode> {
+        match &self.phase {
+            Phase::Idle(phase) if phase.awaits_push() => Some(Mode::Notify),
+            Phase::Idle(_) => Some(Mode::Idle),
+            Phase::Polling(_) => Some(Mode::Poll),
+            _ => None,
+        }
+    }
+
     /// Whether commands were sent ahead that are not all answered: a connection that ends now may have ended of it.
     pub fn is_pipelining(&self) -> bool {
         self.shared.pipelining.is_running()
@@ -408,6 +497,7 @@ impl Phase {
             Self::AwaitStartTls | Self::AwaitTls => State::StartTls,
             Self::AwaitCapability { logged_in: true }
             | Self::AwaitId
+            | Self::AwaitEnabled
             | Self::Locating(_)
             | Self::Examining(_)
             | Self::Round(_)
@@ -419,6 +509,7 @@ impl Phase {
             | Self::Fetching(_)
             | Self::AwaitReceipt(_)
             | Self::Notifying(_)
+            | Self::Looking(_)
             | Self::Polling(_) => State::Selected,
             Self::Idle(_) => State::Idling,
             Self::AwaitLogout | Self::Ended => State::LoggingOut,
@@ -443,6 +534,7 @@ impl Phase {
             Self::Notifying(phase) => Some(phase.selected()),
             Self::Idle(phase) => Some(phase.selected()),
             Self::Polling(phase) => Some(phase.selected()),
+            Self::Looking(phase) => Some(phase.selected()),
             Self::Round(phase) => phase.selected(),
             _ => None,
         }
@@ -456,7 +548,7 @@ impl Shared {
     /// Callers return the phase that awaits it. Where the command cannot be sent, the conversation ends.
     pub(super) fn send(&mut self, command: &Command<'_>, now: Instant) -> Result<(), Ending> {
         let (tag, encoded) = self.encode(command)?;
-        self.in_flight = Some(InFlight { tag, rest: encoded.rest });
+        self.in_flight = Some(InFlight { tag, command: command.name(), sent: now, rest: encoded.rest });
         self.actions.push(Action::Send(encoded.first));
         self.wait(command.name(), self.plan.command_timeout, self.plan.command_timeout * 10, now);
         Ok(())
@@ -475,7 +567,8 @@ impl Shared {
         for command in [command, &Command::Idle] {
             let (tag, encoded) = self.encode(command)?;
             line.extend_from_slice(encoded.first.as_bytes());
-            self.behind.push(tag);
+            let (command, rest) = (command.name(), VecDeque::new());
+            self.behind.push(InFlight { tag, command, sent: now, rest });
         }
         self.pipelining.begin();
         self.actions.push(Action::Send(line.into()));
@@ -485,14 +578,22 @@ impl Shared {
 
     /// The command in flight is completed, and the one behind it moves up.
     fn move_up(&mut self) {
-        let next = (!self.behind.is_empty()).then(|| self.behind.remove(0));
-        self.in_flight = next.map(|tag| InFlight { tag, rest: VecDeque::new() });
+        self.in_flight = (!self.behind.is_empty()).then(|| self.behind.remove(0));
         if self.behind.is_empty() {
             self.behind = Vec::new();
         }
     }
 
     /// Commands that were sent ahead, if there are any, were answered otherwise than in order.
+    /// IDLE ends when we want it to, which says nothing of the server.
+    fn note_answer(&mut self, now: Instant) {
+        let command = self.in_flight.as_ref().filter(|sent| sent.command != Command::Idle.name());
+        self.answered = command.map(|InFlight { command, sent, .. }| Answered {
+            command,
+            took: now.saturating_duration_since(*sent),
+        });
+    }
+
     pub(super) fn pipelining_broke(&mut self) {
         if self.pipelining.broke() {
             self.act(Action::PipeliningBroke);
@@ -519,7 +620,7 @@ impl Shared {
     }
 
     pub(super) fn end(&mut self, ending: Ending) -> Phase {
-        if matches!(ending, Ending::Protocol(ProtocolError::Unexpected { .. }) | Ending::TimedOut { .. }) {
+        if matches!(ending, Ending::Protocol(ProtocolError::Unexpected { .. })) {
             self.pipelining_broke();
         }
         self.in_flight = None;
@@ -567,6 +668,7 @@ impl Shared {
         match rule(phase.state(), kind) {
             Rule::Take => {}
             Rule::Ignore if self.rounds.is_some() && matches!(kind, Kind::List | Kind::MailboxStatus) => {}
+            Rule::Ignore if matches!((&phase, kind), (Phase::Looking(_), Kind::MailboxStatus)) => {}
             Rule::Ignore => {
                 match &mut phase {
                     Phase::Searching(searching) => searching.overheard(kind),
@@ -585,7 +687,7 @@ impl Shared {
         match reply {
             Reply::Untagged { status: Status::Bye, text } => self.bye(&phase, &text),
             Reply::Tagged { tag, .. } if self.in_flight.as_ref().is_none_or(|command| command.tag != tag) => {
-                if self.behind.contains(&tag) {
+                if self.behind.iter().any(|command| command.tag == tag) {
                     self.pipelining_broke();
                 }
                 self.end(Ending::Protocol(ProtocolError::UnknownTag))
@@ -593,12 +695,13 @@ impl Shared {
             Reply::Tagged { status, text, .. } => {
                 // It does what it is asked to: what it said besides was no mere noise.
                 self.ignored = 0;
+                self.note_answer(now);
                 self.move_up();
                 self.completed(phase, status, &text, now)
             }
             reply => {
                 if let Some(selected) = phase.selected() {
-                    selected.told(&reply);
+                    selected.told(&reply, now);
                 }
                 self.told_of_others(&mut phase, &reply, now);
                 self.data(phase, reply, now)
@@ -657,7 +760,8 @@ impl Shared {
             },
             _ => return,
         };
-        if !matches!(phase, Phase::AwaitStartTls | Phase::AwaitTls) {
+        // async-imap's parser takes `* ENABLED` for a list of capabilities.
+        if !matches!(phase, Phase::AwaitStartTls | Phase::AwaitTls | Phase::AwaitEnabled) {
             let offered = Capabilities::new(tokens);
             self.capabilities = if self.plan.sasl_ir { offered } else { offered.without("SASL-IR") };
         }
@@ -700,7 +804,9 @@ impl Shared {
             Phase::AwaitStartTls => self.end(Ending::TlsUnavailable(TlsUnavailable::Refused)),
             Phase::AwaitLogin(login) => login.completed(self, status, text, now),
             // Whatever the server thinks of our name.
-            Phase::AwaitId => self.pursue(now),
+            Phase::AwaitId => self.enable(now),
+            Phase::AwaitEnabled if !ok && self.capabilities.needs_utf8() => self.refused("ENABLE", text),
+            Phase::AwaitEnabled => self.pursue(now),
             Phase::Locating(phase) => phase.completed(self, status, text, now),
             Phase::Examining(phase) => phase.completed(self, status, text, now),
             Phase::ProbingUidNext(phase) => phase.completed(self, status, text, now),
@@ -710,6 +816,7 @@ impl Shared {
             Phase::Notifying(phase) => phase.completed(self, status, now),
             Phase::Idle(phase) => phase.completed(self, status, now),
             Phase::Polling(phase) => phase.completed(self, status, text, now),
+            Phase::Looking(phase) => phase.completed(self, status, text, now),
             Phase::Round(phase) => phase.completed(self, status, text, now),
             Phase::OneShot(phase) => phase.completed(self, status, text, now),
             Phase::AwaitLogout => self.end(Ending::LoggedOut),
@@ -763,8 +870,21 @@ impl Shared {
             (Phase::Idle(phase), Reply::Continue(_)) => phase.accepted(self, now),
             (Phase::Idle(phase), Reply::Exists(_)) => phase.pushed(self, now),
             (Phase::Idle(phase), Reply::Fetch(items)) => phase.fetched(self, &items, now),
-            (Phase::Idle(phase), Reply::Untagged { .. } | Reply::MailboxStatus(_) | Reply::List(_)) => {
-                phase.remarked(self, now)
+            (
+                Phase::Idle(phase),
+                Reply::Untagged { .. }
+                | Reply::MailboxStatus(_)
+                | Reply::List(_)
+                | Reply::Expunge(_)
+                | Reply::Vanished { .. },
+            ) => phase.remarked(self, now),
+            (Phase::AwaitEnabled, Reply::Capability(enabled)) => {
+                self.qresync = enabled.iter().any(|name| name.eq_ignore_ascii_case("QRESYNC"));
+                Phase::AwaitEnabled
+            }
+            (Phase::Looking(mut phase), reply) => {
+                phase.told(&reply);
+                Phase::Looking(phase)
             }
             (Phase::Round(mut phase), reply) => {
                 phase.told(&reply);
@@ -895,20 +1015,39 @@ impl Shared {
         if self.capabilities.has("ID") {
             self.send_then(&Command::Id, now, Phase::AwaitId)
         } else {
-            self.pursue(now)
+            self.enable(now)
         }
+    }
+
+    /// UTF-8, where the server does not do without; QRESYNC, where expunges are told.
+    fn enable(&mut self, now: Instant) -> Phase {
+        let utf8 = self.capabilities.needs_utf8().then_some("UTF8=ACCEPT");
+        let expunges = self.plan.goal.changes().expunges && self.capabilities.has("QRESYNC");
+        let extensions: Vec<_> = utf8.into_iter().chain(expunges.then_some("QRESYNC")).collect();
+        if extensions.is_empty() || self.stopping {
+            return self.pursue(now);
+        }
+        self.send_then(&Command::Enable(&extensions), now, Phase::AwaitEnabled)
+    }
+
+    /// Of changes that are wanted, those are told that the server can tell.
+    fn tell_untold_changes(&mut self) {
+        let untold = self.plan.goal.changes().untold(self.capabilities.has("CONDSTORE"), self.qresync);
+        untold.for_each(|why| self.act(Action::ChangesUntold(why)));
     }
 
     fn pursue(&mut self, now: Instant) -> Phase {
         if self.stopping {
             return self.log_out(now);
         }
-        match self.plan.goal.clone() {
-            Goal::Watch(watch) => Locating::begin(self, watch, now),
-            Goal::WatchMany(choice) => rounds::begin(self, choice, now),
+        self.tell_untold_changes();
+        // Not needed any more after this, and an idle connection lives for months.
+        match std::mem::take(&mut self.plan.goal) {
+            Goal::Watch(watch) => Locating::begin(self, *watch, now),
+            Goal::WatchMany(choice) => rounds::begin(self, *choice, now),
             Goal::ListMailboxes => list_mailboxes(self, now),
-            Goal::Titles(query) => TitleFetch::begin(self, query, now),
-            Goal::Survey(survey) => Surveying::begin(self, survey, now),
+            Goal::Titles(query) => TitleFetch::begin(self, *query, now),
+            Goal::Survey(survey) => Surveying::begin(self, *survey, now),
         }
     }
 }

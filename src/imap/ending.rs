@@ -39,6 +39,13 @@ pub enum Ending {
     },
 }
 
+impl Ending {
+    /// Whether the server says that there is no such mailbox.
+    pub fn says_nonexistent(&self) -> bool {
+        matches!(self, Self::MailboxRefused(refusal) if refusal.says_nonexistent())
+    }
+}
+
 /// Why STARTTLS did not come about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TlsUnavailable {

@@ -166,7 +166,7 @@ impl Fetching {
                 None => (UidRange::From(self.sweep_from()), None),
             },
         };
-        Command::UidFetch { uids, items, changed_since }
+        Command::UidFetch { uids, items, changed_since, vanished: false }
     }
 
     fn sweep_from(&self) -> u32 {
@@ -274,7 +274,7 @@ impl Fetching {
         }
         match (holes.is_empty(), self.place) {
             (true, Place::BeforeIdle) => {
-                self.selected.report(shared, self.got);
+                self.selected.report(shared, self.got, now);
                 Idle::await_acceptance(self.selected, None, shared, now)
             }
             (false, Place::BeforeIdle) => {

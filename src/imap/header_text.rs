@@ -4,6 +4,7 @@ use mail_parser::decoders::charsets::map::charset_decoder;
 use mail_parser::{HeaderName, MessageParser};
 
 use super::command::MAX_HEADER;
+use crate::text::{cap, is_printable_ascii};
 
 /// What a parser may rely on: at most [`MAX_HEADER`] bytes of UTF-8 that end with an empty line.
 ///
@@ -36,6 +37,9 @@ const MOST_UNENDED: usize = 16;
 /// `start` on, those that have none are made ordinary text.
 fn disarm(text: &mut [u8], start: usize) {
     let Some(field) = text.get_mut(start..) else { return };
+    if memchr::memchr_iter(b'?', field).count() <= MOST_UNENDED {
+        return;
+    }
     let ended = memchr::memmem::rfind(field, b"?=").unwrap_or(0);
     let Some(rest) = field.get_mut(ended..) else { return };
     let begins: Vec<usize> = memchr::memmem::find_iter(rest, b"=?").skip(MOST_UNENDED).collect();
@@ -69,6 +73,15 @@ fn windows_1252(bytes: &[u8]) -> String {
 
 /// A text with encoded words (RFC 2047) and folding undone.
 pub(super) fn decoded(raw: &[u8]) -> String {
+    match std::str::from_utf8(raw) {
+        Ok(text) if is_printable_ascii(text) && !raw.contains(&b'?') => {
+            cap(text, MAX_HEADER as usize).trim().to_owned()
+        }
+        _ => parsed(raw),
+    }
+}
+
+fn parsed(raw: &[u8]) -> String {
     let one_line: Vec<u8> =
         raw.iter().map(|&byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { byte }).collect();
     let header = [b"Subject: ", readable(&one_line).as_slice()].concat();
@@ -81,8 +94,9 @@ pub(super) fn decoded(raw: &[u8]) -> String {
 
 /// Whether an encoded word, or what was meant as one, is still in `text`.
 pub(super) fn is_undecoded(text: &str) -> bool {
-    text.match_indices("=?").any(|(at, _)| {
-        let word = text.get(at + 2..).unwrap_or_default();
+    memchr::memchr_iter(b'?', text.as_bytes()).any(|mark| {
+        let (before, word) = text.split_at_checked(mark).unwrap_or_default();
+        let Some(word) = word.strip_prefix('?').filter(|_| before.ends_with('=')) else { return false };
         let mut parts = word.splitn(3, '?');
         let (charset, encoding, rest) = (parts.next(), parts.next(), parts.next());
         let is_name = charset.is_some_and(|charset| {
@@ -94,7 +108,16 @@ pub(super) fn is_undecoded(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn what_needs_no_decoding_is_what_a_parser_makes_of_it(text in "[ ->@-~]{0,80}") {
+            prop_assert_eq!(decoded(text.as_bytes()), parsed(text.as_bytes()));
+        }
+    }
 
     #[test]
     fn whatever_comes_is_utf_8_and_whole() {

@@ -76,6 +76,11 @@ impl Idle {
         &mut self.selected
     }
 
+    /// Whether new messages come by themselves.
+    pub(super) fn awaits_push(&self) -> bool {
+        self.selected.awaits_push()
+    }
+
     /// `+`. A second one means nothing.
     pub(super) fn accepted(mut self, shared: &mut Shared, now: Instant) -> Phase {
         if self.step != Step::Acceptance {
@@ -93,7 +98,8 @@ impl Idle {
     /// Absolute: what the server says meanwhile, `* OK Still here` above all, does not extend it.
     fn await_news(&self, shared: &mut Shared, now: Instant) {
         let others = shared.rests_until(self.selected.mailbox());
-        let until = self.selected.sweep_at().into_iter().chain(others).min().unwrap_or(now);
+        let own = self.selected.sweep_at().into_iter().chain(self.selected.look_due_at());
+        let until = own.chain(others).min().unwrap_or(now);
         let until = until.saturating_duration_since(now);
         shared.wait("news", until, until, now);
     }
@@ -106,9 +112,9 @@ impl Idle {
         if shared.stopping {
             return self.leave(shared, now);
         }
-        self.selected.tell_pushed(shared, &mut self.pushed);
+        self.selected.tell_pushed(shared, &mut self.pushed, now);
         if !self.is_wanted(shared, now) {
-            if std::mem::take(&mut self.expecting) {
+            if std::mem::take(&mut self.expecting) || self.selected.look_due_at().is_some() {
                 self.await_news(shared, now);
             }
             return Phase::Idle(self);
@@ -122,11 +128,11 @@ impl Idle {
         Phase::Idle(self)
     }
 
-    /// FETCH: the push of a message, or of a change, which means nothing.
+    /// FETCH: the push of a message, or a hint that flags have changed.
     pub(super) fn fetched(mut self, shared: &mut Shared, items: &FetchItems, now: Instant) -> Phase {
         let can_take = !matches!(self.step, Step::Completion { .. }) && self.unchecked.is_none();
         if !can_take || !is_of_new_message(items) || self.pushed.0.len() >= MOST_PUSHED {
-            return Phase::Idle(self);
+            return self.settle(shared, now);
         }
         if let Some(uid) = self.selected.take_push(items) {
             self.pushed.0.push((uid, summarize(items, &shared.plan.wanted)));
@@ -198,10 +204,10 @@ impl Idle {
     /// A check round, and IDLE anew.
     fn refresh(mut self, shared: &mut Shared, now: Instant) -> Phase {
         let too_early = self.selected.sweep_at().is_some_and(|at| at > now);
-        if too_early && shared.is_called_away(self.selected.mailbox(), now) {
+        if too_early && self.is_wanted(shared, now) {
             return self.finish(false, shared, now);
         }
-        self.selected.sweep_is_due();
+        self.selected.sweep_is_due(now);
         self.finish(true, shared, now)
     }
 
@@ -270,7 +276,7 @@ impl Polling {
     /// The pause is over.
     pub(super) fn ask(mut self, shared: &mut Shared, now: Instant) -> Phase {
         if self.selected.sweep_at().is_none_or(|at| at <= now) {
-            self.selected.sweep_is_due();
+            self.selected.sweep_is_due(now);
         }
         self.resting = false;
         shared.send_then(&Command::Noop, now, Phase::Polling(self))

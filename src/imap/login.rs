@@ -2,12 +2,15 @@
 
 use std::time::Instant;
 
+use secrecy::{ExposeSecret, SecretString};
+use zeroize::Zeroizing;
+
 use super::command::{Command, Credentials, Proof};
 use super::conversation::{Action, Phase, Shared};
 use super::ending::Ending;
 use super::refusal::Refusal;
-use super::reply::{Code, Status, StatusText};
-use super::sasl::{Exchange, Mechanism};
+use super::reply::{Code, Reply, Status, StatusText};
+use super::sasl::{self, Exchange, Mechanism, SHORTEST_SECRET};
 
 /// Awaits the completion of a login.
 #[derive(Debug)]
@@ -15,6 +18,8 @@ pub(super) struct Login {
     capabilities_told: bool,
     /// `None` for LOGIN.
     exchange: Option<Exchange>,
+    /// What was shown, in all of its forms, until it was answered: a server may repeat it in its words.
+    shown: Vec<SecretString>,
 }
 
 /// Logs in by the best mechanism that the server offers.
@@ -25,7 +30,8 @@ pub(super) fn begin(shared: &mut Shared, now: Instant) -> Phase {
     let Some(command) = command(&credentials, mechanism, shared.capabilities.has("LOGINDISABLED")) else {
         return shared.end(Ending::NoMechanism);
     };
-    let login = Login { capabilities_told: false, exchange: mechanism.map(Exchange::new) };
+    let (exchange, shown) = (mechanism.map(Exchange::new), sasl::forms(&credentials));
+    let login = Login { capabilities_told: false, exchange, shown };
     shared.send_then(&command, now, Phase::AwaitLogin(login))
 }
 
@@ -41,7 +47,31 @@ fn command(
     }
 }
 
+fn conceal(text: &mut StatusText, secret: &str) {
+    if secret.len() < SHORTEST_SECRET {
+        return;
+    }
+    if text.text.contains(secret) {
+        text.text = text.text.replace(secret, "[secret]");
+    }
+    // Codes are in capitals.
+    let capitals = Zeroizing::new(secret.to_ascii_uppercase());
+    if matches!(&text.code, Some(Code::Named(name)) if name.contains(capitals.as_str())) {
+        text.code = None;
+    }
+}
+
 impl Login {
+    /// A reply without what was shown to log in: its words go into logs and events.
+    pub(super) fn concealed(&self, mut reply: Reply) -> Reply {
+        if let Reply::Tagged { text, .. } | Reply::Untagged { text, .. } = &mut reply {
+            for secret in self.shown.iter().map(ExposeSecret::expose_secret) {
+                conceal(text, secret);
+            }
+        }
+        reply
+    }
+
     /// The server told its capabilities during the login (Gmail).
     pub(super) fn capabilities_told(&mut self) {
         self.capabilities_told = true;
@@ -84,6 +114,20 @@ impl Login {
         match self.exchange.as_ref().and_then(Exchange::complaint) {
             Some(complaint) => Refusal { text: format!("{} (token: {complaint})", refusal.text), ..refusal },
             None => refusal,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_neither_in_the_words_nor_in_the_code() {
+        for (code, kept) in [("HUNTER2", None), ("ALERT", Some(Code::parse("ALERT")))] {
+            let mut text = StatusText { code: Some(Code::parse(code)), text: "it is hunter2".to_owned() };
+            conceal(&mut text, "hunter2");
+            assert_eq!(text, StatusText { code: kept, text: "it is [secret]".to_owned() });
         }
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod budget;
 pub mod capability;
+pub mod changes;
 pub mod command;
 pub mod conversation;
 pub mod ending;
@@ -11,6 +12,7 @@ mod headers;
 mod idle;
 pub mod listing;
 mod login;
+mod looking;
 mod notify;
 pub mod one_shot;
 pub mod parse;

@@ -60,6 +60,6 @@ impl OneShot {
 /// Asks for all of them.
 pub(super) fn list_mailboxes(shared: &mut Shared, now: Instant) -> Phase {
     let special_use = shared.capabilities.lists_special_use();
-    let phase = Phase::OneShot(OneShot::Mailboxes(MailboxListing::default()));
-    shared.send_then(&Command::List { pattern: b"*", special_use, statuses: false }, now, phase)
+    let phase = Phase::OneShot(Box::new(OneShot::Mailboxes(MailboxListing::default())));
+    shared.send_then(&Command::List { pattern: b"*", special_use, statuses: None }, now, phase)
 }

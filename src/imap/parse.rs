@@ -10,11 +10,12 @@ use async_imap::imap_proto::{
 };
 
 use super::reply::{
-    AttachmentPart, Code, FetchItems, ListEntry, MAX_TEXT, MailboxStatus, Reply, Status, StatusText,
-    Structure, cap_flags,
+    AttachmentPart, Code, FetchItems, ListEntry, MAX_TEXT, MOST_VANISHED, MailboxStatus, Reply, Status,
+    StatusText, Structure, cap_flags,
 };
 use crate::event::MOST_ATTACHMENTS;
 use crate::text::cap;
+use crate::uid_set::UidSet;
 
 /// The reply that `response` is.
 pub fn reply(response: &Response<'_>) -> Reply {
@@ -31,9 +32,8 @@ pub fn reply(response: &Response<'_>) -> Reply {
         }
         Response::Expunge(seq) => Reply::Expunge(*seq),
         Response::Vanished { earlier, uids } => {
-            let count =
-                uids.iter().map(|range| u64::from(range.end().saturating_sub(*range.start())) + 1).sum();
-            Reply::Vanished { earlier: *earlier, count }
+            let (uids, beyond) = vanished(uids.iter().map(|range| (*range.start(), *range.end())));
+            Reply::Vanished { earlier: *earlier, uids, beyond }
         }
         Response::Fetch(seq, attributes) => Reply::Fetch(Box::new(fetch(*seq, attributes))),
         Response::MailboxData(MailboxDatum::Exists(n)) => Reply::Exists(*n),
@@ -58,14 +58,26 @@ pub fn reply(response: &Response<'_>) -> Reply {
     }
 }
 
+/// So much of it that memory is bounded, and how much more there is. In order, whatever order it came in: that is quick.
+fn vanished(ranges: impl Iterator<Item = (u32, u32)>) -> (UidSet, u64) {
+    let mut ranges: Vec<_> = ranges.map(|(one, other)| (one.min(other), one.max(other))).collect();
+    ranges.sort_unstable();
+    let kept = ranges.split_off(ranges.len().saturating_sub(MOST_VANISHED));
+    let beyond = ranges.iter().map(|&(first, last)| u64::from(last - first) + 1).sum();
+    let mut uids = UidSet::new();
+    kept.into_iter().for_each(|(first, last)| uids.insert_range(first, last));
+    (uids, beyond)
+}
+
 fn mailbox_status(name: &str, attributes: &[StatusAttribute]) -> MailboxStatus {
     let name = cap(&unescaped(name), 1024).as_bytes().to_vec();
     let mut status = MailboxStatus { name, ..MailboxStatus::default() };
     for attribute in attributes {
         match attribute {
-            StatusAttribute::Messages(n) => status.item("MESSAGES", *n),
-            StatusAttribute::UidNext(n) => status.item("UIDNEXT", *n),
-            StatusAttribute::UidValidity(n) => status.item("UIDVALIDITY", *n),
+            StatusAttribute::HighestModSeq(n) => status.item("HIGHESTMODSEQ", *n),
+            StatusAttribute::Messages(n) => status.item("MESSAGES", u64::from(*n)),
+            StatusAttribute::UidNext(n) => status.item("UIDNEXT", u64::from(*n)),
+            StatusAttribute::UidValidity(n) => status.item("UIDVALIDITY", u64::from(*n)),
             _ => {}
         }
     }

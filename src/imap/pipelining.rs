@@ -15,13 +15,11 @@ pub(super) struct Pipelining {
     known: bool,
     /// Commands were sent ahead, and the last of them is not answered yet.
     running: bool,
-    /// It went well once.
-    proven: bool,
 }
 
 impl Pipelining {
     pub(super) fn new(refused: bool) -> Self {
-        Self { refused, known: false, running: false, proven: false }
+        Self { refused, known: false, running: false }
     }
 
     /// The server says who it is.
@@ -42,9 +40,9 @@ impl Pipelining {
         self.running = true;
     }
 
-    /// All was answered in order. Whether this is the first time.
+    /// Whether anything ran: it was answered in order.
     pub(super) fn worked(&mut self) -> bool {
-        std::mem::take(&mut self.running) && !std::mem::replace(&mut self.proven, true)
+        std::mem::take(&mut self.running)
     }
 
     /// It was answered otherwise. Whether anything ran that could be.
@@ -85,8 +83,7 @@ mod tests {
         assert!(!pipelining.broke() && pipelining.is_trusted());
         pipelining.begin();
         assert!(pipelining.worked() && !pipelining.is_running());
-        pipelining.begin();
-        assert!(!pipelining.worked(), "told once");
+        assert!(!pipelining.worked(), "nothing ran");
         pipelining.begin();
         assert!(pipelining.broke() && !pipelining.is_trusted());
     }

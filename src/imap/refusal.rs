@@ -81,6 +81,16 @@ impl Refusal {
         self.code.as_deref().is_some_and(|code| MAILBOX_TROUBLE_CODES.contains(&code))
     }
 
+    /// The same, of a mailbox that is known not to be there.
+    pub(super) fn nonexistent(self) -> Self {
+        Self { code: Some("NONEXISTENT".to_owned()), why: Why::Mailbox, ..self }
+    }
+
+    /// Whether there is no such mailbox (RFC 5530 section 3).
+    pub fn says_nonexistent(&self) -> bool {
+        self.code.as_deref() == Some("NONEXISTENT")
+    }
+
     fn new(text: &StatusText, unless_told: Why) -> Self {
         let code = text.code.as_ref().map(|code| code.name().to_owned());
         let why = code.as_deref().and_then(by_code).or_else(|| by_text(&text.text)).unwrap_or(unless_told);

@@ -4,9 +4,13 @@
 //! it is at most [`MAX_TEXT`] bytes here, and still has to be made harmless before it is shown (`crate::text`).
 
 use crate::text::cap;
+use crate::uid_set::UidSet;
 
 /// The most flags kept of a message.
 const MOST_FLAGS: usize = 64;
+
+/// The most ranges of UIDs kept of one VANISHED.
+pub(super) const MOST_VANISHED: usize = 5_000;
 
 /// The most bytes kept of a server's human-readable text.
 pub const MAX_TEXT: usize = 512;
@@ -42,8 +46,10 @@ pub enum Reply {
     Vanished {
         /// With `(EARLIER)`: it answers a SELECT or FETCH, and sequence numbers are not concerned.
         earlier: bool,
-        /// How many UIDs it names.
-        count: u64,
+        /// The UIDs that it names, the highest 5,000 ranges of them at most.
+        uids: UidSet,
+        /// How many more it names.
+        beyond: u64,
     },
     /// FETCH.
     Fetch(Box<FetchItems>),
@@ -213,14 +219,18 @@ pub struct MailboxStatus {
     pub uid_next: Option<u32>,
     /// UIDVALIDITY; never 0.
     pub uid_validity: Option<u32>,
+    /// HIGHESTMODSEQ (RFC 7162 section 3.1.7); 0 where the mailbox has no mod-sequences.
+    pub highest_modseq: Option<u64>,
 }
 
 impl MailboxStatus {
     /// Takes one item in; those that nobody asks for are passed over.
-    pub(super) fn item(&mut self, name: &str, value: u32) {
-        let told = Some(value).filter(|&value| value > 0);
+    pub(super) fn item(&mut self, name: &str, value: u64) {
+        let number = u32::try_from(value).ok();
+        let told = number.filter(|&value| value > 0);
         match name.to_ascii_uppercase().as_str() {
-            "MESSAGES" => self.messages = Some(value),
+            "HIGHESTMODSEQ" => self.highest_modseq = Some(value).filter(|&value| value <= MAX_MODSEQ),
+            "MESSAGES" => self.messages = number,
             "UIDNEXT" => self.uid_next = told,
             "UIDVALIDITY" => self.uid_validity = told,
             _ => {}

@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::budget;
-use super::command::Command;
-use super::conversation::{Action, Phase, Shared, ToldFrom, Until, Watch};
+use super::capability::Capabilities;
+use super::changes::WantedChanges;
+use super::command::{Command, STATUS_CHANGED, STATUS_MOVED};
+use super::conversation::{Action, Mode, Phase, Shared, ToldFrom, Until, Watch};
 use super::ending::Ending;
 use super::listing::{ListedMailbox, MailboxListing};
 use super::reply::{MailboxStatus, Reply, Status, StatusText};
@@ -44,6 +46,8 @@ pub struct Choice {
     pub suspects: Suspects,
     /// See [`Watch::search`].
     pub search: Option<Arc<Criteria>>,
+    /// See [`Watch::changes`].
+    pub changes: WantedChanges,
     /// For ever, or until all that is new in all of them is told.
     pub until: Until,
 }
@@ -91,6 +95,13 @@ pub struct Pace {
     pub mailboxes: usize,
     /// The longest delay that is to be expected where nothing is told: the interval, and the round itself.
     pub worst_delay: Duration,
+}
+
+impl Pace {
+    /// How new messages are noticed.
+    pub fn mode(&self) -> Mode {
+        if self.hears_all { Mode::Notify } else { Mode::Status }
+    }
 }
 
 /// What is known of the server's NOTIFY.
@@ -187,7 +198,7 @@ impl Rounds {
     }
 
     /// The mailboxes are these now.
-    fn take(&mut self, listing: &MailboxListing, hears_all: bool, now: Instant) {
+    fn take(&mut self, listing: &MailboxListing, capabilities: Capabilities, hears_all: bool, now: Instant) {
         let choice = self.choice.mailboxes.clone();
         let chosen = choice.choose(&listing.mailboxes);
         let names: Vec<_> = chosen.iter().map(|chosen| chosen.mailbox.clone()).collect();
@@ -206,7 +217,7 @@ impl Rounds {
         let stops = shared.map(|Chosen { mailbox, listed, .. }| {
             let (met, suspect) = (self.met(&mailbox, now), self.choice.suspects.get(&mailbox));
             let (was_beside, formerly) = (before.contains(&mailbox), formerly.clone());
-            let stop = Stop::new(located(mailbox, listed, delimiter), met, formerly);
+            let stop = Stop::new(located(mailbox, listed, delimiter, capabilities), met, formerly);
             match suspect {
                 Some(suspect) => stop.suspected(suspect, now),
                 None if was_beside => stop.handed_over(now),
@@ -245,10 +256,20 @@ impl Rounds {
     }
 }
 
-fn located(mailbox: MailboxName, listed: Option<&ListedMailbox>, delimiter: Option<char>) -> Located {
+fn located(
+    mailbox: MailboxName,
+    listed: Option<&ListedMailbox>,
+    delimiter: Option<char>,
+    capabilities: Capabilities,
+) -> Located {
     match listed {
-        Some(listed) => Located { mailbox, wire_name: listed.wire_name.clone(), role: listed.role },
-        None => Located { wire_name: wire_name(&mailbox, delimiter), mailbox, role: None },
+        Some(listed) => {
+            Located { mailbox, wire_name: listed.wire_name.clone(), role: listed.role, listed: true }
+        }
+        None => {
+            let wire_name = wire_name(&mailbox, delimiter, capabilities);
+            Located { listed: mailbox.is_inbox(), mailbox, wire_name, role: None }
+        }
     }
 }
 
@@ -318,7 +339,7 @@ fn go_on(shared: &mut Shared, selected: Option<Box<Selected>>, now: Instant) -> 
     if shared.stopping {
         return shared.log_out(now);
     }
-    let notify_offered = shared.capabilities.has("NOTIFY");
+    let notify_offered = shared.may_notify();
     let Some(rounds) = &mut shared.rounds else { return shared.log_out(now) };
     // One that is not ours any more is left.
     let selected = selected.filter(|selected| rounds.stops.holds(selected.mailbox()));
@@ -342,11 +363,16 @@ fn list(shared: &mut Shared, selected: Option<Box<Selected>>, now: Instant) -> P
     let special_use = shared.capabilities.lists_special_use();
     let with_status = shared.rounds.as_ref().is_some_and(|rounds| rounds.lists_status);
     let step = Step::Listing { listing: MailboxListing::default(), with_status };
-    let command = Command::List { pattern: b"*", special_use, statuses: with_status };
+    let command =
+        Command::List { pattern: b"*", special_use, statuses: with_status.then(|| shared.status_items()) };
     Round::send(shared, selected, step, &command, now)
 }
 
 fn ask_status(shared: &mut Shared, selected: Option<Box<Selected>>, from: usize, now: Instant) -> Phase {
+    if shared.stopping {
+        return shared.log_out(now);
+    }
+    let items = shared.status_items();
     let Some(rounds) = &mut shared.rounds else { return shared.log_out(now) };
     if from == 0 && rounds.lists_status {
         return list(shared, selected, now);
@@ -358,7 +384,7 @@ fn ask_status(shared: &mut Shared, selected: Option<Box<Selected>>, from: usize,
     };
     let wire_name = stop.located.wire_name.clone();
     let step = Step::Status { place, mailbox: stop.mailbox().clone() };
-    Round::send(shared, selected, step, &Command::Status { mailbox: &wire_name }, now)
+    Round::send(shared, selected, step, &Command::Status { mailbox: &wire_name, items }, now)
 }
 
 fn round_is_over(shared: &mut Shared, now: Instant) {
@@ -467,6 +493,7 @@ impl Round {
             told_from: found.told_from,
             caution,
             search: rounds.choice.search.clone(),
+            changes: rounds.choice.changes,
             until: Until::Visited,
         };
         rounds.inheritance = found.inheritance;
@@ -509,12 +536,12 @@ impl Round {
 
 /// The list is whole.
 fn listed(shared: &mut Shared, listing: &MailboxListing, with_status: bool, now: Instant) {
-    let hears_all = shared.capabilities.has("NOTIFY");
+    let hears_all = shared.may_notify();
     let may_list_status = shared.capabilities.has("LIST-STATUS");
     let refresh = shared.plan.idle_refresh;
     let Some(rounds) = &mut shared.rounds else { return };
     let (before, first) = (rounds.beside.clone(), !rounds.listed_once);
-    rounds.take(listing, hears_all && rounds.notify != Notify::Off, now);
+    rounds.take(listing, shared.capabilities, hears_all && rounds.notify != Notify::Off, now);
     let every = if rounds.notify == Notify::On { refresh } else { LIST_EVERY };
     rounds.list_due = rounds.choice.mailboxes.needs_listing().then(|| now + every);
     // All of the list for few of them would be a waste.
@@ -588,8 +615,20 @@ impl Shared {
 
     /// The mailbox that is open is to be left.
     pub(super) fn is_called_away(&self, open: &MailboxName, now: Instant) -> bool {
-        let notify_offered = self.capabilities.has("NOTIFY");
+        let notify_offered = self.may_notify();
         self.rounds.as_ref().is_some_and(|rounds| rounds.next(Some(open), notify_offered, now) != Next::Rest)
+    }
+
+    /// What says whether there is anything to tell of a mailbox.
+    fn status_items(&self) -> &'static str {
+        let changes = self.rounds.as_ref().is_some_and(|rounds| rounds.choice.changes.any());
+        if changes && self.capabilities.has("CONDSTORE") { STATUS_CHANGED } else { STATUS_MOVED }
+    }
+
+    /// NOTIFY tells of all mailboxes, but not of flags: where those are told too, mailboxes are watched one by one.
+    pub(super) fn may_notify(&self) -> bool {
+        let changes = self.rounds.as_ref().is_some_and(|rounds| rounds.choice.changes.any());
+        self.capabilities.has("NOTIFY") && !changes
     }
 
     /// Whether the conversation is to end once all is told: whoever looks in now and then is away in between.
@@ -657,6 +696,7 @@ mod tests {
             newcomers: newcomers.iter().map(|&(name, met)| (name.into(), met)).collect(),
             suspects: Suspects::default(),
             search: None,
+            changes: WantedChanges::default(),
             until: Until::Stopped,
         };
         Rounds::new(choice, now)

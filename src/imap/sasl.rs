@@ -1,8 +1,8 @@
-//! The SASL mechanisms that we speak: PLAIN (RFC 4616), OAUTHBEARER (RFC 7628), XOAUTH2.
+//! The SASL mechanisms that we speak: PLAIN (RFC 4616), OAUTHBEARER (RFC 7628), XOAUTH2, EXTERNAL (RFC 4422).
 //!
 //! XOAUTH2 is Google's, older than RFC 7628, and all that Microsoft offers.
 
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
@@ -19,18 +19,22 @@ pub enum Mechanism {
     OAuthBearer,
     /// An access token.
     XOAuth2,
+    /// A client certificate, which TLS has shown.
+    External,
 }
 
 /// Challenges that are answered in one exchange; more are noise.
 const MOST_ROUNDS: u8 = 4;
 
 impl Mechanism {
-    const ALL: [Self; 3] = [Self::Plain, Self::OAuthBearer, Self::XOAuth2];
+    const ALL: [Self; 4] = [Self::Plain, Self::OAuthBearer, Self::XOAuth2, Self::External];
 
     /// The best one that is offered and shows what there is to show.
     pub fn choose(proof: &Proof, capabilities: Capabilities) -> Option<Self> {
-        let shows = |mechanism: &Self| mechanism.takes_token() == matches!(proof, Proof::AccessToken(_));
-        Self::ALL.into_iter().filter(shows).find(|mechanism| capabilities.has(mechanism.capability()))
+        Self::ALL
+            .into_iter()
+            .filter(|mechanism| mechanism.shows(proof))
+            .find(|mechanism| capabilities.has(mechanism.capability()))
     }
 
     /// As in AUTHENTICATE.
@@ -39,6 +43,7 @@ impl Mechanism {
             Self::Plain => "PLAIN",
             Self::OAuthBearer => "OAUTHBEARER",
             Self::XOAuth2 => "XOAUTH2",
+            Self::External => "EXTERNAL",
         }
     }
 
@@ -47,11 +52,20 @@ impl Mechanism {
             Self::Plain => "AUTH=PLAIN",
             Self::OAuthBearer => "AUTH=OAUTHBEARER",
             Self::XOAuth2 => "AUTH=XOAUTH2",
+            Self::External => "AUTH=EXTERNAL",
         }
     }
 
     fn takes_token(self) -> bool {
-        self != Self::Plain
+        matches!(self, Self::OAuthBearer | Self::XOAuth2)
+    }
+
+    fn shows(self, proof: &Proof) -> bool {
+        match proof {
+            Proof::Password(_) => self == Self::Plain,
+            Proof::AccessToken(_) => self.takes_token(),
+            Proof::Certificate => self == Self::External,
+        }
     }
 
     /// The client's only message, in base64.
@@ -59,7 +73,7 @@ impl Mechanism {
     /// # Errors
     /// Where the user, password or token holds a character that would end its part of the message.
     pub fn response(self, credentials: &Credentials) -> Result<Zeroizing<String>, Unsendable> {
-        let (user, secret) = (credentials.user.as_str(), credentials.proof.secret().expose_secret());
+        let (user, secret) = (credentials.user.as_str(), credentials.proof.exposed());
         if [user, secret].into_iter().any(|text| text.contains(['\r', '\n', '\0', '\x01'])) {
             return Err(Unsendable);
         }
@@ -68,6 +82,8 @@ impl Mechanism {
             Self::Plain => format!("\0{user}\0{secret}"),
             Self::OAuthBearer => format!("n,a={},\x01auth=Bearer {secret}\x01\x01", saslname(user)),
             Self::XOAuth2 => format!("user={user}\x01auth=Bearer {secret}\x01\x01"),
+            // Whom we want to be, so that no certificate opens the mailbox of somebody else unseen.
+            Self::External => user.to_owned(),
         });
         Ok(Zeroizing::new(data_encoding::BASE64.encode(clear.as_bytes())))
     }
@@ -76,10 +92,24 @@ impl Mechanism {
     fn give_way(self) -> Line {
         match self {
             Self::OAuthBearer => b"AQ==\r\n".to_vec(),
-            Self::Plain | Self::XOAuth2 => b"\r\n".to_vec(),
+            Self::Plain | Self::XOAuth2 | Self::External => b"\r\n".to_vec(),
         }
         .into()
     }
+}
+
+/// What is shorter than this is in too many words to be taken out of them.
+pub const SHORTEST_SECRET: usize = 4;
+
+/// All forms that a secret may travel in: who logs must leave them out.
+pub fn forms(credentials: &Credentials) -> Vec<SecretString> {
+    let Some(secret) = credentials.proof.secret() else { return Vec::new() };
+    let shown = Mechanism::ALL.iter().filter(|mechanism| mechanism.shows(&credentials.proof));
+    let responses = shown.filter_map(|mechanism| mechanism.response(credentials).ok());
+    let responses = responses.map(|response| SecretString::from(response.as_str()));
+    // LOGIN sends it as a quoted string (RFC 9051 section 4.3).
+    let quoted = Zeroizing::new(secret.expose_secret().replace('\\', "\\\\").replace('"', "\\\""));
+    responses.chain([SecretString::from(quoted.as_str()), secret.clone()]).collect()
 }
 
 /// `saslname` of RFC 5801 section 4.
@@ -141,6 +171,15 @@ mod tests {
 
     /// The examples of RFC 7628 section 4 and of Google's page, but for host and port, which bearer tokens do not need.
     #[test]
+    fn a_password_is_known_in_every_form_that_it_travels_in() {
+        let proof = Proof::Password("a \"b\\".into());
+        let credentials = Credentials { user: "bob".to_owned(), proof };
+        let forms = forms(&credentials);
+        let forms: Vec<_> = forms.iter().map(ExposeSecret::expose_secret).collect();
+        assert_eq!(forms, ["AGJvYgBhICJiXA==", "a \\\"b\\\\", "a \"b\\"]);
+    }
+
+    #[test]
     fn a_token_is_shown_as_each_mechanism_has_it() {
         assert_eq!(
             clear(Mechanism::OAuthBearer, "user@example.com", "vF9dft4qmT").as_deref(),
@@ -170,6 +209,9 @@ mod tests {
         assert_eq!(offered(&token, &all[..2]), Some(Mechanism::XOAuth2));
         assert_eq!(offered(&token, &all[..1]), None);
         assert_eq!(offered(&password, &all[1..]), None);
+        assert_eq!(offered(&Proof::Certificate, &all), None, "no secret is shown in its place");
+        assert_eq!(offered(&Proof::Certificate, &["AUTH=EXTERNAL"]), Some(Mechanism::External));
+        assert_eq!(offered(&password, &["AUTH=EXTERNAL"]), None);
     }
 
     #[test]

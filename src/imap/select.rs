@@ -4,6 +4,8 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 
+use super::capability::Capabilities;
+use super::changes::WantedChanges;
 use super::command::{Command, UidRange};
 use super::conversation::{Action, Finding, Phase, Shared, ToldFrom, Watch};
 use super::ending::Ending;
@@ -24,11 +26,18 @@ pub(super) struct Located {
     pub(super) mailbox: MailboxName,
     pub(super) wire_name: Vec<u8>,
     pub(super) role: Option<Role>,
+    /// LIST has it.
+    pub(super) listed: bool,
 }
 
 impl Located {
     fn inbox() -> Self {
-        Self { mailbox: MailboxName::inbox(), wire_name: b"INBOX".to_vec(), role: Some(Role::Inbox) }
+        Self {
+            mailbox: MailboxName::inbox(),
+            wire_name: b"INBOX".to_vec(),
+            role: Some(Role::Inbox),
+            listed: true,
+        }
     }
 }
 
@@ -52,8 +61,8 @@ impl Locating {
             return Examining::begin(shared, watch, Located::inbox(), now);
         }
         let phase = Self { watch, step: LocatingStep::Delimiter, entry: None };
-        let command = Command::List { pattern: b"", special_use: false, statuses: false };
-        shared.send_then(&command, now, Phase::Locating(phase))
+        let command = Command::List { pattern: b"", special_use: false, statuses: None };
+        shared.send_then(&command, now, Phase::Locating(Box::new(phase)))
     }
 
     pub(super) fn listed(&mut self, entry: ListEntry) {
@@ -73,35 +82,40 @@ impl Locating {
         match self.step {
             LocatingStep::Delimiter => {
                 let delimiter = self.entry.and_then(|entry| entry.delimiter);
-                let wire_name = wire_name(&self.watch.mailbox, delimiter);
+                let wire_name = wire_name(&self.watch.mailbox, delimiter, shared.capabilities);
                 let special_use = shared.capabilities.lists_special_use();
-                let command = Command::List { pattern: &wire_name.clone(), special_use, statuses: false };
+                let command = Command::List { pattern: &wire_name.clone(), special_use, statuses: None };
                 let step = LocatingStep::Mailbox { wire_name };
                 shared.send_then(
                     &command,
                     now,
-                    Phase::Locating(Self { watch: self.watch, step, entry: None }),
+                    Phase::Locating(Box::new(Self { watch: self.watch, step, entry: None })),
                 )
             }
             LocatingStep::Mailbox { wire_name } => {
+                let listed = self.entry.is_some();
                 let attributes = self.entry.map(|entry| entry.attributes).unwrap_or_default();
                 let role = attributes.iter().find_map(|attribute| Role::from_attribute(attribute));
-                let located = Located { mailbox: self.watch.mailbox.clone(), wire_name, role };
+                let located = Located { mailbox: self.watch.mailbox.clone(), wire_name, role, listed };
                 Examining::begin(shared, self.watch, located, now)
             }
         }
     }
 }
 
-/// `/` becomes the server's delimiter, the rest modified UTF-7.
-pub(super) fn wire_name(mailbox: &MailboxName, delimiter: Option<char>) -> Vec<u8> {
+/// `/` becomes the server's delimiter, the rest modified UTF-7, or stays UTF-8 where that is enabled.
+pub(super) fn wire_name(
+    mailbox: &MailboxName,
+    delimiter: Option<char>,
+    capabilities: Capabilities,
+) -> Vec<u8> {
     let name = match delimiter {
         Some(delimiter) if delimiter != '/' => {
             mailbox.as_str().replace('/', delimiter.encode_utf8(&mut [0; 4]))
         }
         _ => mailbox.as_str().to_owned(),
     };
-    utf7::encode(&name).into_bytes()
+    if capabilities.needs_utf8() { name } else { utf7::encode(&name) }.into_bytes()
 }
 
 /// A LIST name as events show it: decoded, `/` between levels, INBOX in capitals.
@@ -164,7 +178,11 @@ impl Examining {
         let wire_name = located.wire_name.clone();
         let condstore = shared.capabilities.has("CONDSTORE");
         let phase = Self { watch, located, opened: Opened::default() };
-        shared.send_then(&Command::Examine { mailbox: &wire_name, condstore }, now, Phase::Examining(phase))
+        shared.send_then(
+            &Command::Examine { mailbox: &wire_name, condstore },
+            now,
+            Phase::Examining(Box::new(phase)),
+        )
     }
 
     pub(super) fn told(&mut self, reply: &Reply) {
@@ -179,7 +197,7 @@ impl Examining {
         now: Instant,
     ) -> Phase {
         if status != Status::Ok {
-            return shared.cannot_open(&self.watch.mailbox, refused(text), now);
+            return shared.cannot_open(&self.watch.mailbox, refused(text, self.located.listed), now);
         }
         self.opened.told_code(text.code.as_ref());
         let Some(uid_validity) = self.opened.uid_validity else {
@@ -204,11 +222,13 @@ impl Examining {
     }
 }
 
-/// NO to EXAMINE: the mailbox's own trouble, unless the server says that it is a matter of patience.
-fn refused(text: &StatusText) -> Ending {
+/// NO to EXAMINE: the mailbox's own trouble, unless the server says that it is a matter of patience. Neither Dovecot 2.3
+/// nor Cyrus 3.6 has a code for one that is not there: that it is not listed either says so.
+fn refused(text: &StatusText, listed: bool) -> Ending {
     let refusal = Refusal::of(text);
     match refusal.why {
         Why::Patience => Ending::CommandRefused { command: "EXAMINE", refusal },
+        _ if !listed && refusal.code.is_none() => Ending::MailboxRefused(refusal.nonexistent()),
         _ => Ending::MailboxRefused(refusal),
     }
 }
@@ -234,10 +254,10 @@ impl ProbingUidNext {
     fn begin(shared: &mut Shared, watch: Watch, opened: OpenedMailbox, now: Instant) -> Phase {
         let exists = opened.opened.exists;
         let cursor = Cursor::baseline(opened.uid_validity, 1, None);
-        let selected = Selected::new(opened.position(), cursor, &watch);
+        let selected = Selected::new(opened.position(WantedChanges::default()), cursor, &watch);
         let phase = Self { watch, opened, last: 0, selected };
         let command = Command::Fetch { first: exists, last: exists, items: "(UID)" };
-        shared.send_then(&command, now, Phase::ProbingUidNext(phase))
+        shared.send_then(&command, now, Phase::ProbingUidNext(Box::new(phase)))
     }
 
     pub(super) fn selected(&mut self) -> &mut Selected {
@@ -269,14 +289,18 @@ impl ProbingUidNext {
 }
 
 impl OpenedMailbox {
-    fn position(&self) -> Position {
-        Position { located: self.located.clone(), tally: Tally::new(self.opened.exists) }
+    fn position(&self, changes: WantedChanges) -> Position {
+        let (tally, modseq) = (Tally::new(self.opened.exists), self.opened.modseq);
+        Position { located: self.located.clone(), tally, modseq, changes }
     }
 }
 
 /// The mailbox is open and its numbers are known: what do they mean against the checkpoint?
 fn contact(shared: &mut Shared, watch: Watch, opened: OpenedMailbox, uid_next: u32, now: Instant) -> Phase {
-    let position = opened.position();
+    let position = opened.position(watch.changes.with(shared.capabilities.has("CONDSTORE"), shared.qresync));
+    if position.changes.any() && position.modseq.is_none() {
+        shared.act(Action::ChangesUntold("the mailbox has no mod-sequences"));
+    }
     let (validity, modseq, exists) = (opened.uid_validity, opened.opened.modseq, opened.opened.exists);
     let told = opened.opened.uid_next.is_some();
     // A UIDNEXT that is below what was seen gives UIDs anew as well, whatever UIDVALIDITY says.
@@ -284,7 +308,7 @@ fn contact(shared: &mut Shared, watch: Watch, opened: OpenedMailbox, uid_next: u
     match &watch.checkpoint {
         Some(cursor) if goes_on(cursor) => {
             let mut selected = Selected::new(position, cursor.clone(), &watch);
-            selected.resume(uid_next, modseq);
+            selected.resume(uid_next, modseq, now);
             match cursor.look_back {
                 Some(_) => Recalling::begin(shared, selected, None, now),
                 None => selected.proceed(shared, now),
@@ -296,14 +320,14 @@ fn contact(shared: &mut Shared, watch: Watch, opened: OpenedMailbox, uid_next: u
             let baseline = Cursor { blind_since, ..Cursor::baseline(validity, uid_next, modseq) };
             let reset = Reset { role: position.located.role, previous: cursor.uid_validity, exists };
             let mut selected = Selected::new(position, baseline.clone(), &watch);
-            selected.resume(uid_next, modseq);
+            selected.resume(uid_next, modseq, now);
             selected.has_passed_over();
             Recalling::begin(shared, selected, Some(NewEpoch { reset, baseline }), now)
         }
         None => match shared.inherits(validity, uid_next) {
             Some(cursor) => {
                 let mut selected = Selected::new(position, cursor.clone(), &watch);
-                selected.resume(uid_next, modseq);
+                selected.resume(uid_next, modseq, now);
                 selected.deliver(shared, Vec::new(), cursor, now)
             }
             None => first_contact(shared, watch, position, Cursor::baseline(validity, uid_next, modseq), now),
@@ -350,7 +374,7 @@ impl Recalling {
         shared.act(Action::Recall(selected.mailbox().clone()));
         let timeout = shared.plan.command_timeout;
         shared.wait("the journal", timeout, timeout * 10, now);
-        Phase::Recalling(Self { selected, epoch })
+        Phase::Recalling(Box::new(Self { selected, epoch }))
     }
 
     pub(super) fn selected(&mut self) -> &mut Selected {
@@ -386,7 +410,7 @@ fn first_contact(
     match watch.told_from {
         Some(ToldFrom::Time(from)) if uid_next > 1 => {
             let mut selected = Selected::new(position, baseline.clone(), &watch);
-            selected.resume(uid_next, baseline.modseq);
+            selected.resume(uid_next, baseline.modseq, now);
             Dating::begin(shared, selected, None, baseline, from, now)
         }
         Some(from) => {
@@ -401,7 +425,7 @@ fn first_contact(
         }
         None => {
             let mut selected = Selected::new(position, baseline.clone(), &watch);
-            selected.resume(uid_next, baseline.modseq);
+            selected.resume(uid_next, baseline.modseq, now);
             selected.needs_no_check();
             selected.deliver(shared, Vec::new(), baseline, now)
         }
@@ -429,9 +453,13 @@ impl Dating {
         now: Instant,
     ) -> Phase {
         let phase = Self { selected, reset, baseline, from, young: UidSet::new() };
-        let command =
-            Command::UidFetch { uids: UidRange::From(1), items: "(UID INTERNALDATE)", changed_since: None };
-        shared.send_then(&command, now, Phase::Dating(phase))
+        let command = Command::UidFetch {
+            uids: UidRange::From(1),
+            items: "(UID INTERNALDATE)",
+            changed_since: None,
+            vanished: false,
+        };
+        shared.send_then(&command, now, Phase::Dating(Box::new(phase)))
     }
 
     pub(super) fn selected(&mut self) -> &mut Selected {
@@ -487,11 +515,11 @@ mod tests {
     #[test]
     fn names_use_the_servers_delimiter_on_the_wire_and_a_slash_in_events() {
         let mailbox = MailboxName::from("Lists/Größe");
-        let wire = wire_name(&mailbox, Some('.'));
+        let wire = wire_name(&mailbox, Some('.'), Capabilities::default());
         assert_eq!(wire, b"Lists.Gr&APYA3w-e");
         let entry = ListEntry { attributes: Vec::new(), delimiter: Some('.'), name: wire };
         assert_eq!(shown_name(&entry), mailbox);
-        assert_eq!(wire_name(&mailbox, None), b"Lists/Gr&APYA3w-e");
+        assert_eq!(wire_name(&mailbox, None, Capabilities::default()), b"Lists/Gr&APYA3w-e");
     }
 
     #[test]

@@ -35,16 +35,19 @@ pub(super) struct Numbers {
     pub(super) uid_validity: u32,
     pub(super) uid_next: u32,
     pub(super) messages: u32,
+    /// Up to where changes are told; `None` where they are not.
+    pub(super) changes: Option<u64>,
 }
 
 impl Numbers {
     /// Whether a STATUS tells more than was seen. What it leaves out has not moved.
     fn moved(&self, told: &MailboxStatus) -> bool {
-        let Self { uid_validity, uid_next, messages } = *self;
+        let Self { uid_validity, uid_next, messages, changes } = *self;
         told.uid_validity.is_some_and(|n| n != uid_validity)
             || told.uid_next.is_some_and(|n| n != uid_next)
             // A lower UID that became visible late, or a server without UIDNEXT.
             || told.messages.is_some_and(|n| n > messages)
+            || changes.is_some_and(|known| told.highest_modseq > Some(known))
     }
 }
 
@@ -249,7 +252,7 @@ mod tests {
     use super::*;
 
     fn stop(name: &str) -> Stop {
-        let located = Located { mailbox: name.into(), wire_name: name.into(), role: None };
+        let located = Located { mailbox: name.into(), wire_name: name.into(), role: None, listed: true };
         Stop::new(located, Met::AtFirst, Vec::new())
     }
 
@@ -260,7 +263,7 @@ mod tests {
     }
 
     fn visit_all(stops: &mut Stops) {
-        let numbers = Numbers { uid_validity: 1, uid_next: 10, messages: 3 };
+        let numbers = Numbers { uid_validity: 1, uid_next: 10, messages: 3, changes: None };
         stops.stops.iter_mut().for_each(|stop| {
             stop.visited(numbers, 0);
         });
@@ -276,6 +279,7 @@ mod tests {
             messages: Some(messages),
             uid_next: Some(next).filter(|&next| next > 0),
             uid_validity: Some(validity).filter(|&validity| validity > 0),
+            highest_modseq: None,
         }
     }
 
@@ -304,10 +308,12 @@ mod tests {
     #[test]
     fn a_name_is_known_in_either_encoding() {
         for told in ["Gr&APYA3w-e/R&-D", "Größe/R&D"] {
-            let located =
-                Located {
-                    mailbox: "Größe/R&D".into(), wire_name: b"Gr&APYA3w-e/R&-D".to_vec(), role: None
-                };
+            let located = Located {
+                mailbox: "Größe/R&D".into(),
+                wire_name: b"Gr&APYA3w-e/R&-D".to_vec(),
+                role: None,
+                listed: true,
+            };
             let mut stops = Stops::default();
             stops.arrange(vec![Stop::new(located, Met::AtFirst, Vec::new())]);
             visit_all(&mut stops);

@@ -62,13 +62,15 @@ pub fn unreadable_message() -> MessageSummary {
     MessageSummary { decode_errors: vec!["message".to_owned()], ..MessageSummary::default() }
 }
 
+/// As events show them.
+pub(super) fn harmless_flags(flags: &[String]) -> Vec<String> {
+    flags.iter().map(|flag| harmless(flag).into_owned()).collect()
+}
+
 /// What `items` tell.
 pub fn summarize(items: &FetchItems, wanted: &Wanted) -> MessageSummary {
     let mut summary = MessageSummary {
-        flags: items
-            .flags
-            .as_ref()
-            .map(|flags| flags.iter().map(|flag| harmless(flag).into_owned()).collect()),
+        flags: items.flags.as_deref().map(harmless_flags),
         modseq: items.modseq,
         email_id: items.email_id.as_deref().map(|id| harmless(id).into_owned()),
         thread_id: items

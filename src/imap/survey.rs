@@ -75,8 +75,8 @@ impl Surveying {
     pub(super) fn begin(shared: &mut Shared, survey: Survey, now: Instant) -> Phase {
         let special_use = shared.capabilities.lists_special_use();
         let surveying = Self { survey, found: Surveyed::default(), step: Step::List };
-        let command = Command::List { pattern: b"*", special_use, statuses: false };
-        shared.send_then(&command, now, Phase::OneShot(OneShot::Survey(Box::new(surveying))))
+        let command = Command::List { pattern: b"*", special_use, statuses: None };
+        shared.send_then(&command, now, Phase::OneShot(Box::new(OneShot::Survey(Box::new(surveying)))))
     }
 
     pub(super) fn told(&mut self, reply: &Reply) {
@@ -97,7 +97,7 @@ impl Surveying {
         match std::mem::replace(&mut self.step, Step::List) {
             Step::List if status != Status::Ok => shared.refused("LIST", text),
             Step::List => {
-                let chosen = self.chosen().into_iter();
+                let chosen = self.chosen(shared.capabilities).into_iter();
                 self.open_next(chosen, shared, now)
             }
             Step::Examine(mut examine) => {
@@ -110,7 +110,7 @@ impl Surveying {
     }
 
     /// The mailboxes that are meant, with their names on the wire.
-    fn chosen(&mut self) -> Vec<(MailboxName, Vec<u8>)> {
+    fn chosen(&mut self, capabilities: Capabilities) -> Vec<(MailboxName, Vec<u8>)> {
         let listed = &self.found.listing.mailboxes;
         let delimiter = listed.iter().find_map(|mailbox| mailbox.delimiter);
         let mut chosen: Vec<_> = self
@@ -120,7 +120,7 @@ impl Surveying {
             .into_iter()
             .map(|chosen| {
                 let own = chosen.listed.map(|listed| listed.wire_name.clone());
-                let wire = own.unwrap_or_else(|| wire_name(&chosen.mailbox, delimiter));
+                let wire = own.unwrap_or_else(|| wire_name(&chosen.mailbox, delimiter, capabilities));
                 (chosen.mailbox, wire)
             })
             .collect();
@@ -138,7 +138,7 @@ impl Surveying {
         let Some((mailbox, wire_name)) = left.next() else { return self.answer(shared, now) };
         self.step = Step::Examine(Examine { mailbox, opened: Opened::default(), left });
         let command = Command::Examine { mailbox: &wire_name, condstore: false };
-        shared.send_then(&command, now, Phase::OneShot(OneShot::Survey(Box::new(self))))
+        shared.send_then(&command, now, Phase::OneShot(Box::new(OneShot::Survey(Box::new(self)))))
     }
 
     fn answer(mut self, shared: &mut Shared, now: Instant) -> Phase {

@@ -98,15 +98,15 @@ impl TitleFetch {
         if titles.query.mailbox.is_inbox() {
             return titles.examine(None, shared, now);
         }
-        titles.send(&Command::List { pattern: b"", special_use: false, statuses: false }, shared, now)
+        titles.send(&Command::List { pattern: b"", special_use: false, statuses: None }, shared, now)
     }
 
     fn send(self, command: &Command<'_>, shared: &mut Shared, now: Instant) -> Phase {
-        shared.send_then(command, now, Phase::OneShot(OneShot::Titles(self)))
+        shared.send_then(command, now, Phase::OneShot(Box::new(OneShot::Titles(self))))
     }
 
     fn examine(mut self, delimiter: Option<char>, shared: &mut Shared, now: Instant) -> Phase {
-        let wire_name = wire_name(&self.query.mailbox, delimiter);
+        let wire_name = wire_name(&self.query.mailbox, delimiter, shared.capabilities);
         self.step = Step::Examine;
         self.send(&Command::Examine { mailbox: &wire_name, condstore: false }, shared, now)
     }
@@ -206,7 +206,11 @@ impl TitleFetch {
         match &of {
             Some(uids) => {
                 let uids = UidRange::Set(uids);
-                self.send(&Command::UidFetch { uids, items, changed_since: None }, shared, now)
+                self.send(
+                    &Command::UidFetch { uids, items, changed_since: None, vanished: false },
+                    shared,
+                    now,
+                )
             }
             None => {
                 let (first, last) = (self.first_looked_at(), self.opened.exists());
@@ -237,7 +241,11 @@ impl TitleFetch {
         match &uids {
             Some(uids) => {
                 let uids = UidRange::Set(uids);
-                self.send(&Command::UidFetch { uids, items: &items, changed_since: None }, shared, now)
+                self.send(
+                    &Command::UidFetch { uids, items: &items, changed_since: None, vanished: false },
+                    shared,
+                    now,
+                )
             }
             None => {
                 let first = last.saturating_sub(count - 1).max(1);

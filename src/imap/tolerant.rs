@@ -229,7 +229,7 @@ fn mailbox_status(rest: &[u8]) -> Option<MailboxStatus> {
     let mut items = Values { rest: items };
     while let Some(name) = items.next() {
         if let (Value::Text(name), Some(Value::Text(value))) = (name, items.next())
-            && let Some(value) = number(&value)
+            && let Some(value) = std::str::from_utf8(&value).ok().and_then(|value| value.parse().ok())
         {
             status.item(&lossy(&name), value);
         }

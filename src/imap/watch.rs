@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
+use super::changes::{Changes, Flagged, Found, Look, Told, WantedChanges, is_hint};
 use super::conversation::{Action, Delivery, Finding, Phase, Shared, Until, Watch};
 use super::fetch::{CHUNK, Fetching};
 use super::idle::{Idle, Polling};
+use super::looking::Looking;
 use super::notify::{Notifying, Pushes};
 use super::reply::{Code, FetchItems, MAX_MODSEQ, Reply, Status};
 use super::rounds;
@@ -16,7 +18,9 @@ use super::search::{Criteria, Searching};
 use super::select::{Located, Locating};
 use super::stops::Numbers;
 use super::tally::Tally;
-use crate::event::{Cursor, GapReason, MailboxName, MessageSummary, NewMessage, Role, Source};
+use crate::event::{
+    Cursor, Expunged, FlagsChange, GapReason, MailboxName, MessageSummary, NewMessage, Role, Source,
+};
 use crate::journal::Receipt;
 use crate::memory::Fingerprint;
 use crate::uid_set::UidSet;
@@ -47,6 +51,10 @@ const MOST_EARLY_ENDS: u8 = 3;
 pub(super) struct Position {
     pub(super) located: Located,
     pub(super) tally: Tally,
+    /// HIGHESTMODSEQ
+    pub(super) modseq: Option<u64>,
+    /// The changes that are wanted, and that the server can tell.
+    pub(super) changes: WantedChanges,
 }
 
 /// The open mailbox.
@@ -56,6 +64,7 @@ pub(super) struct Selected {
     tally: Tally,
     /// As journalled; only a receipt moves it.
     cursor: Cursor,
+    stored: Stored,
     /// A delivery has no receipt yet.
     outstanding: bool,
     /// Known to be there, and not told yet.
@@ -92,6 +101,26 @@ pub(super) struct Selected {
     passed_over: bool,
     idle: IdleTrust,
     pushes: Pushes,
+    /// `None` where changes are not told.
+    changes: Option<Box<Changes>>,
+}
+
+/// What the journal holds in place of the cursor, as long as it does not hold that.
+#[derive(Debug)]
+enum Stored {
+    Same,
+    Nothing,
+    Other(Box<Cursor>),
+}
+
+impl Stored {
+    fn new(checkpoint: Option<&Cursor>, cursor: &Cursor) -> Self {
+        match checkpoint {
+            Some(checkpoint) if checkpoint == cursor => Self::Same,
+            Some(checkpoint) => Self::Other(Box::new(checkpoint.clone())),
+            None => Self::Nothing,
+        }
+    }
 }
 
 /// How far the server's IDLE is to be trusted.
@@ -104,11 +133,18 @@ struct IdleTrust {
 
 impl Selected {
     pub(super) fn new(position: Position, cursor: Cursor, watch: &Watch) -> Box<Self> {
+        let changes = position.modseq.filter(|_| position.changes.any());
+        // Nothing is told of what was before the first look, nor before mod-sequences that went backwards.
+        let told = changes.map(|highest| cursor.changes.filter(|&told| told <= highest).unwrap_or(highest));
+        let gone = cursor.gone.filter(|_| told.is_some() && position.changes.expunges);
+        let cursor = Cursor { changes: told, gone, ..cursor };
         Box::new(Self {
+            changes: changes.map(|_| Box::new(Changes::new(position.changes))),
             located: position.located,
             tally: position.tally,
             asked_to: cursor.uid_next,
             modseq: cursor.modseq,
+            stored: Stored::new(watch.checkpoint.as_ref(), &cursor),
             cursor,
             outstanding: false,
             pending: UidSet::new(),
@@ -134,17 +170,21 @@ impl Selected {
     }
 
     /// The server's UIDNEXT and HIGHESTMODSEQ at EXAMINE, against the cursor's.
-    pub(super) fn resume(&mut self, uid_next: u32, modseq: Option<u64>) {
+    pub(super) fn resume(&mut self, uid_next: u32, modseq: Option<u64>, now: Instant) {
         self.told_next = uid_next;
         self.ask_top = uid_next > self.cursor.uid_next;
+        // Nothing changed since, so nothing came late: all that could be is looked at (RFC 7162 section 3.1.2.1).
+        let unchanged = modseq.is_some() && modseq == self.modseq && self.cursor.look_back.is_none();
         // There will be no check round later.
-        self.sweep_due = self.until != Until::Stopped;
+        self.sweep_due = self.until != Until::Stopped && !unchanged;
         self.gap_floor = self.cursor.look_back.unwrap_or(0);
         // A HIGHESTMODSEQ that went backwards, or away, says nothing any more (RFC 7162 section 3.1.2.2).
         self.modseq = match (self.modseq, modseq) {
             (Some(known), Some(told)) if known <= told => Some(known),
             (_, told) => told,
         };
+        let changed = modseq > self.cursor.changes;
+        self.changes.iter_mut().filter(|_| changed).for_each(|changes| changes.hinted(now));
     }
 
     /// Nothing that is there is looked for.
@@ -161,11 +201,14 @@ impl Selected {
     }
 
     /// Mailbox data, whichever phase it comes in.
-    pub(super) fn told(&mut self, reply: &Reply) {
+    pub(super) fn told(&mut self, reply: &Reply, now: Instant) {
+        self.changes.iter_mut().filter(|_| is_hint(reply)).for_each(|changes| changes.hinted(now));
         match reply {
             Reply::Exists(n) => self.tally.told_exists(*n),
             Reply::Expunge(seq) => self.tally.told_expunge(*seq),
-            Reply::Vanished { earlier: false, count } => self.tally.told_vanished(*count),
+            Reply::Vanished { earlier: false, uids, beyond } => {
+                self.tally.told_vanished(uids.len().saturating_add(*beyond));
+            }
             Reply::Untagged { status: Status::Ok, text } => {
                 if let Some(Code::UidValidity(n)) = text.code {
                     self.epoch_ended |= n != self.cursor.uid_validity;
@@ -190,7 +233,9 @@ impl Selected {
             return self.examine_again(shared, now);
         }
         self.announce(shared);
-        if !self.pending.is_empty() {
+        if self.knows_not_who_is_gone() || self.has_settled_many(now) {
+            Looking::begin(self, shared, now)
+        } else if !self.pending.is_empty() {
             Fetching::chunk(self, shared, now)
         } else if !self.unsearched.is_empty() {
             Searching::begin(self, shared, now)
@@ -198,6 +243,11 @@ impl Selected {
             Fetching::top(self, shared, now)
         } else if std::mem::take(&mut self.sweep_due) {
             Fetching::sweep(self, shared, now)
+        } else if self.is_to_be_looked_at(now) {
+            Looking::begin(self, shared, now)
+        } else if matches!(self.stored, Stored::Other(_)) {
+            let cursor = self.cursor.clone();
+            self.deliver(shared, Vec::new(), cursor, now)
         } else if self.cursor.look_back.is_some() {
             self.tell_looked_back(shared, now)
         } else if let Some(since) = self.cursor.blind_since {
@@ -261,7 +311,8 @@ impl Selected {
 
     /// Whether IDLE must be left, for this mailbox or for others.
     pub(super) fn is_wanted(&self, shared: &Shared, now: Instant) -> bool {
-        self.has_work() || (!self.outstanding && shared.is_called_away(self.mailbox(), now))
+        let look = || self.is_look_due(now) || shared.is_called_away(self.mailbox(), now);
+        self.has_work() || (!self.outstanding && look())
     }
 
     /// Its numbers, now that all that is new is told.
@@ -270,6 +321,7 @@ impl Selected {
             uid_validity: self.cursor.uid_validity,
             uid_next: self.told_next.max(self.cursor.uid_next),
             messages: self.tally.exists(),
+            changes: self.cursor.changes,
         }
     }
 
@@ -295,7 +347,11 @@ impl Selected {
 
     /// What is searched for is not pushed, nor where less is asked for than usual.
     fn is_to_be_notified(&self, shared: &Shared) -> bool {
-        let unasked = self.pushes == Pushes::Unasked && self.search.is_none() && self.caution == 0;
+        // NOTIFY would leave changes of flags out.
+        let unasked = self.pushes == Pushes::Unasked
+            && self.search.is_none()
+            && self.caution == 0
+            && self.changes.is_none();
         // A connection for many mailboxes has a NOTIFY of its own, which this would replace.
         unasked && shared.rounds.is_none() && shared.capabilities.has("NOTIFY")
     }
@@ -313,6 +369,7 @@ impl Selected {
     fn examine_again(self, shared: &mut Shared, now: Instant) -> Phase {
         let watch = Watch {
             mailbox: self.located.mailbox,
+            changes: self.changes.map(|changes| changes.wanted()).unwrap_or_default(),
             checkpoint: Some(self.cursor),
             told_from: None,
             caution: self.caution,
@@ -335,8 +392,16 @@ impl Selected {
     }
 
     fn hand_over(&mut self, shared: &mut Shared, findings: Vec<Finding>, cursor: Cursor) {
+        let changes = cursor.changes.or(self.cursor.changes);
+        let gone = cursor.gone.or_else(|| self.cursor.gone.clone());
+        let cursor = Cursor { changes, gone, ..cursor };
         let mailbox = self.located.mailbox.clone();
-        shared.act(Action::Deliver(Delivery { mailbox, findings, cursor }));
+        let before = match &self.stored {
+            Stored::Same => Some(Box::new(self.cursor.clone())),
+            Stored::Nothing => None,
+            Stored::Other(cursor) => Some(cursor.clone()),
+        };
+        shared.act(Action::Deliver(Delivery { mailbox, findings, cursor, before }));
         self.outstanding = true;
     }
 
@@ -349,6 +414,7 @@ impl Selected {
     pub(super) fn delivered(&mut self, receipt: &Receipt, shared: &mut Shared) {
         if let Some(cursor) = receipt.cursor() {
             self.cursor = cursor.clone();
+            self.stored = Stored::Same;
             self.unwanted = UidSet::new();
         }
         self.outstanding = false;
@@ -357,11 +423,16 @@ impl Selected {
 
     /// All that `got` holds will have been told: delivers it, with the gaps that are left behind.
     pub(super) fn tell(mut self: Box<Self>, shared: &mut Shared, got: Got, now: Instant) -> Phase {
-        if self.report(shared, got) { self.await_receipt(shared, now) } else { self.proceed(shared, now) }
+        if self.report(shared, got, now) {
+            self.await_receipt(shared, now)
+        } else {
+            self.proceed(shared, now)
+        }
     }
 
     /// As [`Self::tell`], and the phase stays. Whether there is anything to deliver.
-    pub(super) fn report(&mut self, shared: &mut Shared, mut got: Got) -> bool {
+    pub(super) fn report(&mut self, shared: &mut Shared, mut got: Got, now: Instant) -> bool {
+        self.settle(&got, now);
         let (cursor, holes) = self.advance(&got.uids());
         let missed = u64::from(self.tally.take_missed());
         let mut findings = Vec::with_capacity(got.0.len() + 1);
@@ -451,6 +522,10 @@ impl Selected {
 
     pub(super) fn is_epoch_ended(&self) -> bool {
         self.epoch_ended
+    }
+
+    pub(super) fn wire_name(&self) -> &[u8] {
+        &self.located.wire_name
     }
 
     pub(super) fn mailbox(&self) -> &MailboxName {
@@ -568,6 +643,127 @@ impl Selected {
     }
 }
 
+/// What became of messages that were told.
+impl Selected {
+    pub(super) fn wanted_changes(&self) -> WantedChanges {
+        self.changes.as_ref().map(|changes| changes.wanted()).unwrap_or_default()
+    }
+
+    /// The mod-sequence up to which changes are told.
+    pub(super) fn changes_told(&self) -> Option<u64> {
+        self.cursor.changes
+    }
+
+    fn is_look_due(&self, now: Instant) -> bool {
+        self.changes.as_ref().is_some_and(|changes| changes.is_due(now))
+    }
+
+    /// Whoever may leave looks at once: with which mod-sequences messages were told is not known afterwards.
+    fn is_to_be_looked_at(&self, now: Instant) -> bool {
+        let leaves = self.until != Until::Stopped;
+        self.is_look_due(now) || (leaves && self.look_due_at().is_some())
+    }
+
+    /// A look is due even before all that is new is told.
+    fn has_settled_many(&self, now: Instant) -> bool {
+        self.changes.as_ref().is_some_and(|changes| changes.has_settled_many() && changes.is_due(now))
+    }
+
+    pub(super) fn look_due_at(&self) -> Option<Instant> {
+        self.changes.as_ref()?.due_at()
+    }
+
+    /// With what these messages are told, that is no change.
+    fn settle(&mut self, got: &Got, now: Instant) {
+        let (Some(changes), Some(told)) = (&mut self.changes, self.cursor.changes) else { return };
+        for (uid, summary) in &got.0 {
+            summary.modseq.into_iter().for_each(|modseq| changes.settled(*uid, modseq, told, now));
+        }
+    }
+
+    /// Expunges are wanted, and this would be the first look.
+    pub(super) fn knows_not_who_is_gone(&self) -> bool {
+        self.wanted_changes().expunges && self.cursor.gone.is_none()
+    }
+
+    /// These are known to be gone, and are not told.
+    pub(super) fn keep_gone(self: Box<Self>, gone: UidSet, shared: &mut Shared, now: Instant) -> Phase {
+        let cursor = Cursor { gone: Some(gone), ..self.cursor.clone() };
+        self.deliver(shared, Vec::new(), cursor, now)
+    }
+
+    pub(super) fn looks(&self, look: impl FnOnce(Told<'_>)) {
+        let nobody = UidSet::new();
+        let gone = self.cursor.gone.as_ref().unwrap_or(&nobody);
+        if let Some(changes) = &self.changes {
+            look(Told { seen: &self.cursor.seen, gone, changes });
+        }
+    }
+
+    pub(super) fn look_no_more(&mut self) {
+        self.changes = None;
+    }
+
+    /// Nothing has changed.
+    pub(super) fn looked_in_vain(&mut self, now: Instant) {
+        self.changes.iter_mut().for_each(|changes| changes.looked(false, now));
+    }
+
+    /// Nothing is told of what was until now.
+    pub(super) fn begin_changes_anew(
+        mut self: Box<Self>,
+        highest: u64,
+        shared: &mut Shared,
+        now: Instant,
+    ) -> Phase {
+        self.looked_in_vain(now);
+        let cursor = Cursor { changes: Some(highest), ..self.cursor.clone() };
+        self.deliver(shared, Vec::new(), cursor, now)
+    }
+
+    /// What a look found becomes durable together with how far it saw.
+    pub(super) fn tell_changes(mut self: Box<Self>, look: Look, shared: &mut Shared, now: Instant) -> Phase {
+        let Some(changes) = self.changes.as_mut().filter(|_| !self.epoch_ended) else {
+            return self.proceed(shared, now);
+        };
+        let mut cursor = self.cursor.clone();
+        let mut gone = cursor.gone.unwrap_or_default();
+        let found = look.finish(changes, &mut gone, now);
+        cursor.changes = Some(found.up_to);
+        cursor.gone = Some(gone).filter(|_| changes.wanted().expunges);
+        let findings = self.findings_of(found);
+        self.deliver(shared, findings, cursor, now)
+    }
+
+    fn findings_of(&self, Found { flagged, expunged, untold, .. }: Found) -> Vec<Finding> {
+        let Located { mailbox, role, .. } = &self.located;
+        let (uid_validity, source) = (self.cursor.uid_validity, self.source);
+        let flags = flagged.into_iter().map(|Flagged { uid, modseq, flags }| {
+            let (mailbox, role) = (mailbox.clone(), *role);
+            let change = FlagsChange { mailbox, role, uid_validity, uid, flags, modseq, source };
+            Finding::Flags(Box::new(change))
+        });
+        let expunged = expunged.into_iter().map(|uid| {
+            Finding::Expunged(Expunged { mailbox: mailbox.clone(), role: *role, uid_validity, uid, source })
+        });
+        let gap = (untold > 0).then(|| changes_gap(*role, untold));
+        flags.chain(expunged).chain(gap).collect()
+    }
+}
+
+/// There is more than is told one by one.
+fn changes_gap(role: Option<Role>, untold: u64) -> Finding {
+    Finding::Gap {
+        role,
+        uid_first: None,
+        uid_last: None,
+        since: None,
+        recovered: None,
+        lost: Some(untold),
+        reason: GapReason::Changes,
+    }
+}
+
 /// For the phases that rest.
 impl Selected {
     /// The answer to NOTIFY.
@@ -602,12 +798,12 @@ impl Selected {
     }
 
     /// Tells what was pushed, unless a delivery is under way.
-    pub(super) fn tell_pushed(&mut self, shared: &mut Shared, pushed: &mut Got) {
+    pub(super) fn tell_pushed(&mut self, shared: &mut Shared, pushed: &mut Got, now: Instant) {
         if pushed.0.is_empty() || self.outstanding {
             return;
         }
         self.source = Source::Notify;
-        self.report(shared, std::mem::take(pushed));
+        self.report(shared, std::mem::take(pushed), now);
         self.source = Source::Idle;
     }
 
@@ -636,10 +832,12 @@ impl Selected {
         self.sweep_at
     }
 
-    pub(super) fn sweep_is_due(&mut self) {
+    pub(super) fn sweep_is_due(&mut self, now: Instant) {
         self.sweep_due = true;
         self.sweep_at = None;
         self.source = Source::Poll;
+        // Not every server says by itself that something has changed.
+        self.changes.iter_mut().for_each(|changes| changes.hinted(now));
     }
 }
 

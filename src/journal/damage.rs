@@ -113,7 +113,7 @@ mod tests {
     use crate::event::{Cursor, Event, EventBody, MailboxKey, MailboxName, MonitorState};
     use crate::journal::sqlite::SqliteJournal;
     use crate::journal::{Entry, FileEnd, Journal, LanePosition, StateOrigin};
-    use crate::messages::{Batch, Checkpoint};
+    use crate::messages::{Batch, Checkpoint, Replaces};
 
     fn key() -> MailboxKey {
         MailboxKey { account: "a".into(), mailbox: MailboxName::inbox() }
@@ -134,7 +134,11 @@ mod tests {
                 filtered: None,
                 redacted: Vec::new(),
             }];
-            let checkpoint = Some(Checkpoint { key: key(), cursor: Cursor::baseline(7, number, None) });
+            let checkpoint = Some(Checkpoint {
+                key: key(),
+                cursor: Cursor::baseline(7, number, None),
+                replaces: Replaces::Anything,
+            });
             let file = Some(FileEnd { generation: "1:2".to_owned(), offset: 77 });
             let position = ("out".to_owned(), LanePosition { sequence: u64::from(number.min(3)), file });
             journal

@@ -1,10 +1,16 @@
 //! Where events and cursors become durable in one transaction, and where the lanes keep their positions.
 
 pub mod aggregate;
+mod checksum;
 mod damage;
+pub mod knowledge;
 pub mod lock;
 pub mod peek;
+#[cfg(feature = "postgres")]
+pub mod postgres;
+mod question;
 mod recent;
+pub mod repair;
 pub mod sqlite;
 pub mod writer;
 
@@ -15,7 +21,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-pub use self::writer::{JournalHandle, JournalHealth, LaneSpec, Saving};
+pub use self::writer::{Blocked, JournalHandle, JournalHealth, LaneSpec, Saving};
 use crate::event::{AccountId, Cursor, Event, MailboxKey};
 use crate::memory::Memory;
 use crate::messages::{Batch, Checkpoint, Note};
@@ -39,6 +45,11 @@ impl Receipt {
         self.sequences.clone()
     }
 }
+
+/// Nothing of an entry was stored: the journal does not hold what its checkpoint replaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the cursor has moved since it was read")]
+pub struct Superseded;
 
 /// A batch with its events encoded: what a commit takes.
 #[derive(Clone, Debug, PartialEq)]
@@ -88,13 +99,19 @@ impl Entry {
     /// The mailbox whose cursor it changes.
     pub fn mailbox(&self) -> Option<&MailboxKey> {
         let noted = self.notes.iter().find_map(|note| match note {
-            Note::Blind { key, .. } => Some(key),
+            Note::Blind { key, .. } | Note::Gone { key, .. } => Some(key),
             Note::Refusals { .. }
+            | Note::Configured { .. }
             | Note::Told { .. }
             | Note::IdlePeriod { .. }
             | Note::NoPipelining { .. } => None,
         });
         self.checkpoint.as_ref().map(|checkpoint| &checkpoint.key).or(noted)
+    }
+
+    /// Whether it says which accounts there are.
+    fn is_of_configuration(&self) -> bool {
+        self.notes.iter().any(|note| matches!(note, Note::Configured { .. }))
     }
 
     /// Whether it holds no event.
@@ -139,11 +156,15 @@ pub enum StateOrigin {
     Existing,
 }
 
+/// How long a mailbox that is gone is remembered: it may come back.
+pub const KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
+
 /// What keeps events, cursors and lane positions.
 ///
 /// There is no way to save a cursor without the events that it covers, nor the other way round.
 pub trait Journal: Send {
-    /// Makes entries durable, and lane positions with them: one transaction.
+    /// Makes entries durable, and lane positions with them: one transaction. Of an entry whose cursor has moved since it
+    /// was read nothing is stored, whoever moved it.
     ///
     /// # Errors
     /// Nothing of it is kept then.
@@ -151,7 +172,7 @@ pub trait Journal: Send {
         &mut self,
         entries: &[Entry],
         positions: &[(String, LanePosition)],
-    ) -> Result<Vec<Receipt>, JournalError>;
+    ) -> Result<Vec<Result<Receipt, Superseded>>, JournalError>;
 
     /// The cursor of a mailbox, of its current epoch.
     ///
@@ -195,6 +216,12 @@ pub trait Journal: Send {
     /// When the journal cannot be written.
     fn alive(&mut self, now: Timestamp) -> Result<(), JournalError>;
 
+    /// Forgets mailboxes that are not there any more, or whose accounts are not, for [`KEPT`] before `now`. How many.
+    ///
+    /// # Errors
+    /// When the journal cannot be written.
+    fn forget_gone(&mut self, now: Timestamp) -> Result<usize, JournalError>;
+
     /// The next `most` events after `sequence`.
     ///
     /// # Errors
@@ -213,8 +240,12 @@ pub trait Journal: Send {
     /// When the journal cannot be written.
     fn forget(&mut self, sequence: u64) -> Result<(), JournalError>;
 
-    /// Brings everything into one file, for whoever copies that one alone.
+    /// Nothing is written any more: leaves everything as others want to find it. In one file, for whoever copies that one
+    /// alone; free, for whoever waits for it.
     fn tidy(&mut self);
+
+    /// How often it wants to be told that the monitor lives.
+    fn rhythm(&self) -> Duration;
 
     /// Bytes of the events that are kept.
     fn bytes(&self) -> u64;
@@ -232,12 +263,25 @@ pub enum JournalError {
     /// No room; it may come back.
     #[error("the disk of the journal is full")]
     DiskFull,
+    /// Its database does not answer; it may again.
+    #[error("the journal's database cannot be reached")]
+    Unreachable,
+    /// It is another monitor's now: nothing of ours is stored any more.
+    #[error("another monitor has taken the journal over")]
+    TakenOver,
     /// For good: what is on disk is known again only after a restart.
     #[error("the journal failed: {0}")]
     Failed(String),
     /// Nobody writes it any more.
     #[error("the journal is closed")]
     Closed,
+}
+
+impl JournalError {
+    /// Whether the same may succeed later, without a restart.
+    pub fn passes(&self) -> bool {
+        Blocked::by(self).is_some()
+    }
 }
 
 /// Why a journal cannot be opened.
@@ -252,7 +296,7 @@ pub enum OpenError {
     Readable { path: PathBuf, mode: u32 },
     #[error("{path} is locked by another idlewatch{by}", path = path.display(), by = pid.as_ref().map(|pid| format!(" (pid {pid})")).unwrap_or_default())]
     Locked { path: PathBuf, pid: Option<String> },
-    #[error("{path} is damaged: {cause}; `idlewatch run --new-state` moves it aside and begins anew: every mailbox with a baseline", path = path.display())]
+    #[error("{path} is damaged: {cause}; `idlewatch state repair` keeps what is whole of it, `idlewatch run --new-state` moves it aside and begins anew: every mailbox with a baseline", path = path.display())]
     Damaged { path: PathBuf, cause: String },
     #[error("{path} was written by a newer idlewatch (schema {version})", path = path.display())]
     Newer { path: PathBuf, version: i64 },
@@ -260,4 +304,12 @@ pub enum OpenError {
     Older { path: PathBuf, version: i64 },
     #[error("there is no state in {path}, and monitor.require_state is set", path = path.display())]
     NoState { path: PathBuf },
+    #[error("the journal's database: {0}")]
+    Away(String),
+    #[error("the journal's database: {0}")]
+    Database(String),
+    #[error(
+        "the journal is {by}'s, which is alive; it is free once that has stopped, or has shown no life for its journal.ttl"
+    )]
+    Held { by: String },
 }

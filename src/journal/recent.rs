@@ -52,11 +52,16 @@ impl Recent {
         Some(events.map(|(event, _)| event.clone()).collect())
     }
 
+    /// One more lane, which has come so far.
+    pub(super) fn enter(&self, sequence: u64) {
+        self.window().taken.push(sequence);
+    }
+
     /// A lane has come so far.
     pub(super) fn taken(&self, lane: usize, sequence: u64) {
         let mut window = self.window();
         if let Some(taken) = window.taken.get_mut(lane) {
-            *taken = sequence;
+            *taken = sequence.max(*taken);
         }
         let all = window.taken.iter().copied().min().unwrap_or(u64::MAX);
         window.forget(all);

@@ -1,5 +1,6 @@
 //! The journal in SQLite: WAL, one fsync per commit; `sqlite3 journal.db` shows all of it.
 
+use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -9,22 +10,23 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Statement, Transaction, ffi, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Statement, ToSql, Transaction, ffi, params};
 
+use super::checksum::{crc, cursor_crc, lane_crc};
 use super::{
-    Encoded, Entry, FileEnd, Journal, JournalError, JournalledEvent, LanePosition, OpenError, Receipt,
-    StateOrigin, damage,
+    Encoded, Entry, FileEnd, Journal, JournalError, JournalledEvent, KEPT, LanePosition, OpenError, Receipt,
+    StateOrigin, Superseded, damage,
 };
 use crate::event::{AccountId, Cursor, Event, MailboxKey, MailboxName};
 use crate::memory::{self, Fingerprint, Memory, Told};
-use crate::messages::{Checkpoint, Note};
+use crate::messages::{Checkpoint, Note, Replaces};
 use crate::refusals::Refusals;
 use crate::uid_set::UidSet;
 
 /// "idlw": tells our databases from others.
 const APPLICATION_ID: i64 = 0x6964_6c77;
 
-const SCHEMA_VERSION: i64 = 5;
+pub(super) const SCHEMA_VERSION: i64 = 6;
 
 pub(super) const SCHEMA: &str = "
 CREATE TABLE events (
@@ -42,6 +44,10 @@ CREATE TABLE cursors (
     modseq       INTEGER,
     blind_since  INTEGER,
     look_back    INTEGER,
+    changes      INTEGER,
+    gone         TEXT,
+    gone_since   INTEGER,
+    absent_since INTEGER,
     updated_at   INTEGER NOT NULL,
     crc          INTEGER NOT NULL,
     PRIMARY KEY (account, mailbox, uid_validity)
@@ -78,11 +84,13 @@ CREATE TABLE monitor (
 ";
 
 /// From each version to the next.
-const UPGRADES: [&str; 4] = [
+const UPGRADES: [&str; 5] = [
     FROM_1,
     "ALTER TABLE lanes ADD COLUMN crc INTEGER;",
     "CREATE TABLE hosts (host TEXT PRIMARY KEY, idle_period INTEGER NOT NULL) WITHOUT ROWID;",
     "CREATE TABLE unpipelined (host TEXT PRIMARY KEY) WITHOUT ROWID;",
+    "ALTER TABLE cursors ADD COLUMN changes INTEGER; ALTER TABLE cursors ADD COLUMN gone TEXT;
+     ALTER TABLE cursors ADD COLUMN gone_since INTEGER; ALTER TABLE cursors ADD COLUMN absent_since INTEGER;",
 ];
 
 const FROM_1: &str = "
@@ -146,6 +154,12 @@ impl SqliteJournal {
     }
 }
 
+impl SqliteJournal {
+    pub(super) fn connection(&mut self) -> &mut Connection {
+        &mut self.db
+    }
+}
+
 /// What of a journal is about mailboxes, logins and hosts. Events and positions are about outputs.
 const KNOWLEDGE: [&str; 4] = ["cursors", "told", "refusals", "hosts"];
 
@@ -176,12 +190,19 @@ fn copy_knowledge(db: &Connection, path: &Path) -> rusqlite::Result<i64> {
     db.execute("ATTACH ?1 AS state", [read_only(path)])?;
     let version = db.pragma_query_value(Some("state"), "user_version", |row| row.get(0))?;
     if version == SCHEMA_VERSION {
+        let copies: String = KNOWLEDGE.iter().map(|table| copy_of(db, table)).collect::<Result<_, _>>()?;
         // One transaction: what is copied was true at one moment.
-        let copies = KNOWLEDGE.map(|table| format!("INSERT INTO main.{table} SELECT * FROM state.{table};"));
-        db.execute_batch(&format!("BEGIN; {} COMMIT;", copies.concat()))?;
+        db.execute_batch(&format!("BEGIN; {copies} COMMIT;"))?;
     }
     db.execute_batch("DETACH state")?;
     Ok(version)
+}
+
+/// By the names of its columns: upgrades append them, so that their order is not that of a new journal.
+fn copy_of(db: &Connection, table: &str) -> rusqlite::Result<String> {
+    let names = "SELECT group_concat(name) FROM pragma_table_info(?1, 'main')";
+    let columns: String = db.query_row(names, [table], |row| row.get(0))?;
+    Ok(format!("INSERT INTO main.{table} ({columns}) SELECT {columns} FROM state.{table};"))
 }
 
 /// As SQLite's URI; what has a meaning there is escaped.
@@ -199,7 +220,7 @@ fn read_only(path: &Path) -> String {
 /// Stands while the first journal is being made: what a crash or a full disk leaves then is no damage.
 const UNFINISHED: &str = "journal.unfinished";
 
-const FILES: [&str; 3] = ["journal.db", "journal.db-wal", "journal.db-shm"];
+pub(super) const FILES: [&str; 3] = ["journal.db", "journal.db-wal", "journal.db-shm"];
 
 fn begin(dir: &Path, path: &Path) -> Result<Connection, OpenError> {
     let failed = |cause| OpenError::StateDir { path: path.to_owned(), cause };
@@ -223,7 +244,7 @@ fn discard_unfinished(dir: &Path) -> io::Result<()> {
     fs::remove_file(dir.join(UNFINISHED)).and_then(|()| sync(dir))
 }
 
-fn sync(dir: &Path) -> io::Result<()> {
+pub(super) fn sync(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
@@ -265,7 +286,7 @@ fn refused_by_system(path: &Path) -> Option<io::Error> {
     FILES.iter().find_map(open).or_else(make)
 }
 
-fn create(db: &mut Connection) -> rusqlite::Result<()> {
+pub(super) fn create(db: &mut Connection) -> rusqlite::Result<()> {
     db.pragma_update(None, "journal_mode", "WAL")?;
     let transaction = db.transaction()?;
     transaction.execute_batch(SCHEMA)?;
@@ -338,31 +359,6 @@ fn failed(error: rusqlite::Error) -> JournalError {
     }
 }
 
-fn crc(parts: &[&[u8]]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    for part in parts {
-        hasher.update(part);
-        hasher.update(&[0]);
-    }
-    hasher.finalize()
-}
-
-fn cursor_crc(account: &str, mailbox: &str, cursor: &Cursor) -> u32 {
-    // Without `blind_since`: a note changes it alone, and nothing is lost by it.
-    let mut numbers = format!("{} {} {:?}", cursor.uid_validity, cursor.uid_next, cursor.modseq);
-    if let Some(below) = cursor.look_back {
-        numbers.push_str(&format!(" {below}"));
-    }
-    crc(&[account.as_bytes(), mailbox.as_bytes(), numbers.as_bytes(), cursor.seen.to_string().as_bytes()])
-}
-
-fn lane_crc(name: &str, position: &LanePosition) -> u32 {
-    let file = position.file.as_ref();
-    let generation = file.map_or("", |end| &end.generation);
-    let numbers = format!("{} {:?}", position.sequence, file.map(|end| end.offset));
-    crc(&[name.as_bytes(), numbers.as_bytes(), generation.as_bytes()])
-}
-
 pub(super) const EVENT_COLUMNS: &str = "sequence, payload, crc";
 
 /// An event's number, and the event unless it is damaged.
@@ -378,6 +374,8 @@ pub(super) fn cursor_at(row: &Row<'_>, account: &str) -> rusqlite::Result<(Mailb
     let seen: String = row.get("seen")?;
     let modseq: Option<i64> = row.get("modseq")?;
     let blind_since: Option<i64> = row.get("blind_since")?;
+    let changes: Option<i64> = row.get("changes")?;
+    let gone: Option<String> = row.get("gone")?;
     let cursor = Cursor {
         uid_validity: row.get("uid_validity")?,
         uid_next: row.get("uid_next")?,
@@ -385,6 +383,8 @@ pub(super) fn cursor_at(row: &Row<'_>, account: &str) -> rusqlite::Result<(Mailb
         modseq: modseq.and_then(|modseq| u64::try_from(modseq).ok()),
         blind_since: blind_since.and_then(|at| Timestamp::from_millisecond(at).ok()),
         look_back: row.get("look_back")?,
+        changes: changes.and_then(|modseq| u64::try_from(modseq).ok()),
+        gone: gone.map(|gone| gone.parse().unwrap_or_else(|_| UidSet::new())),
     };
     let sound = row.get::<_, u32>("crc")? == cursor_crc(account, &mailbox, &cursor);
     Ok((MailboxName::new(mailbox), cursor, sound))
@@ -403,7 +403,20 @@ pub(super) fn lane_at(row: &Row<'_>) -> rusqlite::Result<(String, LanePosition, 
     Ok((name, position, sound))
 }
 
-fn insert(transaction: &Transaction<'_>, entry: &Entry) -> rusqlite::Result<Receipt> {
+/// An output that stands there.
+pub(super) fn insert_lane(db: &Connection, name: &str, position: &LanePosition) -> rusqlite::Result<()> {
+    let (generation, offset) = position.file.as_ref().map(|end| (&end.generation, end.offset)).unzip();
+    let insert = "INSERT INTO lanes (name, position, generation, offset, crc) VALUES (?1, ?2, ?3, ?4, ?5)";
+    db.execute(insert, params![name, position.sequence, generation, offset, lane_crc(name, position)])
+        .map(drop)
+}
+
+fn insert(transaction: &Transaction<'_>, entry: &Entry) -> rusqlite::Result<Result<Receipt, Superseded>> {
+    if let Some(checkpoint) = &entry.checkpoint
+        && !store(transaction, checkpoint)?
+    {
+        return Ok(Err(Superseded));
+    }
     let mut statement =
         transaction.prepare_cached("INSERT INTO events (action, payload, crc) VALUES (?1, ?2, ?3)")?;
     let mut sequences: Option<(u64, u64)> = None;
@@ -412,29 +425,63 @@ fn insert(transaction: &Transaction<'_>, entry: &Entry) -> rusqlite::Result<Rece
         let sequence = u64::try_from(transaction.last_insert_rowid()).unwrap_or_default();
         sequences = Some(sequences.map_or((sequence, sequence), |(first, _)| (first, sequence)));
     }
-    if let Some(checkpoint) = &entry.checkpoint {
-        store(transaction, checkpoint)?;
-    }
     for note in &entry.notes {
         keep(transaction, note)?;
     }
-    let checkpoint = entry.checkpoint.clone().map(|checkpoint| (checkpoint.key, checkpoint.cursor));
-    Ok(Receipt { checkpoint, sequences: sequences.map(|(first, last)| first..=last) })
+    let checkpoint = entry.checkpoint.as_ref().map(|stored| (stored.key.clone(), stored.cursor.clone()));
+    Ok(Ok(Receipt { checkpoint, sequences: sequences.map(|(first, last)| first..=last) }))
 }
 
-/// A mailbox has one cursor: nearly always it is there, of the same epoch, and merely moves.
-fn store(transaction: &Transaction<'_>, checkpoint: &Checkpoint) -> rusqlite::Result<()> {
-    let moved = transaction
+/// Moves the cursor of a mailbox, or begins another epoch of it. Whether it was where the checkpoint was made from.
+fn store(transaction: &Transaction<'_>, checkpoint: &Checkpoint) -> rusqlite::Result<bool> {
+    let Checkpoint { key, cursor, replaces } = checkpoint;
+    match replaces {
+        Replaces::Cursor(before) if before.uid_validity == cursor.uid_validity => {
+            return Ok(advance(transaction, checkpoint, before)? > 0);
+        }
+        Replaces::Cursor(before) if !stands(transaction, key, before)? => return Ok(false),
+        Replaces::Nothing if is_known(transaction, key)? => return Ok(false),
+        Replaces::Aside => return Ok(true),
+        Replaces::Cursor(_) | Replaces::Nothing | Replaces::Anything => {}
+    }
+    begin_epoch(transaction, checkpoint).map(|()| true)
+}
+
+/// Nearly always the cursor is of the same epoch, and merely moves: one statement.
+fn advance(
+    transaction: &Transaction<'_>,
+    checkpoint: &Checkpoint,
+    before: &Cursor,
+) -> rusqlite::Result<usize> {
+    let (account, mailbox) = (checkpoint.key.account.as_str(), checkpoint.key.mailbox.as_str());
+    let sum = cursor_crc(account, mailbox, before);
+    let mut update = transaction.prepare_cached(
+        "UPDATE cursors SET uid_next = ?4, seen = ?5, modseq = ?6, updated_at = ?7, crc = ?8, blind_since = ?9, look_back = ?10,
+             changes = ?11, gone = ?12, gone_since = NULL
+         WHERE account = ?1 AND mailbox = ?2 AND uid_validity = ?3 AND uid_next = ?13 AND crc = ?14",
+    )?;
+    write_cursor(&mut update, checkpoint, params![before.uid_next, sum])
+}
+
+/// Whether this is still the cursor of the mailbox.
+fn stands(transaction: &Transaction<'_>, key: &MailboxKey, cursor: &Cursor) -> rusqlite::Result<bool> {
+    let (account, mailbox) = (key.account.as_str(), key.mailbox.as_str());
+    let sum = cursor_crc(account, mailbox, cursor);
+    transaction
         .prepare_cached(
-            "UPDATE cursors SET uid_next = ?4, seen = ?5, modseq = ?6, updated_at = ?7, crc = ?8, blind_since = ?9, look_back = ?10
-             WHERE account = ?1 AND mailbox = ?2 AND uid_validity = ?3",
-        )
-        .and_then(|mut update| write_cursor(&mut update, checkpoint))?;
-    if moved == 0 { begin_epoch(transaction, checkpoint) } else { Ok(()) }
+            "SELECT 1 FROM cursors WHERE account = ?1 AND mailbox = ?2 AND uid_validity = ?3 AND uid_next = ?4 AND crc = ?5",
+        )?
+        .exists(params![account, mailbox, cursor.uid_validity, cursor.uid_next, sum])
+}
+
+fn is_known(transaction: &Transaction<'_>, key: &MailboxKey) -> rusqlite::Result<bool> {
+    transaction
+        .prepare_cached("SELECT 1 FROM cursors WHERE account = ?1 AND mailbox = ?2")?
+        .exists([key.account.as_str(), key.mailbox.as_str()])
 }
 
 fn begin_epoch(transaction: &Transaction<'_>, checkpoint: &Checkpoint) -> rusqlite::Result<()> {
-    let Checkpoint { key, cursor } = checkpoint;
+    let Checkpoint { key, cursor, .. } = checkpoint;
     let (account, mailbox) = (key.account.as_str(), key.mailbox.as_str());
     // The first contact is remembered, since nothing is told of what came before it.
     transaction
@@ -445,33 +492,40 @@ fn begin_epoch(transaction: &Transaction<'_>, checkpoint: &Checkpoint) -> rusqli
         .execute(params![account, mailbox, Timestamp::now().as_millisecond(), FIRST_CONTACT])?;
     transaction
         .prepare_cached(
-            "INSERT INTO cursors (account, mailbox, uid_validity, uid_next, seen, modseq, updated_at, crc, blind_since, look_back)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            "INSERT OR REPLACE INTO cursors (account, mailbox, uid_validity, uid_next, seen, modseq, updated_at, crc, blind_since, look_back, changes, gone)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
         )
-        .and_then(|mut insert| write_cursor(&mut insert, checkpoint))?;
+        .and_then(|mut insert| write_cursor(&mut insert, checkpoint, &[]))?;
     transaction
         .prepare_cached("DELETE FROM cursors WHERE account = ?1 AND mailbox = ?2 AND uid_validity <> ?3")?
         .execute(params![account, mailbox, cursor.uid_validity])?;
     Ok(())
 }
 
+/// All columns of a cursor, and what the statement wants beside them.
 fn write_cursor(
     statement: &mut Statement<'_>,
-    Checkpoint { key, cursor }: &Checkpoint,
+    Checkpoint { key, cursor, .. }: &Checkpoint,
+    beside: &[&dyn ToSql],
 ) -> rusqlite::Result<usize> {
     let (account, mailbox) = (key.account.as_str(), key.mailbox.as_str());
-    statement.execute(params![
+    let modseq = cursor.modseq.and_then(|modseq| i64::try_from(modseq).ok());
+    let blind_since = cursor.blind_since.map(Timestamp::as_millisecond);
+    let columns = params![
         account,
         mailbox,
         cursor.uid_validity,
         cursor.uid_next,
         cursor.seen.to_string(),
-        cursor.modseq.and_then(|modseq| i64::try_from(modseq).ok()),
+        modseq,
         Timestamp::now().as_millisecond(),
         cursor_crc(account, mailbox, cursor),
-        cursor.blind_since.map(Timestamp::as_millisecond),
+        blind_since,
         cursor.look_back,
-    ])
+        cursor.changes.and_then(|modseq| i64::try_from(modseq).ok()),
+        cursor.gone.as_ref().map(UidSet::to_string),
+    ];
+    statement.execute(&*[columns, beside].concat())
 }
 
 fn keep(transaction: &Transaction<'_>, note: &Note) -> rusqlite::Result<()> {
@@ -488,6 +542,12 @@ fn keep(transaction: &Transaction<'_>, note: &Note) -> rusqlite::Result<()> {
                 "UPDATE cursors SET blind_since = ?3 WHERE account = ?1 AND mailbox = ?2 AND blind_since IS NULL",
             )?
             .execute(params![key.account.as_str(), key.mailbox.as_str(), since.as_millisecond()]),
+        Note::Gone { key, since } => transaction
+            .prepare_cached(
+                "UPDATE cursors SET gone_since = ?3 WHERE account = ?1 AND mailbox = ?2 AND gone_since IS NULL",
+            )?
+            .execute(params![key.account.as_str(), key.mailbox.as_str(), since.as_millisecond()]),
+        Note::Configured { accounts, at } => return configured(transaction, accounts, *at),
         Note::IdlePeriod { host, period } => transaction
             .prepare_cached("INSERT OR REPLACE INTO hosts (host, idle_period) VALUES (?1, ?2)")?
             .execute(params![host, i64::try_from(period.as_millis()).unwrap_or(i64::MAX)]),
@@ -497,6 +557,31 @@ fn keep(transaction: &Transaction<'_>, note: &Note) -> rusqlite::Result<()> {
     }
     .map(drop)
 }
+
+/// Whose account has left the configuration is absent from now on, and whose is back is not any more.
+fn configured(transaction: &Transaction<'_>, accounts: &[AccountId], at: Timestamp) -> rusqlite::Result<()> {
+    let there: HashSet<&str> = accounts.iter().map(AccountId::as_str).collect();
+    let known: Vec<(String, bool)> = transaction
+        .prepare("SELECT account, MAX(absent_since) IS NOT NULL FROM cursors GROUP BY account")?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    let mut update = transaction.prepare("UPDATE cursors SET absent_since = ?2 WHERE account = ?1")?;
+    for (account, was_absent) in known {
+        let is_absent = !there.contains(account.as_str());
+        if is_absent != was_absent {
+            update.execute(params![account, is_absent.then(|| at.as_millisecond())])?;
+        }
+    }
+    Ok(())
+}
+
+/// In this order: the others go by the cursors.
+const FORGET_GONE: [&str; 3] = [
+    "DELETE FROM refusals WHERE account IN (SELECT account FROM cursors WHERE absent_since <= ?1)",
+    "DELETE FROM told WHERE (account, mailbox) IN
+         (SELECT account, mailbox FROM cursors WHERE gone_since <= ?1 OR absent_since <= ?1)",
+    "DELETE FROM cursors WHERE gone_since <= ?1 OR absent_since <= ?1",
+];
 
 fn keep_alive(db: &Connection, now: Timestamp) -> rusqlite::Result<()> {
     db.prepare_cached("INSERT OR REPLACE INTO monitor (name, value) VALUES ('alive_at', ?1)")?
@@ -513,15 +598,12 @@ fn remember(transaction: &Transaction<'_>, key: &MailboxKey, messages: &[Told]) 
         insert.execute(params![account, mailbox, received_at.as_millisecond(), fingerprint.0])?;
     }
     // Whoever reads them leaves out what is too old or too much: it need not go at once.
-    if !messages.iter().any(|message| message.fingerprint.0 & TRIM_MASK == 0) {
+    if !memory::is_to_be_trimmed(messages) {
         return Ok(());
     }
     let day = i64::try_from(memory::DAY.as_millis()).unwrap_or(i64::MAX);
     transaction.prepare_cached(TRIM_TOLD)?.execute(params![account, mailbox, day, memory::MOST]).map(drop)
 }
-
-/// Of the bits of a digest: once in 64 messages of a mailbox what is forgotten of it goes.
-const TRIM_MASK: i64 = 63;
 
 /// Keeps the last day, and the most that are kept of a mailbox.
 const TRIM_TOLD: &str = "DELETE FROM told WHERE account = ?1 AND mailbox = ?2 AND received_at < MAX(
@@ -538,7 +620,7 @@ impl Journal for SqliteJournal {
         &mut self,
         entries: &[Entry],
         positions: &[(String, LanePosition)],
-    ) -> Result<Vec<Receipt>, JournalError> {
+    ) -> Result<Vec<Result<Receipt, Superseded>>, JournalError> {
         let transaction = self.db.transaction().map_err(failed)?;
         let receipts: rusqlite::Result<Vec<_>> =
             entries.iter().map(|entry| insert(&transaction, entry)).collect();
@@ -557,7 +639,8 @@ impl Journal for SqliteJournal {
                 .map_err(failed)?;
         }
         transaction.commit().map_err(failed)?;
-        self.bytes += entries.iter().map(Entry::bytes).sum::<u64>();
+        let stored = entries.iter().zip(&receipts).filter(|(_, receipt)| receipt.is_ok());
+        self.bytes += stored.map(|(entry, _)| entry.bytes()).sum::<u64>();
         Ok(receipts)
     }
 
@@ -566,7 +649,7 @@ impl Journal for SqliteJournal {
         let mut statement = self
             .db
             .prepare_cached(
-                "SELECT mailbox, uid_validity, uid_next, seen, modseq, blind_since, look_back, crc FROM cursors
+                "SELECT mailbox, uid_validity, uid_next, seen, modseq, blind_since, look_back, changes, gone, crc FROM cursors
                  WHERE account = ?1 AND mailbox = ?2",
             )
             .map_err(failed)?;
@@ -643,6 +726,17 @@ impl Journal for SqliteJournal {
         keep_alive(&self.db, now).map_err(failed)
     }
 
+    fn forget_gone(&mut self, now: Timestamp) -> Result<usize, JournalError> {
+        let Ok(since) = now.checked_sub(KEPT) else { return Ok(0) };
+        let transaction = self.db.transaction().map_err(failed)?;
+        let mut forgotten = 0;
+        for statement in FORGET_GONE {
+            forgotten = transaction.execute(statement, [since.as_millisecond()]).map_err(failed)?;
+        }
+        transaction.commit().map_err(failed)?;
+        Ok(forgotten)
+    }
+
     fn pending(&mut self, after: u64, most: usize) -> Result<Vec<JournalledEvent>, JournalError> {
         let mut statement = self.db.prepare_cached(&select_pending()).map_err(failed)?;
         let rows = statement.query_map(params![after, most], event_at).map_err(failed)?;
@@ -705,6 +799,11 @@ impl Journal for SqliteJournal {
         let _ = self.db.pragma_update(None, "wal_checkpoint", "TRUNCATE");
     }
 
+    /// What a crash may add to the length of a blindness.
+    fn rhythm(&self) -> Duration {
+        Duration::from_secs(30)
+    }
+
     fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -744,7 +843,8 @@ mod tests {
             redacted: Vec::new(),
         };
         let checkpoint = uid_next
-            .map(|next| Checkpoint { key: key(), cursor: Cursor::baseline(7, next, Some(u64::from(next))) });
+            .map(|next| Cursor::baseline(7, next, Some(u64::from(next))))
+            .map(|cursor| Checkpoint { key: key(), cursor, replaces: Replaces::Anything });
         Entry::new(Batch { events: vec![event], checkpoint, notes: Vec::new() })
     }
 
@@ -759,6 +859,7 @@ mod tests {
         assert_eq!(origin, StateOrigin::New);
         journal.lanes(&["out".to_owned()]).unwrap();
         let receipts = journal.commit(&[entry("one", Some(5)), entry("two", None)], &[]).unwrap();
+        let receipts: Vec<_> = receipts.into_iter().map(Result::unwrap).collect();
         assert_eq!(receipts[0].cursor().map(|cursor| cursor.uid_next), Some(5));
         assert_eq!(receipts[1].sequences(), Some(2..=2));
         let copy = tempfile::tempdir().unwrap();
@@ -775,28 +876,26 @@ mod tests {
         assert_eq!(ids(journal.pending(1, 10).unwrap()), ["two"]);
     }
 
-    #[test]
-    fn numbers_are_never_given_twice() {
-        let dir = tempfile::tempdir().unwrap();
-        let (mut journal, _) = open(dir.path()).unwrap();
-        journal.commit(&[entry("one", None)], &[]).unwrap();
-        journal.forget(1).unwrap();
-        assert_eq!((journal.bytes(), journal.last().unwrap()), (0, 1));
-        drop(journal);
-        let (mut journal, _) = open(dir.path()).unwrap();
-        assert_eq!(journal.commit(&[entry("two", None)], &[]).unwrap()[0].sequences(), Some(2..=2));
+    /// What it stores of `mailbox` goes on from `before`, with an event of its own.
+    fn checkpoint(before: impl Into<Replaces>, cursor: &Cursor) -> Entry {
+        let Entry { events, .. } = entry("told", None);
+        let checkpoint = Checkpoint { key: key(), cursor: cursor.clone(), replaces: before.into() };
+        Entry { events, checkpoint: Some(checkpoint), notes: Vec::new() }
     }
 
     #[test]
     fn a_mailbox_has_one_cursor_whatever_the_clock_says() {
         let mut journal = SqliteJournal::in_memory().unwrap();
+        let mut before = None;
         for validity in [1, 2] {
-            let checkpoint =
-                Some(Checkpoint { key: key(), cursor: Cursor::baseline(validity, 10, Some(u64::MAX >> 1)) });
-            journal.commit(&[Entry::new(Batch { checkpoint, ..Batch::default() })], &[]).unwrap();
+            let changes = Some(u64::MAX >> 2);
+            let gone = Some([2, 3, 7].into_iter().collect());
+            let cursor = Cursor { changes, gone, ..Cursor::baseline(validity, 10, Some(u64::MAX >> 1)) };
+            journal.commit(&[checkpoint(before.take(), &cursor)], &[]).unwrap()[0].as_ref().unwrap();
             journal.db.execute("UPDATE cursors SET updated_at = updated_at + 3600000", []).unwrap();
+            before = Some(Box::new(cursor));
         }
-        assert_eq!(journal.cursor(&key()).unwrap(), Some(Cursor::baseline(2, 10, Some(u64::MAX >> 1))));
+        assert_eq!(journal.cursor(&key()).unwrap(), before.map(|cursor| *cursor));
         let kept: i64 = journal.db.query_row("SELECT COUNT(*) FROM cursors", [], |row| row.get(0)).unwrap();
         assert_eq!(kept, 1);
     }
@@ -836,44 +935,8 @@ mod tests {
                 "told by the version before: not known"
             );
         }
-    }
-
-    /// A monitor that ended, or did not reach the server at all, does not make the time before it watched.
-    #[test]
-    fn a_mailbox_is_blind_since_somebody_watched_it_last() {
-        let mut journal = SqliteJournal::in_memory().unwrap();
-        let at = |seconds| Timestamp::from_second(seconds).unwrap();
-        let watch = |journal: &mut SqliteJournal| {
-            let checkpoint = Some(Checkpoint { key: key(), cursor: Cursor::baseline(7, 5, None) });
-            journal.commit(&[Entry::new(Batch { checkpoint, ..Batch::default() })], &[]).unwrap();
-        };
-        let blind = |journal: &mut SqliteJournal| journal.cursor(&key()).unwrap().unwrap().blind_since;
-        journal.begin(at(1)).unwrap();
-        watch(&mut journal);
-        assert_eq!(blind(&mut journal), None);
-        journal.alive(at(100)).unwrap();
-        for start in [200, 300, 400] {
-            journal.begin(at(start)).unwrap();
-            assert_eq!(blind(&mut journal), Some(at(100)), "until a checkpoint ends it");
-        }
-        watch(&mut journal);
-        assert_eq!(blind(&mut journal), None);
-    }
-
-    #[test]
-    fn what_was_learned_of_a_host_survives_the_process() {
-        let dir = tempfile::tempdir().unwrap();
-        let (mut journal, _) = open(dir.path()).unwrap();
-        for seconds in [240, 96] {
-            let note = Note::IdlePeriod { host: "h".to_owned(), period: Duration::from_secs(seconds) };
-            journal.commit(&[Entry::new(note.into())], &[]).unwrap();
-        }
-        let note = Note::NoPipelining { host: "h".to_owned() };
-        journal.commit(&[Entry::new(note.clone().into()), Entry::new(note.into())], &[]).unwrap();
-        drop(journal);
-        let (mut journal, _) = open(dir.path()).unwrap();
-        assert_eq!(journal.idle_periods().unwrap(), [("h".to_owned(), Duration::from_secs(96))]);
-        assert_eq!(journal.unpipelined().unwrap(), ["h"]);
+        let (mut copy, _) = SqliteJournal::copy_in_memory(dir.path()).unwrap();
+        assert_eq!(copy.cursor(&key()).unwrap(), Some(Cursor::baseline(7, 5, None)));
     }
 
     /// Half of the writer's time went into planning the same statements at each message.
@@ -892,36 +955,6 @@ mod tests {
             assert!(statement.get_status(StatementStatus::Run) > 1, "not from the cache: {text}");
             assert_eq!(statement.get_status(StatementStatus::RePrepare), 0, "{text}");
         }
-    }
-
-    #[test]
-    fn the_last_day_is_remembered_and_a_thousand_at_most() {
-        let mut journal = SqliteJournal::in_memory().unwrap();
-        let told = |n: i64, hours: i64| Told {
-            fingerprint: Fingerprint(n),
-            received_at: Timestamp::from_second(1_800_000_000 + hours * 3600 + n).unwrap(),
-        };
-        let mut tell = |messages: Vec<Told>| {
-            let batch = Batch::from(Note::Told { key: key(), messages });
-            journal.commit(&[Entry::new(batch)], &[]).unwrap();
-            journal.memory(&key()).unwrap()
-        };
-        assert_eq!(tell(vec![told(1, 0), told(2, 23)]).known.len(), 2);
-        let memory = tell(vec![told(3, 25)]);
-        assert_eq!(memory.known, [Fingerprint(2), Fingerprint(3)].into());
-        assert_eq!(memory.from, Some(Timestamp::from_second(1_800_000_000 + 3600 + 3).unwrap()));
-        assert_eq!(tell((10..2000).map(|n| told(n, 25)).collect()).known.len(), 1000);
-    }
-
-    #[test]
-    fn lanes_keep_their_place_and_old_ones_go() {
-        let mut journal = SqliteJournal::in_memory().unwrap();
-        let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
-        journal.lanes(&names(&["file", "gone"])).unwrap();
-        let file = Some(FileEnd { generation: "1:2".to_owned(), offset: 99 });
-        let position = LanePosition { sequence: 4, file };
-        journal.commit(&[], &[("file".to_owned(), position.clone())]).unwrap();
-        assert_eq!(journal.lanes(&names(&["file", "new"])).unwrap(), [position, LanePosition::default()]);
     }
 
     #[test]

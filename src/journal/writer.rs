@@ -9,19 +9,18 @@ use log::{error, info, warn};
 use tokio::sync::{oneshot, watch};
 
 use super::aggregate::Group;
+use super::question::Question;
 use super::recent::Recent;
-use super::{Encoded, Entry, Journal, JournalError, JournalledEvent, LanePosition, Receipt};
+use super::{Encoded, Entry, Journal, JournalError, JournalledEvent, LanePosition, Receipt, Superseded};
 use crate::event::{AccountId, Cursor, Event, EventBody, MailboxKey, MonitorState};
 use crate::event_id;
 use crate::memory::Memory;
 use crate::messages::{Note, Undelivered};
 use crate::refusals::Refusals;
+use crate::text;
 
-/// Between tries when the disk is full.
+/// Between tries while nothing can be written.
 const RETRY: Duration = Duration::from_secs(2);
-
-/// How often it is remembered that the monitor lives: what a crash may add to the length of a blindness.
-const ALIVE: Duration = Duration::from_secs(30);
 
 /// The longest that a lane's position waits for events to be committed with. It bounds what is sent twice after a
 /// loss of power.
@@ -32,6 +31,9 @@ const MOST_PASSED: u64 = 1_000;
 
 /// And how long fewer of them are kept.
 const PASSED: Duration = Duration::from_secs(1);
+
+/// How often mailboxes that are gone are looked for.
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// Where to ask the writer; cheap to clone.
 #[derive(Clone, Debug)]
@@ -52,10 +54,57 @@ pub struct JournalHealth {
     pub max_bytes: u64,
     /// So many wait, and nothing is let in.
     pub full: bool,
-    /// There is no room on the disk.
-    pub disk_full: bool,
+    /// Nothing can be written at the moment.
+    pub blocked: Option<Blocked>,
     /// When something last became durable.
     pub committed_at: Option<Timestamp>,
+}
+
+/// What keeps the journal from being written, and passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Blocked {
+    /// There is no room on the disk.
+    #[error("the journal's disk is full")]
+    DiskFull,
+    /// The database does not answer.
+    #[error("the journal's database cannot be reached")]
+    Unreachable,
+}
+
+impl Blocked {
+    /// Whether that is what a failure means.
+    pub(super) fn by(failure: &JournalError) -> Option<Self> {
+        match failure {
+            JournalError::DiskFull => Some(Self::DiskFull),
+            JournalError::Unreachable => Some(Self::Unreachable),
+            JournalError::TakenOver | JournalError::Failed(_) | JournalError::Closed => None,
+        }
+    }
+
+    fn tell(self) {
+        match self {
+            Self::DiskFull => warn!("the journal's disk is full: nothing is fetched until there is room"),
+            Self::Unreachable => {
+                warn!("the journal's database cannot be reached: nothing is fetched until it can be")
+            }
+        }
+    }
+
+    fn tell_end(self) {
+        match self {
+            Self::DiskFull => info!("there is room for the journal again"),
+            Self::Unreachable => info!("the journal's database answers again"),
+        }
+    }
+}
+
+impl From<Blocked> for JournalError {
+    fn from(blocked: Blocked) -> Self {
+        match blocked {
+            Blocked::DiskFull => Self::DiskFull,
+            Blocked::Unreachable => Self::Unreachable,
+        }
+    }
 }
 
 /// What the writer has to know of a lane.
@@ -69,19 +118,30 @@ pub struct LaneSpec {
     pub queue_max_events: u64,
 }
 
+impl LaneSpec {
+    /// In place of a lane whose output is no more: no output has no name.
+    fn gone() -> Self {
+        Self { name: String::new(), required: false, queue_max_events: u64::MAX }
+    }
+
+    fn is_gone(&self) -> bool {
+        self.name.is_empty()
+    }
+}
+
 #[derive(Debug)]
 enum Request {
     Commit { entry: Entry, answer: oneshot::Sender<Result<Receipt, Undelivered>> },
     Delivered { lane: usize, position: LanePosition, answer: oneshot::Sender<Result<(), JournalError>> },
     Save,
-    Memory { key: MailboxKey, answer: oneshot::Sender<Result<Memory, JournalError>> },
-    Refusals { account: AccountId, answer: oneshot::Sender<Result<Refusals, JournalError>> },
-    Unpipelined { answer: oneshot::Sender<Result<Vec<String>, JournalError>> },
-    IdlePeriods { answer: oneshot::Sender<Result<Vec<(String, Duration)>, JournalError>> },
+    Ask(Question),
     Cursor { key: MailboxKey, answer: CursorAnswer },
-    Pending { after: u64, most: usize, answer: oneshot::Sender<Result<Vec<JournalledEvent>, JournalError>> },
+    Lanes { specs: Vec<LaneSpec>, answer: oneshot::Sender<Result<Places, JournalError>> },
     Settle { answer: oneshot::Sender<u64> },
 }
+
+/// The number of each lane, and where it stands.
+type Places = Vec<(usize, LanePosition)>;
 
 type CursorAnswer = oneshot::Sender<Result<Option<Cursor>, JournalError>>;
 
@@ -112,7 +172,7 @@ impl JournalHandle {
     /// # Errors
     /// When the lanes cannot be set up, or there is no thread to be had.
     pub fn start(
-        mut journal: impl Journal + 'static,
+        mut journal: Box<dyn Journal>,
         lanes: Vec<LaneSpec>,
         max_bytes: u64,
         failed: impl FnOnce(JournalError) + Send + 'static,
@@ -140,13 +200,15 @@ impl JournalHandle {
             waiting: VecDeque::new(),
             positions: Positions::default(),
             asked: Vec::new(),
+            postponed: Vec::new(),
             full: false,
             losing: HashSet::new(),
-            disk_full: false,
+            blocked: None,
             passed: 0,
             forgotten: 0,
             forgotten_at: Instant::now(),
             alive_at: Instant::now(),
+            cleared_at: None,
         };
         writer.begin()?;
         std::thread::Builder::new()
@@ -175,7 +237,7 @@ impl JournalHandle {
     /// # Errors
     /// When the journal cannot be read.
     pub async fn memory(&self, key: MailboxKey) -> Result<Memory, JournalError> {
-        self.ask(|answer| Request::Memory { key, answer }).await?
+        self.ask(|answer| Request::Ask(Question::Memory { key, answer })).await?
     }
 
     /// The refused logins of an account.
@@ -184,7 +246,7 @@ impl JournalHandle {
     /// When the journal cannot be read.
     pub async fn refusals(&self, account: &AccountId) -> Result<Refusals, JournalError> {
         let account = account.clone();
-        self.ask(|answer| Request::Refusals { account, answer }).await?
+        self.ask(|answer| Request::Ask(Question::Refusals { account, answer })).await?
     }
 
     /// How long IDLE may last, by host, where that was learned.
@@ -192,7 +254,7 @@ impl JournalHandle {
     /// # Errors
     /// When the journal cannot be read.
     pub async fn idle_periods(&self) -> Result<Vec<(String, Duration)>, JournalError> {
-        self.ask(|answer| Request::IdlePeriods { answer }).await?
+        self.ask(|answer| Request::Ask(Question::IdlePeriods { answer })).await?
     }
 
     /// The hosts that do not take commands that are sent ahead.
@@ -200,7 +262,7 @@ impl JournalHandle {
     /// # Errors
     /// When the journal cannot be read.
     pub async fn unpipelined(&self) -> Result<Vec<String>, JournalError> {
-        self.ask(|answer| Request::Unpipelined { answer }).await?
+        self.ask(|answer| Request::Ask(Question::Unpipelined { answer })).await?
     }
 
     /// Keeps a note, before anything that is asked of the journal after it. Nobody waits for it.
@@ -226,7 +288,7 @@ impl JournalHandle {
         if let Some(events) = self.recent.after(after, most) {
             return Ok(events);
         }
-        self.ask(|answer| Request::Pending { after, most, answer }).await?
+        self.ask(|answer| Request::Ask(Question::Pending { after, most, answer })).await?
     }
 
     /// An output took everything up to `position`. It becomes durable with the next events, or soon, or when
@@ -237,6 +299,15 @@ impl JournalHandle {
         // Where nobody takes it, nobody answers.
         let _ = self.requests.send(Request::Delivered { lane, position, answer });
         Saving { answered, requests: self.requests.clone() }
+    }
+
+    /// Other lanes than before, known by their names: those that stay keep their numbers and positions, those that are gone
+    /// hold nothing back. The number and the position of each.
+    ///
+    /// # Errors
+    /// When the journal cannot be written: nothing has changed then.
+    pub async fn set_lanes(&self, specs: Vec<LaneSpec>) -> Result<Places, JournalError> {
+        self.ask(|answer| Request::Lanes { specs, answer }).await?
     }
 
     /// The monitor is about to end: remembers when; how many events some required output still lacks.
@@ -261,8 +332,8 @@ impl JournalHandle {
     }
 }
 
-struct Writer<J> {
-    journal: J,
+struct Writer {
+    journal: Box<dyn Journal>,
     /// It is recorded since when nobody watched; there may be no room for that yet.
     begun: bool,
     lanes: Vec<(LaneSpec, LanePosition)>,
@@ -278,11 +349,13 @@ struct Writer<J> {
     positions: Positions,
     /// Cursors that were asked for.
     asked: Vec<(MailboxKey, CursorAnswer)>,
+    /// What else is asked once more, since there was no answer to be had.
+    postponed: Vec<Question>,
     full: bool,
     /// The lanes for which events are dropped.
     losing: HashSet<usize>,
-    /// The disk had no room for the last commit.
-    disk_full: bool,
+    /// Why the last commit was in vain.
+    blocked: Option<Blocked>,
     /// Events up to here are of no use to any lane.
     passed: u64,
     /// Events up to here are gone already.
@@ -290,6 +363,8 @@ struct Writer<J> {
     forgotten_at: Instant,
     /// When it was last remembered that the monitor lives.
     alive_at: Instant,
+    /// When mailboxes that are gone were last forgotten; not before it is known which accounts there are.
+    cleared_at: Option<Instant>,
 }
 
 /// Positions of lanes that are not durable yet.
@@ -332,7 +407,7 @@ struct Round {
     full: Option<bool>,
 }
 
-impl<J: Journal> Writer<J> {
+impl Writer {
     fn run(mut self, inbox: &Receiver<Request>) -> Result<(), JournalError> {
         let mut blocked = false;
         loop {
@@ -343,8 +418,11 @@ impl<J: Journal> Writer<J> {
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             };
             self.begin()?;
-            if self.alive_at.elapsed() >= ALIVE {
+            if self.alive_at.elapsed() >= self.journal.rhythm() {
                 self.remember_alive()?;
+            }
+            if self.cleared_at.is_some_and(|at| at.elapsed() >= DAY) {
+                self.forget_gone()?;
             }
             let mut round = Round::default();
             let mut next = request;
@@ -353,11 +431,13 @@ impl<J: Journal> Writer<J> {
                 next = if round.group.is_full() { None } else { inbox.try_recv().ok() };
             }
             blocked = self.finish(round)? || !self.begun;
+            self.ask_again();
             // What was taken may have made room for what waits.
             while !blocked && !self.waiting.is_empty() && self.bytes < self.max_bytes {
                 blocked = self.finish(Round::default())?;
             }
             self.answer_cursors();
+            blocked |= !self.postponed.is_empty();
             if self.forgotten_at.elapsed() >= PASSED {
                 self.forget()?;
             }
@@ -366,14 +446,14 @@ impl<J: Journal> Writer<J> {
     }
 
     fn tell_health(&self) {
-        let Self { bytes, max_bytes, full, disk_full, committed_at, .. } = *self;
-        let now = JournalHealth { bytes, max_bytes, full, disk_full: disk_full || !self.begun, committed_at };
+        let Self { bytes, max_bytes, full, blocked, committed_at, .. } = *self;
+        let now = JournalHealth { bytes, max_bytes, full, blocked, committed_at };
         self.tell_health.send_if_modified(|told| std::mem::replace(told, now) != now);
     }
 
     /// How long nothing has to be done unasked.
     fn patience(&self) -> Duration {
-        let alive = ALIVE.saturating_sub(self.alive_at.elapsed());
+        let alive = self.journal.rhythm().saturating_sub(self.alive_at.elapsed());
         let positions = self.positions.due.map(|due| due.saturating_duration_since(Instant::now()));
         let passed = self.passed > self.forgotten;
         let forget = passed.then(|| PASSED.saturating_sub(self.forgotten_at.elapsed()));
@@ -382,7 +462,10 @@ impl<J: Journal> Writer<J> {
 
     /// A full disk is no reason not to start: what waits can be sent, and the rest has to wait for room.
     fn begin(&mut self) -> Result<(), JournalError> {
-        self.begun = self.begun || done_if_room(self.journal.begin(Timestamp::now()))?;
+        if !self.begun {
+            let begun = self.journal.begin(Timestamp::now());
+            self.begun = self.done_unless_blocked(begun)?;
+        }
         Ok(())
     }
 
@@ -390,9 +473,50 @@ impl<J: Journal> Writer<J> {
     fn remember_alive(&mut self) -> Result<(), JournalError> {
         self.alive_at = Instant::now();
         if self.begun {
-            done_if_room(self.journal.alive(Timestamp::now()))?;
+            let told = self.journal.alive(Timestamp::now());
+            let done = self.done_unless_blocked(told)?;
+            // So little may find room where nothing else does.
+            if done && self.blocked == Some(Blocked::Unreachable) {
+                self.unblock();
+            }
         }
         Ok(())
+    }
+
+    /// Whether it was done, or has to wait.
+    fn done_unless_blocked(&mut self, result: Result<(), JournalError>) -> Result<bool, JournalError> {
+        match result {
+            Ok(()) => Ok(true),
+            Err(failure) => self.block(failure).map(|()| false),
+        }
+    }
+
+    /// What passes is told once, and waited for.
+    fn block(&mut self, failure: JournalError) -> Result<(), JournalError> {
+        let Some(blocked) = Blocked::by(&failure) else { return Err(failure) };
+        if self.blocked.replace(blocked) != Some(blocked) {
+            blocked.tell();
+        }
+        Ok(())
+    }
+
+    fn unblock(&mut self) {
+        if let Some(blocked) = self.blocked.take() {
+            blocked.tell_end();
+        }
+    }
+
+    /// What blocks it is no reason to end; tomorrow will do.
+    fn forget_gone(&mut self) -> Result<(), JournalError> {
+        self.cleared_at = Some(Instant::now());
+        match self.journal.forget_gone(Timestamp::now()) {
+            Ok(0) => Ok(()),
+            Ok(forgotten) => {
+                info!("forgotten, as gone for 30 days: {}", text::counted(forgotten, "mailbox"));
+                Ok(())
+            }
+            Err(failure) => self.block(failure),
+        }
     }
 
     /// Nothing goes before the record of the blindness: a checkpoint would end what nobody knows of.
@@ -400,26 +524,24 @@ impl<J: Journal> Writer<J> {
         &mut self,
         entries: &[Entry],
         positions: &[(String, LanePosition)],
-    ) -> Result<Vec<Receipt>, JournalError> {
-        if self.begun { self.journal.commit(entries, positions) } else { Err(JournalError::DiskFull) }
+    ) -> Result<Vec<Result<Receipt, Superseded>>, JournalError> {
+        match self.blocked {
+            Some(blocked) if !self.begun => Err(blocked.into()),
+            _ => self.journal.commit(entries, positions),
+        }
     }
 
     fn take(&mut self, request: Request, round: &mut Round) {
         match request {
-            Request::Memory { key, answer } => drop(answer.send(self.journal.memory(&key))),
-            Request::Refusals { account, answer } => drop(answer.send(self.journal.refusals(&account))),
             Request::Commit { entry, answer } => {
                 round.group.add(entry.len(), entry.bytes());
                 self.waiting.push_back((entry, answer));
             }
             Request::Delivered { lane, position, answer } => self.positions.add(lane, position, answer),
             Request::Save => self.positions.hurry(),
-            Request::Unpipelined { answer } => drop(answer.send(self.journal.unpipelined())),
-            Request::IdlePeriods { answer } => drop(answer.send(self.journal.idle_periods())),
+            Request::Ask(question) => self.ask(question),
             Request::Cursor { key, answer } => self.asked.push((key, answer)),
-            Request::Pending { after, most, answer } => {
-                drop(answer.send(self.journal.pending(after.max(self.passed), most)));
-            }
+            Request::Lanes { specs, answer } => drop(answer.send(self.set_lanes(specs))),
             Request::Settle { answer } => {
                 let _ = self.forget();
                 let _ = self.remember_alive();
@@ -429,12 +551,59 @@ impl<J: Journal> Writer<J> {
         }
     }
 
+    fn set_lanes(&mut self, specs: Vec<LaneSpec>) -> Result<Places, JournalError> {
+        // What was taken by a lane that goes, or stays, is durable first.
+        self.positions.hurry();
+        self.finish(Round::default())?;
+        let names: Vec<_> = specs.iter().map(|spec| spec.name.clone()).collect();
+        let stored = self.journal.lanes(&names)?;
+        for (index, (spec, position)) in self.lanes.iter_mut().enumerate() {
+            if !names.contains(&spec.name) {
+                (*spec, position.sequence) = (LaneSpec::gone(), u64::MAX);
+                self.recent.taken(index, u64::MAX);
+                self.losing.remove(&index);
+            }
+        }
+        let places = specs.into_iter().zip(stored).map(|(spec, stored)| self.place(spec, stored)).collect();
+        self.prune()?;
+        Ok(places)
+    }
+
+    fn place(&mut self, spec: LaneSpec, stored: LanePosition) -> (usize, LanePosition) {
+        let known = self.lanes.iter().position(|(known, _)| known.name == spec.name);
+        let index = known.unwrap_or(self.lanes.len());
+        match self.lanes.get_mut(index) {
+            Some((known, _)) => *known = spec,
+            None => {
+                // What is gone already waits for nobody.
+                let position = LanePosition { sequence: stored.sequence.max(self.passed), ..stored };
+                self.recent.enter(position.sequence);
+                self.lanes.push((spec, position));
+            }
+        }
+        (index, self.lanes.get(index).map(|(_, position)| position.clone()).unwrap_or_default())
+    }
+
     fn answer_cursors(&mut self) {
         for (key, answer) in std::mem::take(&mut self.asked) {
             if !self.begun || self.waiting.iter().any(|(entry, _)| entry.is_of(&key)) {
                 self.asked.push((key, answer));
             } else {
-                let _ = answer.send(self.journal.cursor(&key));
+                self.ask(Question::Cursor { key, answer });
+            }
+        }
+    }
+
+    fn ask(&mut self, question: Question) {
+        self.postponed.extend(question.past(self.passed).answer(self.journal.as_mut()));
+    }
+
+    fn ask_again(&mut self) {
+        for question in std::mem::take(&mut self.postponed) {
+            match question {
+                // It may have moved meanwhile.
+                Question::Cursor { key, answer } => self.asked.push((key, answer)),
+                question => self.ask(question),
             }
         }
     }
@@ -460,25 +629,29 @@ impl<J: Journal> Writer<J> {
             .collect();
         match self.commit(&round.entries, &positions) {
             Ok(receipts) => self.committed(round, receipts).map(|()| false),
-            Err(JournalError::DiskFull) => {
-                if !std::mem::replace(&mut self.disk_full, true) {
-                    warn!("the journal's disk is full: nothing is fetched until there is room");
+            Err(failure) => match Blocked::by(&failure) {
+                Some(blocked) => {
+                    self.put_back(round, blocked);
+                    self.block(failure).map(|()| true)
                 }
-                for (entry, answer) in round.entries.into_iter().zip(round.receivers).rev() {
-                    self.waiting.push_front((entry, answer));
+                None => {
+                    error!("{failure}");
+                    for answer in round.receivers {
+                        let _ = answer.send(Err(Undelivered::JournalFailed));
+                    }
+                    Err(failure)
                 }
-                for answer in round.positions.receivers {
-                    let _ = answer.send(Err(JournalError::DiskFull));
-                }
-                Ok(true)
-            }
-            Err(failure) => {
-                error!("{failure}");
-                for answer in round.receivers {
-                    let _ = answer.send(Err(Undelivered::JournalFailed));
-                }
-                Err(failure)
-            }
+            },
+        }
+    }
+
+    /// Entries wait for the next try; places of lanes have to be offered again.
+    fn put_back(&mut self, round: Round, blocked: Blocked) {
+        for (entry, answer) in round.entries.into_iter().zip(round.receivers).rev() {
+            self.waiting.push_front((entry, answer));
+        }
+        for answer in round.positions.receivers {
+            let _ = answer.send(Err(blocked.into()));
         }
     }
 
@@ -514,34 +687,42 @@ impl<J: Journal> Writer<J> {
         }
     }
 
-    fn committed(&mut self, round: Round, receipts: Vec<Receipt>) -> Result<(), JournalError> {
+    fn committed(
+        &mut self,
+        round: Round,
+        receipts: Vec<Result<Receipt, Superseded>>,
+    ) -> Result<(), JournalError> {
         self.committed_at = Some(Timestamp::now());
-        if std::mem::take(&mut self.disk_full) {
-            info!("there is room for the journal again");
-        }
+        self.unblock();
         if let Some(full) = round.full {
             self.full = full;
             let words = if full { "is full" } else { "takes events again" };
             warn!("the journal {words}: {} of {} bytes wait for an output", self.bytes, self.max_bytes);
         }
         for (lane, position) in round.positions.taken {
-            if let Some((_, known)) = self.lanes.get_mut(lane) {
+            // A lane that is gone may still tell what it took: nothing waits for that.
+            if let Some((_, known)) = self.lanes.get_mut(lane).filter(|(spec, _)| !spec.is_gone()) {
                 *known = position;
             }
         }
-        if let Some(last) = receipts.iter().filter_map(Receipt::sequences).map(|range| *range.end()).max() {
+        if let Some(last) =
+            receipts.iter().flatten().filter_map(Receipt::sequences).map(|range| *range.end()).max()
+        {
             self.last = self.last.max(last);
         }
-        self.recent.add(numbered(round.entries, &receipts));
-        for (answer, receipt) in round.receivers.into_iter().zip(receipts) {
-            let _ = answer.send(Ok(receipt));
+        if round.entries.iter().any(Entry::is_of_configuration) {
+            self.forget_gone()?;
         }
+        self.recent.add(numbered(round.entries, &receipts));
+        // Before the receipts: the lanes are what somebody waits for. They write what is new once their places are durable.
         for answer in round.positions.receivers {
             let _ = answer.send(Ok(()));
         }
-        self.prune()?;
         self.told.send_if_modified(|told| std::mem::replace(told, self.last) != self.last);
-        Ok(())
+        for (answer, receipt) in round.receivers.into_iter().zip(receipts) {
+            let _ = answer.send(receipt.map_err(|Superseded| Undelivered::Superseded));
+        }
+        self.prune()
     }
 
     /// Forgets what all lanes have. A lane that is not required holds back only so much, and nothing where the journal
@@ -572,7 +753,7 @@ impl<J: Journal> Writer<J> {
             match self.journal.forget(self.passed) {
                 Ok(()) => self.forgotten = self.passed,
                 // What is not forgotten now is forgotten next time.
-                Err(JournalError::DiskFull) => {}
+                Err(failure) if failure.passes() => {}
                 Err(failure) => return Err(failure),
             }
         }
@@ -599,8 +780,12 @@ impl<J: Journal> Writer<J> {
 }
 
 /// The events of entries as lanes take them, with their bytes.
-fn numbered(entries: Vec<Entry>, receipts: &[Receipt]) -> impl Iterator<Item = (JournalledEvent, u64)> {
-    let events = entries.into_iter().zip(receipts.iter().map(Receipt::sequences));
+fn numbered(
+    entries: Vec<Entry>,
+    receipts: &[Result<Receipt, Superseded>],
+) -> impl Iterator<Item = (JournalledEvent, u64)> {
+    let sequences = receipts.iter().map(|receipt| receipt.as_ref().ok().and_then(Receipt::sequences));
+    let events = entries.into_iter().zip(sequences);
     events.flat_map(|(entry, sequences)| {
         let number = |(sequence, Encoded { event, payload }): (u64, Encoded)| {
             (JournalledEvent { sequence, event }, payload.len() as u64)
@@ -609,21 +794,12 @@ fn numbered(entries: Vec<Entry>, receipts: &[Receipt]) -> impl Iterator<Item = (
     })
 }
 
-/// Whether it was done, or has to wait for room.
-fn done_if_room(result: Result<(), JournalError>) -> Result<bool, JournalError> {
-    match result {
-        Ok(()) => Ok(true),
-        Err(JournalError::DiskFull) => Ok(false),
-        Err(failure) => Err(failure),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::event::MailboxKey;
     use crate::journal::sqlite::SqliteJournal;
-    use crate::messages::{Batch, Checkpoint};
+    use crate::messages::{Batch, Checkpoint, Replaces};
 
     fn entry(id: &str) -> Entry {
         let body = EventBody::MonitorState(MonitorState::Started);
@@ -641,7 +817,7 @@ mod tests {
     fn start(max_bytes: u64, required: bool, queue: u64) -> JournalHandle {
         let lane = LaneSpec { name: "out".to_owned(), required, queue_max_events: queue };
         let journal = SqliteJournal::in_memory().unwrap();
-        JournalHandle::start(journal, vec![lane], max_bytes, |_| {}).unwrap().0
+        JournalHandle::start(Box::new(journal), vec![lane], max_bytes, |_| {}).unwrap().0
     }
 
     async fn pending(journal: &JournalHandle) -> Vec<String> {
@@ -664,6 +840,37 @@ mod tests {
         assert_eq!(journal.settle().await, 1);
         journal.delivered(0, LanePosition { sequence: 1, file: None }).done().await.unwrap();
         assert_eq!((pending(&journal).await.len(), journal.settle().await), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn lanes_come_and_go_and_those_that_stay_keep_their_places() {
+        let lane = |name: &str| LaneSpec { name: name.to_owned(), required: true, queue_max_events: 1 };
+        let journal = SqliteJournal::in_memory().unwrap();
+        let lanes = vec![lane("stays"), lane("goes")];
+        let (journal, _) = JournalHandle::start(Box::new(journal), lanes, 1 << 20, |_| {}).unwrap();
+        for id in ["one", "two", "three"] {
+            journal.commit(entry(id)).await.unwrap();
+        }
+        let at = |sequence| LanePosition { sequence, file: None };
+        journal.delivered(1, at(1)).done().await.unwrap();
+        // On its way to the disk.
+        let _saving = journal.delivered(0, at(2));
+        let places = journal.set_lanes(vec![lane("comes"), lane("stays")]).await.unwrap();
+        assert_eq!(places, [(2, at(1)), (0, at(2))], "the first is of no use to anybody any more");
+        journal.delivered(2, at(3)).done().await.unwrap();
+        assert_eq!(journal.settle().await, 1, "the one that stays lacks the third");
+        journal.delivered(0, at(3)).done().await.unwrap();
+        assert_eq!(
+            (pending(&journal).await.len(), journal.settle().await),
+            (0, 0),
+            "nobody else is waited for"
+        );
+        let places = journal.set_lanes(vec![lane("later")]).await.unwrap();
+        assert_eq!(places, [(3, at(3))], "what is gone waits for nobody");
+        journal.commit(entry("four")).await.unwrap();
+        journal.delivered(1, at(1)).done().await.unwrap();
+        journal.delivered(3, at(4)).done().await.unwrap();
+        assert!(pending(&journal).await.is_empty(), "nor does what it tells too late hold anything back");
     }
 
     #[tokio::test]
@@ -691,7 +898,7 @@ mod tests {
             |name: &str, required| LaneSpec { name: name.to_owned(), required, queue_max_events: 1_000_000 };
         let lanes = vec![lane("well", true), lane("stuck", false)];
         let journal = SqliteJournal::in_memory().unwrap();
-        let (journal, _) = JournalHandle::start(journal, lanes, 1_000, |_| {}).unwrap();
+        let (journal, _) = JournalHandle::start(Box::new(journal), lanes, 1_000, |_| {}).unwrap();
         for n in 0..100 {
             let receipt = journal.commit(entry(&format!("event {n}"))).await.unwrap();
             let sequence = *receipt.sequences().unwrap().end();
@@ -705,7 +912,11 @@ mod tests {
         let journal = start(10, true, 0);
         journal.commit(entry("one")).await.unwrap();
         let key = MailboxKey { account: "a".into(), mailbox: "INBOX".into() };
-        let checkpoint = Some(Checkpoint { key: key.clone(), cursor: Cursor::baseline(7, 5, None) });
+        let checkpoint = Some(Checkpoint {
+            key: key.clone(),
+            cursor: Cursor::baseline(7, 5, None),
+            replaces: Replaces::Nothing,
+        });
         let event = Event {
             at: Timestamp::UNIX_EPOCH,
             id: "two".to_owned(),

@@ -21,6 +21,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::arrivals::{Arrival, Arrivals};
 use crate::event::{Action, ErrorType, Event, EventBody, Source};
+use crate::imap::conversation::{Answered, Mode};
 
 /// A gauge of seconds, with fractions.
 type Seconds = Gauge<f64, AtomicU64>;
@@ -48,6 +49,12 @@ struct Meters {
     events: Family<OfAction, Counter>,
     delay: Family<OfSource, Histogram>,
     resyncs: Family<OfReason, Counter>,
+    commands: Family<OfCommand, Histogram>,
+    mailboxes: Family<OfMode, Gauge>,
+    token_refreshes: Family<Attempt, Counter>,
+    truncated: Counter,
+    output_bytes: Family<OfOutput, Counter>,
+    output_duration: Family<OfOutput, Histogram>,
     last_event: Seconds,
     arrivals: Mutex<Arrivals>,
 }
@@ -91,6 +98,21 @@ struct OfReason {
     reason: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfCommand {
+    command: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfMode {
+    mode: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfOutput {
+    output: String,
+}
+
 /// What is shown as events show it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Label<T>(pub(crate) T);
@@ -123,6 +145,12 @@ impl Metrics {
             events: Family::default(),
             delay: Family::new_with_constructor(|| Histogram::new(DELAYS)),
             resyncs: Family::default(),
+            commands: Family::new_with_constructor(histogram),
+            mailboxes: Family::default(),
+            token_refreshes: Family::default(),
+            truncated: Counter::default(),
+            output_bytes: Family::default(),
+            output_duration: Family::new_with_constructor(histogram),
             last_event: Seconds::default(),
             arrivals: Mutex::default(),
             registry: Registry::default(),
@@ -146,7 +174,43 @@ impl Metrics {
         registry.register("mailbox_resyncs", "Full resynchronisations, by reason", m.resyncs.clone());
         let help = "Unix time of the last event that became durable";
         registry.register_with_unit("last_event_timestamp", help, Unit::Seconds, m.last_event.clone());
+        m.register_conversations(&mut registry);
+        m.register_deliveries(&mut registry);
         Self(Arc::new(Meters { registry, ..meters }))
+    }
+
+    /// A server completed a command.
+    pub fn answered(&self, Answered { command, took }: Answered) {
+        self.0.commands.get_or_create(&OfCommand { command }).observe(took.as_secs_f64());
+    }
+
+    /// A connection that watches nothing yet.
+    pub fn watched(&self) -> Watched {
+        Watched { metrics: self.clone(), now: None }
+    }
+
+    /// An access token was asked for at the endpoint of this provider.
+    pub fn token_refreshed(&self, provider: &'static str, success: bool) {
+        let result = if success { "success" } else { "error" };
+        let provider = Label(Arc::from(provider));
+        self.0.token_refreshes.get_or_create(&Attempt { provider, result }).inc();
+    }
+
+    /// So many events were written shorter than they are, for one output.
+    pub fn truncated(&self, events: usize) {
+        self.0.truncated.inc_by(events as u64);
+    }
+
+    /// An output answered to what was offered to it, after this time.
+    pub fn offered(&self, output: &str, took: Duration) {
+        let output = OfOutput { output: output.to_owned() };
+        self.0.output_duration.get_or_create(&output).observe(took.as_secs_f64());
+    }
+
+    /// An output took so many bytes.
+    pub fn taken(&self, output: &str, bytes: usize) {
+        let output = OfOutput { output: output.to_owned() };
+        self.0.output_bytes.get_or_create(&output).inc_by(bytes as u64);
     }
 
     /// A connection is being made; whoever holds this says how that went.
@@ -211,6 +275,59 @@ impl Metrics {
     }
 }
 
+impl Meters {
+    fn register_conversations(&self, registry: &mut Registry) {
+        let help = "Time from sending an IMAP command to its completion, IDLE left out";
+        registry.register_with_unit("imap_command_duration", help, Unit::Seconds, self.commands.clone());
+        registry.register("mailboxes", "Mailboxes that are watched, by how", self.mailboxes.clone());
+        let help = "Requests for access tokens, by result";
+        registry.register("oauth_token_refreshes", help, self.token_refreshes.clone());
+    }
+
+    fn register_deliveries(&self, registry: &mut Registry) {
+        let help = "Events that were shortened to events.max_bytes, counted for each output";
+        registry.register("events_truncated", help, self.truncated.clone());
+        let help = "Bytes that outputs took";
+        registry.register_with_unit("output", help, Unit::Bytes, self.output_bytes.clone());
+        let help = "Time that outputs took to answer, whatever they said";
+        registry.register_with_unit(
+            "output_delivery_duration",
+            help,
+            Unit::Seconds,
+            self.output_duration.clone(),
+        );
+    }
+}
+
+/// The mailboxes of one connection; they are counted for as long as this is held.
+#[derive(Debug)]
+pub struct Watched {
+    metrics: Metrics,
+    now: Option<(Mode, i64)>,
+}
+
+impl Watched {
+    /// So many are watched, in this way.
+    pub fn by(&mut self, mode: Mode, mailboxes: usize) {
+        self.count(-1);
+        self.now = Some((mode, i64::try_from(mailboxes).unwrap_or(i64::MAX)));
+        self.count(1);
+    }
+
+    fn count(&self, sign: i64) {
+        if let Some((mode, mailboxes)) = self.now {
+            let mode = OfMode { mode: mode.as_str() };
+            self.metrics.0.mailboxes.get_or_create(&mode).inc_by(sign * mailboxes);
+        }
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.count(-1);
+    }
+}
+
 /// OpenMetrics -> the older text format, which everything reads: there, a counter is called what its samples are.
 fn classic(text: &str) -> String {
     let counters: HashSet<&str> =
@@ -243,7 +360,7 @@ impl From<&Event> for Counted {
     fn from(event: &Event) -> Self {
         let delay = match &event.body {
             EventBody::MessageNew(message) => {
-                let noticed = !matches!(message.source, Source::Poll | Source::Sync);
+                let noticed = !matches!(message.source, Source::Poll | Source::Sync | Source::Replay);
                 let received = message.summary.received_at.filter(|_| noticed);
                 let delay = received.map(|received| event.at.duration_since(received));
                 delay.map(|delay| (message.source, Duration::try_from(delay).unwrap_or_default()))
@@ -255,13 +372,15 @@ impl From<&Event> for Counted {
             _ => None,
         };
         let arrival = match (&event.body, &event.account) {
-            (EventBody::MessageNew(message), Some(account)) => Some(Arrival {
-                at: event.at,
-                account: account.id.clone(),
-                mailbox: message.mailbox.clone(),
-                uid: message.uid,
-                delay: delay.map(|(_, delay)| delay),
-            }),
+            (EventBody::MessageNew(message), Some(account)) if message.source != Source::Replay => {
+                Some(Arrival {
+                    at: event.at,
+                    account: account.id.clone(),
+                    mailbox: message.mailbox.clone(),
+                    uid: message.uid,
+                    delay: delay.map(|(_, delay)| delay),
+                })
+            }
             _ => None,
         };
         Self { action: event.body.action(), at: event.at, delay, resync, arrival }
@@ -310,6 +429,7 @@ pub fn seconds(at: Timestamp) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::AccountState;
 
     #[test]
     fn what_is_counted_is_named_as_promised() {
@@ -319,6 +439,14 @@ mod tests {
         drop(metrics.connecting("other".into()));
         metrics.disconnected("other".into(), "network", Some(ErrorType::Connect));
         metrics.traffic(10, 5);
+        metrics.answered(Answered { command: "UID FETCH", took: Duration::from_millis(30) });
+        let mut watched = metrics.watched();
+        watched.by(Mode::Idle, 1);
+        watched.by(Mode::Status, 40);
+        metrics.token_refreshed("gmail", true);
+        metrics.truncated(2);
+        metrics.offered("out", Duration::from_millis(3));
+        metrics.taken("out", 700);
         let text = metrics.encode(&[process::registry()]).unwrap();
         for line in [
             "# TYPE idlewatch_imap_connection_attempts_total counter",
@@ -330,6 +458,13 @@ mod tests {
             "idlewatch_imap_errors_total{provider=\"other\",type=\"connect\"} 1",
             "idlewatch_imap_received_bytes_total 10",
             "idlewatch_imap_sent_bytes_total 5",
+            "idlewatch_imap_command_duration_seconds_bucket{le=\"0.05\",command=\"UID FETCH\"} 1",
+            "idlewatch_mailboxes{mode=\"idle\"} 0",
+            "idlewatch_mailboxes{mode=\"status\"} 40",
+            "idlewatch_oauth_token_refreshes_total{provider=\"gmail\",result=\"success\"} 1",
+            "idlewatch_events_truncated_total 2",
+            "idlewatch_output_delivery_duration_seconds_count{output=\"out\"} 1",
+            "idlewatch_output_bytes_total{output=\"out\"} 700",
         ] {
             assert!(text.lines().any(|known| known == line), "{line} in {text}");
         }
@@ -338,7 +473,66 @@ mod tests {
                 && text.contains("\nprocess_cpu_seconds_total ")
         );
         assert!(!text.contains("EOF"));
-        drop(connection);
+        drop((connection, watched));
+        assert!(metrics.encode(&[]).unwrap().contains("idlewatch_mailboxes{mode=\"status\"} 0"));
         assert!(metrics.encode(&[]).unwrap().contains("idlewatch_imap_connections{provider=\"other\"} 0"));
+    }
+
+    /// Every label that a large installation has: its providers are few, and everything else is a closed list.
+    #[test]
+    fn ten_thousand_accounts_have_fifteen_hundred_series_at_most() {
+        let metrics = Metrics::new();
+        let providers = ["other", "corp", "gmail", "office365", "fastmail", "yahoo", "gmx", "icloud"];
+        let reasons = [
+            "stopped",
+            "network",
+            "server",
+            "limit",
+            "excess",
+            "credentials",
+            "mailbox",
+            "configuration",
+            "internal",
+            "handover",
+        ];
+        const ERRORS: [ErrorType; 11] = [
+            ErrorType::Dns,
+            ErrorType::Connect,
+            ErrorType::Tls,
+            ErrorType::Auth,
+            ErrorType::Throttled,
+            ErrorType::Protocol,
+            ErrorType::Timeout,
+            ErrorType::Mailbox,
+            ErrorType::Config,
+            ErrorType::Io,
+            ErrorType::Internal,
+        ];
+        let mut held = Vec::new();
+        for account in 0..10_000 {
+            let name = providers[account % providers.len()];
+            let provider: Arc<str> = name.into();
+            let mut connection = metrics.connecting(provider.clone());
+            if account % 3 > 0 {
+                connection.logged_in();
+                held.push(connection);
+            }
+            let kind = ERRORS[account / 8 % ERRORS.len()];
+            metrics.disconnected(provider, reasons[account / 8 % reasons.len()], Some(kind));
+            metrics.token_refreshed(name, account / 8 % 2 == 0);
+        }
+        for command in ["A", "B", "C", "D", "E", "F", "G", "H", "I", "J", "K", "L", "M", "N"] {
+            metrics.answered(Answered { command, took: Duration::ZERO });
+        }
+        for output in ["file", "hook", "nats", "stdout"] {
+            metrics.offered(output, Duration::ZERO);
+            metrics.taken(output, 1);
+        }
+        let states = AccountState::ALL.into_iter();
+        let accounts = states.flat_map(|state| providers.map(|provider| ((Arc::from(provider), state), 1)));
+        let snapshot = scrape::Snapshot::empty(accounts.collect());
+        let text = metrics.encode(&[snapshot.registry(), process::registry()]).unwrap();
+        let series = text.lines().filter(|line| !line.starts_with('#')).count();
+        assert!(series > 400 && series <= 1500, "{series}");
     }
 }

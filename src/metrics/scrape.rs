@@ -12,7 +12,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::{Label, Seconds, seconds};
+use super::{Label, OfOutput, Seconds, seconds};
 use crate::event::{AccountId, AccountState};
 use crate::journal::JournalHealth;
 use crate::status::{ConfigStatus, OutputReport};
@@ -70,11 +70,6 @@ struct StateOfAccount {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfOutput {
-    output: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Taken {
     output: String,
     result: &'static str,
@@ -86,6 +81,22 @@ struct Build {
 }
 
 impl Snapshot {
+    /// Of a monitor that has these accounts, and nothing else yet.
+    #[cfg(test)]
+    pub(super) fn empty(accounts: HashMap<(Arc<str>, AccountState), i64>) -> Self {
+        let now = Timestamp::now();
+        Self {
+            at: now,
+            accounts,
+            alive: Vec::new(),
+            named: Vec::new(),
+            filtered: 0,
+            config: ConfigStatus { loaded_at: now, last_reload_successful: true },
+            journal: JournalHealth::default(),
+            outputs: Vec::new(),
+        }
+    }
+
     /// As metrics.
     pub fn registry(&self) -> Registry {
         let mut registry = Registry::with_prefix("idlewatch");
@@ -150,6 +161,7 @@ impl Snapshot {
         let events = Family::<Taken, Counter>::default();
         let (retries, waiting) =
             (Family::<OfOutput, Counter>::default(), Family::<OfOutput, Gauge>::default());
+        let capacity = Family::<OfOutput, Gauge>::default();
         let lag = Family::<OfOutput, Seconds>::default();
         for output in &self.outputs {
             let of = OfOutput { output: output.name.clone() };
@@ -158,11 +170,16 @@ impl Snapshot {
             events.get_or_create(&taken("dead_letter")).inc_by(output.dead_letters);
             retries.get_or_create(&of).inc_by(output.retries);
             waiting.get_or_create(&of).set(i64::try_from(output.waiting).unwrap_or(i64::MAX));
+            if let Some(most) = output.capacity {
+                capacity.get_or_create(&of).set(i64::try_from(most).unwrap_or(i64::MAX));
+            }
             lag.get_or_create(&of).set(output.lag_seconds);
         }
         registry.register("output_events", "Events by output and result", events);
         registry.register("output_retries", "Delivery retries, by output", retries);
         registry.register("output_queue_events", "Events waiting, by output", waiting);
+        let help = "Events that may wait, by output, where that is bounded by their number";
+        registry.register("output_queue_capacity_events", help, capacity);
         let help = "Age of the oldest event that is being delivered, by output";
         registry.register_with_unit("output_lag", help, Unit::Seconds, lag);
     }
@@ -177,6 +194,10 @@ impl Snapshot {
         registry.register_with_unit("journal", help, Unit::Bytes, bytes(self.journal.bytes));
         let help = "Bytes of events that may wait for an output";
         registry.register_with_unit("journal_capacity", help, Unit::Bytes, bytes(self.journal.max_bytes));
+        let blocked = Gauge::<i64>::default();
+        blocked.set(i64::from(self.journal.full || self.journal.blocked.is_some()));
+        let help = "Whether events cannot be kept at this moment: the journal or its disk is full";
+        registry.register("journal_blocked", help, blocked);
         let help = "Unix time of the last durable write of UID state";
         let at = moment(self.journal.committed_at);
         registry.register_with_unit("state_last_checkpoint_timestamp", help, Unit::Seconds, at);

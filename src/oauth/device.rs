@@ -7,12 +7,13 @@ use oauth2::{
     AuthType, ClientId, ClientSecret, DeviceAuthorizationUrl, ErrorResponse, RequestTokenError, Scope,
     StandardDeviceAuthorizationResponse, TokenResponse, TokenUrl,
 };
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::endpoint::{EndpointError, Endpoints};
 use super::exchange::Fetched;
 use super::grant::{Client, Device};
 use super::life;
+use super::shown::Shown;
 use crate::secrets::SecretError;
 use crate::text;
 
@@ -61,30 +62,41 @@ pub async fn permit<F: Future<Output = ()>>(
         .set_token_uri(token_url)
         .set_device_authorization_url(device_url)
         .set_auth_type(AuthType::RequestBody);
-    if let Some(secret) = &client.secret {
-        own = own.set_client_secret(ClientSecret::new(secret.resolve().await?.expose_secret().to_owned()));
+    let secret = match &client.secret {
+        Some(secret) => Some(secret.resolve().await?),
+        None => None,
+    };
+    if let Some(secret) = &secret {
+        own = own.set_client_secret(ClientSecret::new(secret.expose_secret().to_owned()));
     }
     let request = own.exchange_device_code().add_scopes(device.scopes.iter().cloned().map(Scope::new));
-    let asked: StandardDeviceAuthorizationResponse =
-        request.request_async(endpoints).await.map_err(failed)?;
+    let asked: StandardDeviceAuthorizationResponse = request
+        .request_async(endpoints)
+        .await
+        .map_err(|error| failed(error, &Shown::of([secret.as_ref()])))?;
     invite(&Invitation {
         url: text::line(asked.verification_uri(), 500),
         code: text::line(asked.user_code().secret(), 64),
     });
     let waiting = own.exchange_device_access_token(&asked).request_async(endpoints, sleep, None);
-    let answer = waiting.await.map_err(failed)?;
+    let code = SecretString::from(asked.device_code().secret().as_str());
+    let shown = Shown::of([secret.as_ref(), Some(&code)]);
+    let answer = waiting.await.map_err(|error| failed(error, &shown))?;
     let refresh_token = answer.refresh_token().map(|token| token.secret().clone().into());
     Ok(Fetched {
         token: answer.access_token().secret().clone().into(),
-        lasts: answer.expires_in().unwrap_or(life::UNSAID),
+        lasts: life::said(answer.expires_in()),
         refresh_token: Some(refresh_token.ok_or(DeviceError::NoRefreshToken)?),
         scopes: answer.scopes().into_iter().flatten().take(64).map(|scope| text::line(scope, 256)).collect(),
     })
 }
 
-fn failed<T: ErrorResponse + std::fmt::Display>(error: RequestTokenError<EndpointError, T>) -> DeviceError {
+fn failed<T: ErrorResponse + std::fmt::Display>(
+    error: RequestTokenError<EndpointError, T>,
+    shown: &Shown,
+) -> DeviceError {
     match error {
-        RequestTokenError::ServerResponse(error) => DeviceError::Refused(text::line(&error.to_string(), 300)),
+        RequestTokenError::ServerResponse(error) => DeviceError::Refused(shown.line(&error.to_string(), 300)),
         RequestTokenError::Request(error) => DeviceError::Endpoint(error),
         RequestTokenError::Parse(..) | RequestTokenError::Other(_) => DeviceError::Unreadable,
     }

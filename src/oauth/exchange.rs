@@ -18,6 +18,7 @@ use super::assertion::{Claims, KeyError, ServiceKey};
 use super::endpoint::{EndpointError, Endpoints};
 use super::grant::{Client, Flow};
 use super::life;
+use super::shown::Shown;
 use crate::secrets::{SecretError, SecretSource};
 use crate::text;
 
@@ -131,18 +132,19 @@ async fn refreshed(
     client: &Client,
     token: &SecretString,
 ) -> Result<Fetched, TokenError> {
+    let (own, secret) = token_client(client).await?;
+    let shown = Shown::of([Some(token), secret.as_ref()]);
     let token = RefreshToken::new(token.expose_secret().to_owned());
-    let own = token_client(client).await?;
     let request = own.exchange_refresh_token(&token).add_scopes(scopes(&client.scopes));
     let answer = request.request_async(endpoints).await;
-    fetched(answer, flow)
+    fetched(answer, flow, &shown)
 }
 
 async fn by_credentials(endpoints: &Endpoints, flow: &Flow, client: &Client) -> Result<Fetched, TokenError> {
-    let own = token_client(client).await?;
+    let (own, secret) = token_client(client).await?;
     let request = own.exchange_client_credentials().add_scopes(scopes(&client.scopes));
     let answer = request.request_async(endpoints).await;
-    fetched(answer, flow)
+    fetched(answer, flow, &Shown::of([secret.as_ref()]))
 }
 
 /// RFC 7523 section 2.1, which the oauth2 crate does not have.
@@ -163,7 +165,8 @@ async fn by_assertion(
         read.map(taken).map_err(|_| unreadable(flow))
     } else {
         let read = serde_json::from_slice::<BasicErrorResponse>(answer.body());
-        Err(read.map_or_else(|_| unreadable(flow), |error| refused(flow, &error)))
+        let shown = Shown::of([Some(assertion)]);
+        Err(read.map_or_else(|_| unreadable(flow), |error| refused(flow, &error, &shown)))
     }
 }
 
@@ -174,8 +177,8 @@ fn assertion_form(assertion: &SecretString) -> Vec<u8> {
     form.finish().into_bytes()
 }
 
-/// The oauth2 crate's client. Secrets go in the body, which every server takes in the same way.
-async fn token_client(client: &Client) -> Result<TokenClient, TokenError> {
+/// The oauth2 crate's client, and its secret. Secrets go in the body, which every server takes in the same way.
+async fn token_client(client: &Client) -> Result<(TokenClient, Option<SecretString>), TokenError> {
     let url = TokenUrl::new(client.token_url.clone())
         .map_err(|error| TokenError::Store(format!("token_url: {error}")))?;
     let own = BasicClient::new(ClientId::new(client.id.clone()))
@@ -184,9 +187,10 @@ async fn token_client(client: &Client) -> Result<TokenClient, TokenError> {
     match &client.secret {
         Some(secret) => {
             let secret = secret.resolve().await?;
-            Ok(own.set_client_secret(ClientSecret::new(secret.expose_secret().to_owned())))
+            let own = own.set_client_secret(ClientSecret::new(secret.expose_secret().to_owned()));
+            Ok((own, Some(secret)))
         }
-        None => Ok(own),
+        None => Ok((own, None)),
     }
 }
 
@@ -198,9 +202,10 @@ fn scopes(names: &[String]) -> Vec<Scope> {
 pub(super) fn fetched(
     answer: Result<BasicTokenResponse, RequestTokenError<EndpointError, BasicErrorResponse>>,
     flow: &Flow,
+    shown: &Shown,
 ) -> Result<Fetched, TokenError> {
     answer.map(taken).map_err(|error| match error {
-        RequestTokenError::ServerResponse(error) => refused(flow, &error),
+        RequestTokenError::ServerResponse(error) => refused(flow, &error, shown),
         RequestTokenError::Request(error) => at_endpoint(flow, error),
         RequestTokenError::Parse(..) | RequestTokenError::Other(_) => unreadable(flow),
     })
@@ -210,16 +215,16 @@ fn taken(answer: BasicTokenResponse) -> Fetched {
     let scopes = answer.scopes().into_iter().flatten().take(64);
     Fetched {
         token: answer.access_token().secret().clone().into(),
-        lasts: answer.expires_in().unwrap_or(life::UNSAID),
+        lasts: life::said(answer.expires_in()),
         refresh_token: answer.refresh_token().map(|token| token.secret().clone().into()),
         scopes: scopes.map(|scope| text::line(scope, 256)).collect(),
     }
 }
 
-fn refused(flow: &Flow, error: &BasicErrorResponse) -> TokenError {
+fn refused(flow: &Flow, error: &BasicErrorResponse, shown: &Shown) -> TokenError {
     let code: &BasicErrorResponseType = error.error();
-    let code = text::line(code.as_ref(), 64);
-    let description = error.error_description().map(|words| text::line(words, 300));
+    let code = shown.line(code.as_ref(), 64);
+    let description = error.error_description().map(|words| shown.line(words, 300));
     if PASSING.contains(&code.as_str()) {
         return down(flow, code);
     }

@@ -3,7 +3,15 @@
 use std::time::{Duration, Instant};
 
 /// Where a server does not say how long its tokens live (RFC 6749 section 5.1: it should).
-pub const UNSAID: Duration = Duration::from_secs(600);
+const UNSAID: Duration = Duration::from_secs(600);
+
+/// However short tokens live, they are not renewed ahead more often.
+const SHORTEST_RENEWAL: Duration = Duration::from_secs(1);
+
+/// How long a token lives of which this was said; 0 says nothing.
+pub fn said(expires_in: Option<Duration>) -> Duration {
+    expires_in.filter(|lasts| !lasts.is_zero()).unwrap_or(UNSAID)
+}
 
 /// A token that is younger was just fetched: another would be refused like this one.
 const JUST_FETCHED: Duration = Duration::from_secs(60);
@@ -39,7 +47,7 @@ impl Life {
     /// fetched together are not renewed together. `random` is uniform in `0.0..1.0`.
     pub fn renewal(&self, now: Instant, random: f64) -> Duration {
         let due = self.lasts.mul_f64(0.8 + 0.1 * random.clamp(0.0, 1.0));
-        due.saturating_sub(self.age(now))
+        due.saturating_sub(self.age(now)).max(SHORTEST_RENEWAL)
     }
 
     /// Whether a server may have refused it only because it is old.
@@ -75,6 +83,16 @@ mod tests {
             assert!(renewal >= minute(48) && renewal <= minute(54), "{renewal:?}");
             assert!(!life.is_fresh(start + renewal) && life.is_alive(start + renewal));
         }
-        assert_eq!(life.renewal(start + minute(90), 0.5), Duration::ZERO);
+        assert_eq!(life.renewal(start + minute(90), 0.5), SHORTEST_RENEWAL);
+    }
+
+    #[test]
+    fn a_life_of_nothing_is_none_that_was_said_and_one_beyond_all_bounds_is_no_panic() {
+        assert_eq!(said(Some(Duration::ZERO)), UNSAID);
+        assert_eq!(said(None), UNSAID);
+        assert_eq!(said(Some(Duration::from_secs(3))), Duration::from_secs(3));
+        let start = Instant::now();
+        let life = Life::new(start, Duration::from_secs(u64::MAX));
+        assert!(life.is_fresh(start) && life.renewal(start, 1.0) > Duration::from_secs(1 << 40));
     }
 }

@@ -6,5 +6,6 @@ pub mod endpoint;
 pub mod exchange;
 pub mod grant;
 pub mod life;
+mod shown;
 pub mod store;
 pub mod tokens;

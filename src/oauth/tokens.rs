@@ -19,6 +19,8 @@ use super::grant::{Flow, Grant};
 use super::life::Life;
 use super::store::{Kept, Store, successor_of};
 use crate::backoff::full_jitter;
+use crate::config::providers;
+use crate::metrics::Metrics;
 use crate::secrets::{SecretError, SecretSource};
 
 /// Whoever asks at about the time of a refusal hears of that one.
@@ -35,6 +37,7 @@ pub struct Tokens(Arc<Shared>);
 struct Shared {
     endpoints: Endpoints,
     store: Store,
+    metrics: Metrics,
     entries: Mutex<HashMap<String, Arc<Entry>>>,
     serial: AtomicU64,
 }
@@ -157,8 +160,13 @@ impl Entry {
 impl Tokens {
     /// None yet; refresh tokens are kept in `store`.
     pub fn new(store: Store) -> Self {
+        Self::counted(store, Metrics::new())
+    }
+
+    /// As [`Self::new`]; requests are counted there.
+    pub fn counted(store: Store, metrics: Metrics) -> Self {
         let (endpoints, entries, serial) = Default::default();
-        Self(Arc::new(Shared { endpoints, store, entries, serial }))
+        Self(Arc::new(Shared { endpoints, store, metrics, entries, serial }))
     }
 
     /// A token that is good for a login.
@@ -250,7 +258,9 @@ impl Shared {
     /// Fetches another token. What fails is kept in mind, and the token before stays.
     async fn renew(self: &Arc<Self>, entry: &Arc<Entry>, state: &mut State) -> Result<(), TokenError> {
         let (asked, name) = (now(), &entry.grant.name);
-        match self.fetch(&entry.grant, state).await {
+        let fetched = self.fetch(&entry.grant, state).await;
+        self.metrics.token_refreshed(issuer(&entry.grant), fetched.is_ok());
+        match fetched {
             Ok(Fetched { token, lasts, .. }) => {
                 debug!(grant:% = name; "a token for {lasts:?}");
                 let serial = self.serial.fetch_add(1, Ordering::Relaxed);
@@ -318,6 +328,11 @@ impl Shared {
         state.is_renewed_ahead = true;
         tokio::spawn(keep_renewed(Arc::downgrade(self), Arc::downgrade(entry)));
     }
+}
+
+/// The built-in provider whose tokens these are, or `other`.
+fn issuer(grant: &Grant) -> &'static str {
+    grant.flow.token_url().and_then(providers::issuer).unwrap_or("other")
 }
 
 /// Boxed: its state is large and seldom needed.

@@ -5,9 +5,10 @@
 //! do when the monitor runs, so that a pass a minute locks nobody out.
 
 pub mod outcome;
+pub mod replay;
 mod tries;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::ready;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -21,29 +22,37 @@ use futures::stream::FuturesUnordered;
 use jiff::Timestamp;
 use log::{error, info, warn};
 use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep};
 
 use self::outcome::{Failure, verdict};
+use self::replay::Replaying;
 use self::tries::Tries;
 use crate::account::findings::Reporter;
 use crate::account::lifecycle::{SessionEnd, trouble};
+use crate::account::milestone::{Milestone, Outcome};
+use crate::account::outlet::{Begun, Outlet, Start};
 use crate::account::pulse::Pulse;
 use crate::account::recall::{Recalled, recall};
-use crate::account::session::{self, Assignment, Begun, Milestone, Outcome, Outlet, Start, Task, Wires};
+use crate::account::session::{self, Assignment, Task, Wires};
 use crate::config::settings::{Account, Settings};
 use crate::event::{Action, MailboxName};
 use crate::exit::Exit;
 use crate::filter::in_force::FiltersInForce;
+use crate::imap::changes::WantedChanges;
 use crate::imap::conversation::{ToldFrom, Until};
 use crate::imap::ending::Ending;
 use crate::imap::rounds::{Choice, Newcomers};
-use crate::journal::JournalHandle;
+use crate::journal::{Blocked, JournalHandle, JournalHealth};
 use crate::messages::{Deliver, Note};
 use crate::refusals::{NextLogin, Refusals};
 use crate::sink::health::{LaneState, OutputHealth};
-use crate::text;
+use crate::text::{self, counted};
 
 /// The most connections at the same time.
 pub const MOST_AT_ONCE: usize = 200;
+
+/// How often it is looked whether the journal has room.
+const ROOM: Duration = Duration::from_millis(500);
 
 /// Failures that are told one by one.
 const MOST_TOLD: usize = 20;
@@ -55,10 +64,27 @@ const MOST_ALERT: usize = 512;
 const MOST_ALERTS: u32 = 16;
 
 /// What a pass looks for.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Pass {
     /// From there on, whatever was told before; else what is new since the last time.
     pub anew: Option<ToldFrom>,
+    /// Past messages, without a cursor that moves.
+    pub replaying: Option<Replaying>,
+}
+
+impl Pass {
+    /// That tells past messages again.
+    pub fn of(replaying: Replaying) -> Self {
+        Self { replaying: Some(replaying), ..Self::default() }
+    }
+
+    fn start(&self) -> Start {
+        match (&self.replaying, self.anew) {
+            (Some(replaying), _) => Start::Replay(replaying.clone()),
+            (None, Some(from)) => Start::Anew(from, Begun::default()),
+            (None, None) => Start::Checkpoint,
+        }
+    }
 }
 
 /// What a pass is given.
@@ -67,7 +93,7 @@ pub struct PassContext {
     /// The configuration; its enabled accounts are looked at.
     pub settings: Settings,
     /// What sessions share.
-    pub wires: Wires,
+    pub wires: Arc<Wires>,
     /// Where batches go.
     pub sink: Recipient<Deliver>,
     /// Where checkpoints are read.
@@ -89,14 +115,11 @@ pub fn narrow_gate(settings: &mut Settings) {
 
 /// Looks at all of them, and waits until the outputs have what was found.
 pub async fn look(pass: Pass, context: PassContext) -> Exit {
-    let accounts = context.settings.accounts.iter().filter(|account| account.enabled).cloned();
-    let accounts: Vec<Arc<Account>> = accounts.collect();
-    let (asked, told) = (accounts.len(), Cell::new(0));
-    let look = |account| Look { account, pass, context: &context, told: &told, alerts: Cell::new(0) }.run();
-    let looks: FuturesUnordered<_> = accounts.into_iter().map(look).collect();
-    let failures: Vec<Failure> = looks.filter_map(ready).collect().await;
-    info!("{asked} accounts were looked at, {} with failures", failures.len());
     let patience = context.settings.monitor.shutdown_timeout;
+    let (asked, failures) = match look_at_all(&pass, &context, &RefCell::default()).await {
+        Ok(looked) => looked,
+        Err(exit) => return exit,
+    };
     let mut delivered = true;
     for output in context.outputs.iter().filter(|output| output.required) {
         delivered &= has_all(output, patience).await;
@@ -104,10 +127,77 @@ pub async fn look(pass: Pass, context: PassContext) -> Exit {
     if delivered { verdict(asked, &failures) } else { Exit::Io }
 }
 
+/// The same beside a monitor that runs, until all is durable: its outputs take it in their own time.
+///
+/// # Errors
+/// Where it is not: why, as far as that is told one by one.
+pub async fn tell_again(pass: Pass, context: PassContext) -> Result<(), Vec<String>> {
+    let why = RefCell::default();
+    match look_at_all(&pass, &context, &why).await {
+        Ok((_, failures)) if failures.is_empty() => Ok(()),
+        _ => Err(why.take()),
+    }
+}
+
+/// How many were looked at, and what failed; `why` in words.
+async fn look_at_all(
+    pass: &Pass,
+    context: &PassContext,
+    why: &RefCell<Vec<String>>,
+) -> Result<(usize, Vec<Failure>), Exit> {
+    let accounts = context.settings.accounts.iter().filter(|account| account.enabled).cloned();
+    let accounts: Vec<Arc<Account>> = accounts.collect();
+    let (asked, told) = (accounts.len(), Cell::new(0));
+    let look = |account| Look { account, pass, context, told: &told, why, alerts: Cell::new(0) }.run();
+    let looks: FuturesUnordered<_> = accounts.into_iter().map(look).collect();
+    let patience = context.settings.monitor.shutdown_timeout;
+    let failures: Vec<Failure> = tokio::select! {
+        failures = looks.filter_map(ready).collect() => failures,
+        full = nothing_is_taken(context, patience) => {
+            error!("{full}: what is left is for the next time");
+            why.borrow_mut().push(full.to_owned());
+            return Err(Exit::Io);
+        }
+    };
+    info!("looked at {}, {} with failures", counted(asked, "account"), failures.len());
+    Ok((asked, failures))
+}
+
 /// A pass that was not let come to its end.
 pub fn interrupted() -> Exit {
     warn!("stopped before every account was looked at");
     Exit::SomeFailed
+}
+
+/// Until the journal has had no room for so long, and nobody makes any: then the looks would never end.
+async fn nothing_is_taken(context: &PassContext, patience: Duration) -> &'static str {
+    let mut since = None;
+    loop {
+        sleep(ROOM).await;
+        let why = no_room(context);
+        let waited = why.map(|_| since.get_or_insert_with(Instant::now).elapsed());
+        match why {
+            Some(why) if waited >= Some(patience) => return why,
+            Some(_) => {}
+            None => since = None,
+        }
+    }
+}
+
+/// Why the journal takes nothing, unless outputs are making room.
+fn no_room(context: &PassContext) -> Option<&'static str> {
+    let health = context.journal.health();
+    let fails = |output: &OutputHealth| output.required && output.now().state == LaneState::Retrying;
+    match health {
+        JournalHealth { blocked: Some(Blocked::DiskFull), .. } => Some("the journal's disk is full"),
+        JournalHealth { blocked: Some(Blocked::Unreachable), .. } => {
+            Some("the journal's database cannot be reached")
+        }
+        _ if health.full && context.outputs.iter().any(fails) => {
+            Some("the journal is full, and an output does not take events")
+        }
+        _ => None,
+    }
 }
 
 /// Whether the output took everything. One that is only slow is waited for; one that fails, so long.
@@ -130,10 +220,12 @@ async fn has_all(output: &OutputHealth, patience: Duration) -> bool {
 /// A look at one account.
 struct Look<'c> {
     account: Arc<Account>,
-    pass: Pass,
+    pass: &'c Pass,
     context: &'c PassContext,
     /// Failures that were told one by one.
     told: &'c Cell<usize>,
+    /// The same, for whoever asked.
+    why: &'c RefCell<Vec<String>>,
     /// Alerts of the account's server so far.
     alerts: Cell<u32>,
 }
@@ -183,7 +275,7 @@ impl Look<'_> {
 
     /// Until a session did not die of a message, nor of a mailbox with others behind it; whether it could not open one.
     async fn until_alive(&self, mailbox: Option<&MailboxName>, refusals: &mut Refusals) -> (Outcome, bool) {
-        let start = self.pass.anew.map_or(Start::Checkpoint, |from| Start::Anew(from, Begun::default()));
+        let start = self.pass.start();
         let mut tries = Tries::default();
         loop {
             let (outcome, unopened) = self.session(mailbox, &tries, start.clone(), refusals).await;
@@ -197,7 +289,7 @@ impl Look<'_> {
         if let Some(mailbox) = mailbox {
             return Task::Mailbox(mailbox.clone());
         }
-        Task::Shared(Choice {
+        Task::Shared(Box::new(Choice {
             mailboxes: self.account.mailboxes.clone(),
             max_connections: 1,
             beside: Vec::new(),
@@ -205,8 +297,17 @@ impl Look<'_> {
             newcomers: Newcomers::default(),
             suspects: tries.suspects().clone(),
             search: self.account.search.clone(),
+            changes: self.changes(),
             until: Until::CaughtUp,
-        })
+        }))
+    }
+
+    /// What is told again is messages.
+    fn changes(&self) -> WantedChanges {
+        match &self.pass.replaying {
+            Some(_) => WantedChanges::default(),
+            None => WantedChanges::of(&self.context.include),
+        }
     }
 
     async fn session(
@@ -278,6 +379,9 @@ impl Look<'_> {
                 let why = text::line(why, MOST_ALERT);
                 warn!(account:% = id, host:% = host; "the search was refused, and everything is fetched: {why}");
             }
+            Milestone::ChangesUntold(why) => {
+                warn!(account:% = id, host:% = host; "changes of messages are not told: {why}");
+            }
             _ => {}
         }
     }
@@ -307,6 +411,7 @@ impl Look<'_> {
     fn tell(&self, why: &str) {
         let told = self.told.replace(self.told.get() + 1);
         if told < MOST_TOLD {
+            self.why.borrow_mut().push(why.to_owned());
             error!(account:% = self.account.id(), host:% = self.account.identity.host; "{why}");
         } else if told == MOST_TOLD {
             error!("there are more failures, which are not told one by one");

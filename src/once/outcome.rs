@@ -25,7 +25,7 @@ impl Failure {
             (Blame::Mailbox, _) | (_, SessionEnd::Conversation(Ending::CommandRefused { .. })) => {
                 Self::Denied
             }
-            (Blame::Nobody | Blame::Ourselves, _) => Self::Unfinished,
+            (Blame::Nobody | Blame::Ourselves | Blame::Handover, _) => Self::Unfinished,
             _ => Self::Unreachable,
         }
     }

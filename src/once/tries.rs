@@ -1,7 +1,7 @@
 //! Whether a pass connects once more after a session that ended of a message or a mailbox. Pure.
 
 use crate::account::lifecycle::blame;
-use crate::account::session::Outcome;
+use crate::account::milestone::Outcome;
 use crate::imap::suspects::Suspects;
 
 /// Sessions that may die of a message one after the other, each more careful: see `imap::fetch`.

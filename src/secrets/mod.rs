@@ -194,7 +194,7 @@ fn look_at_file(path: &Path, shape: Shape) -> Result<Option<Exposure>, SecretErr
 }
 
 /// As the kernel finds it: by its path, or in `$PATH`.
-fn look_for_program(argv: &[String]) -> Result<(), SecretError> {
+pub(crate) fn look_for_program(argv: &[String]) -> Result<(), SecretError> {
     let program = argv.first().cloned().unwrap_or_default();
     let runs = |path: &Path| path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok();
     let path = std::env::var_os("PATH").unwrap_or_default();

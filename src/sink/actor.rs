@@ -1,14 +1,26 @@
 //! The sink actor: takes batches, answers with receipts.
 
+use std::sync::Arc;
+
+use std::time::Duration;
+
 use actix::prelude::*;
 use actix_rt::task::JoinHandle;
 use futures::future::join_all;
-use tokio::sync::watch;
-use tokio::time::timeout;
+use log::{info, warn};
+use tokio::sync::{Mutex, watch};
+use tokio::time::{Instant, timeout, timeout_at};
 
+use super::StateUse;
+use super::health::{LaneState, OutputHealth};
+use super::lanes::Lanes;
 use crate::journal::{Entry, JournalHandle, Receipt};
-use crate::messages::{Deliver, Drain, DrainReport, ReopenFiles, Undelivered};
+use crate::messages::{Deliver, Drain, DrainReport, ExchangeOutputs, ReopenFiles, Undelivered};
 use crate::metrics::{Counted, Metrics};
+use crate::text::counted;
+
+/// For lanes to be dropped, with all that they hold.
+const ABORTED: Duration = Duration::from_secs(1);
 
 /// Batches under way; more wait in their senders, which is the backpressure.
 const MAILBOX: usize = 1024;
@@ -19,8 +31,10 @@ pub struct Sink {
     journal: JournalHandle,
     stop: watch::Sender<bool>,
     reopen: watch::Sender<u64>,
-    lanes: Vec<JoinHandle<()>>,
+    lanes: Arc<Mutex<Lanes>>,
     draining: bool,
+    /// What is not taken is there at the next start.
+    keeps: bool,
     metrics: Metrics,
 }
 
@@ -29,10 +43,11 @@ impl Sink {
         journal: JournalHandle,
         stop: watch::Sender<bool>,
         reopen: watch::Sender<u64>,
-        lanes: Vec<JoinHandle<()>>,
+        lanes: Lanes,
         metrics: Metrics,
     ) -> Self {
-        Self { journal, stop, reopen, lanes, draining: false, metrics }
+        let keeps = lanes.options.state == StateUse::Kept;
+        Self { journal, stop, reopen, lanes: Arc::new(Mutex::new(lanes)), draining: false, keeps, metrics }
     }
 }
 
@@ -71,17 +86,55 @@ impl Handler<ReopenFiles> for Sink {
     }
 }
 
+impl Handler<ExchangeOutputs> for Sink {
+    type Result = ResponseFuture<Result<Vec<OutputHealth>, String>>;
+
+    fn handle(&mut self, ExchangeOutputs(desired): ExchangeOutputs, _: &mut Self::Context) -> Self::Result {
+        let lanes = self.lanes.clone();
+        Box::pin(async move {
+            let mut lanes = lanes.lock().await;
+            lanes.exchange(desired).await.map_err(|error| error.to_string())?;
+            Ok(lanes.healths())
+        })
+    }
+}
+
+/// Of an output at its end.
+fn tell_what_is_left(output: &OutputHealth, ended: bool, keeps: bool) {
+    let (name, waiting, health) = (&output.name, output.waiting(), output.now());
+    let left = format!("for the next start: up to {}", counted(waiting, "event"));
+    let why = health.last_error.filter(|_| health.state == LaneState::Retrying);
+    let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
+    if !ended {
+        warn!(output:% = name; "it did not end in time: it hangs, or waits for an answer; {left}{why}");
+    } else if keeps && waiting > 0 {
+        info!(output:% = name; "{left}{why}");
+    }
+}
+
 impl Handler<Drain> for Sink {
     type Result = ResponseFuture<DrainReport>;
 
     fn handle(&mut self, Drain { deadline }: Drain, _: &mut Self::Context) -> Self::Result {
         self.draining = true;
-        let lanes = std::mem::take(&mut self.lanes);
+        let lanes = self.lanes.clone();
         let _ = self.stop.send(true);
         let journal = self.journal.clone();
+        let keeps = self.keeps;
         Box::pin(async move {
-            // A lane that is stuck keeps its position, and its events stay in the journal.
-            let _ = timeout(deadline, join_all(lanes)).await;
+            let until = Instant::now() + deadline;
+            let tasks = timeout_at(until, async { lanes.lock().await.tasks() }).await;
+            let (outputs, mut tasks): (Vec<_>, Vec<_>) = tasks.unwrap_or_default().into_iter().unzip();
+            let ended = timeout_at(until, join_all(&mut tasks)).await.is_ok();
+            for (output, task) in outputs.iter().zip(&tasks) {
+                tell_what_is_left(output, ended || task.is_finished(), keeps);
+            }
+            // A lane that is stuck keeps its position, and its events stay in the journal. What it has started ends with it.
+            if !ended {
+                tasks.retain(|task| !task.is_finished());
+                tasks.iter().for_each(JoinHandle::abort);
+                let _ = timeout(ABORTED, join_all(tasks)).await;
+            }
             DrainReport { undelivered: journal.settle().await }
         })
     }

@@ -8,6 +8,12 @@ use crate::backoff::full_jitter;
 /// A single event is offered so often before it is buried.
 const MOST_REJECTIONS: u32 = 5;
 
+/// A batch that is failed at so often is offered in halves from then on.
+const MOST_STRAINS: u32 = 3;
+
+/// The shortest wait.
+const SOON: Duration = Duration::from_millis(100);
+
 /// The longest that an output may ask us to wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
@@ -31,6 +37,8 @@ pub(super) enum Step {
     Wait { taken: usize, wait: Duration },
     /// Offer its halves, one after the other.
     Split,
+    /// Offer its halves, after the wait.
+    Lighten { wait: Duration },
     /// It is one event, and will never be taken.
     Bury,
     /// Offer everything again that is held.
@@ -48,6 +56,7 @@ impl Attempts {
                 Step::GoOn
             }
             Outcome::TryAgain { taken, pause, .. } => self.again(*taken, *pause, random),
+            Outcome::Strained { pause, .. } => self.strained(*pause, events, random),
             Outcome::Rejected { .. } if events > 1 => Step::Split,
             Outcome::Rejected { .. } => self.rejected(random),
             Outcome::Forgotten => Step::Rewind,
@@ -68,6 +77,16 @@ impl Attempts {
         Step::Wait { taken, wait: self.wait(pause, random) }
     }
 
+    /// Whoever is only down for a while is not worth smaller batches.
+    fn strained(&mut self, pause: Pause, events: usize, random: f64) -> Step {
+        self.failures = self.failures.saturating_add(1);
+        let wait = self.wait(pause, random);
+        if events > 1 && self.failures > MOST_STRAINS {
+            return Step::Lighten { wait };
+        }
+        Step::Wait { taken: 0, wait }
+    }
+
     fn rejected(&mut self, random: f64) -> Step {
         self.failures = self.failures.saturating_add(1);
         self.rejections += 1;
@@ -83,7 +102,13 @@ impl Attempts {
             // Half a minute at most: whoever comes back does not wait long for us.
             Pause::Backoff => full_jitter(Duration::from_secs(1), self.failures.min(6), random),
             Pause::Slowly => SLOWLY + full_jitter(SLOWLY, self.failures.min(4), random),
-            Pause::For(asked) => asked.clamp(Duration::from_millis(100), LONGEST_WAIT),
+            // "At once", said again and again, is no answer to go by.
+            Pause::For(asked) => {
+                let again = self.failures.saturating_sub(3).min(6);
+                let least =
+                    if again == 0 { SOON } else { full_jitter(Duration::from_secs(1), again, random) };
+                asked.max(least).clamp(SOON, LONGEST_WAIT)
+            }
         }
     }
 }
@@ -118,11 +143,31 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_that_is_failed_at_again_and_again_is_offered_in_halves_and_one_event_is_never_given_up() {
+        let strained = Outcome::Strained { pause: Pause::Backoff, reason: String::new() };
+        let mut attempts = Attempts::default();
+        let mut judge = |events| attempts.judge(&strained, events, 1.0);
+        for seconds in [1, 2, 4] {
+            assert_eq!(waited(&judge(100)), seconds);
+        }
+        assert_eq!(judge(100), Step::Lighten { wait: Duration::from_secs(8) });
+        assert_eq!(judge(50), Step::Lighten { wait: Duration::from_secs(16) });
+        for _ in 0..50 {
+            assert_eq!(waited(&judge(1)), 32);
+        }
+        attempts.judge(&Outcome::Taken, 1, 1.0);
+        assert_eq!(waited(&attempts.judge(&strained, 49, 1.0)), 1);
+    }
+
+    #[test]
     fn an_output_may_ask_for_an_hour_and_no_more() {
         let mut attempts = Attempts::default();
         let mut wait =
             |seconds| waited(&attempts.judge(&again(0, Pause::For(Duration::from_secs(seconds))), 1, 0.5));
         assert_eq!([7, 3600, 1_000_000].map(&mut wait), [7, 3600, 3600]);
+        let mut attempts = Attempts::default();
+        let mut at_once = || waited(&attempts.judge(&again(0, Pause::For(Duration::ZERO)), 1, 1.0));
+        assert_eq!([0; 10].map(|_| at_once()), [0, 0, 0, 1, 2, 4, 8, 16, 32, 32]);
     }
 
     #[test]

@@ -13,6 +13,8 @@ use crate::journal::JournalledEvent;
 #[derive(Clone, Debug)]
 pub struct Batch {
     text: Bytes,
+    /// How many events of the whole were shortened for their lines.
+    shortened: usize,
     items: Arc<[Item]>,
     range: Range<usize>,
 }
@@ -30,14 +32,19 @@ pub struct Item {
 impl Batch {
     /// Encodes events; at least their ids fit whatever the bound is.
     pub fn new(events: impl IntoIterator<Item = JournalledEvent>, encoder: &Encoder) -> Self {
-        let mut text = Vec::new();
+        let (mut text, mut shortened) = (Vec::new(), 0);
         let item = |JournalledEvent { sequence, event }| {
             let start = text.len();
-            encoder.line(sequence, &event, &mut text);
+            shortened += usize::from(encoder.line(sequence, &event, &mut text));
             Item { sequence, event, line: start..text.len() }
         };
         let items: Arc<[Item]> = events.into_iter().map(item).collect();
-        Self { text: text.into(), range: 0..items.len(), items }
+        Self { text: text.into(), shortened, range: 0..items.len(), items }
+    }
+
+    /// How many events of the batch that was encoded were shortened.
+    pub fn shortened(&self) -> usize {
+        self.shortened
     }
 
     /// The events.

@@ -86,23 +86,21 @@ impl DeadLetters {
         };
         let (mut letters, mut unreadable) = (Vec::<DeadLetter>::new(), 0);
         let mut known = std::collections::HashSet::new();
-        let mut reader = BufReader::new(file.take(MOST_BYTES));
-        let mut line = Vec::new();
-        while reader.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line)? > 0 {
-            match serde_json::from_slice::<DeadLetter>(&line) {
+        each_line(file, |line| {
+            match serde_json::from_slice::<DeadLetter>(line) {
                 Ok(letter) if known.insert((letter.output.clone(), letter.event.id.clone())) => {
-                    letters.push(letter)
+                    letters.push(letter);
                 }
                 // A crash between the burial and the lane's next position buries twice.
                 Ok(_) => {}
                 Err(_) => unreadable += 1,
             }
-            line.clear();
-        }
+            Ok(())
+        })?;
         Ok((letters, unreadable))
     }
 
-    /// Keeps only these: the file is replaced as a whole.
+    /// Keeps only these, and whole lines that this version cannot read: the file is replaced as a whole.
     ///
     /// # Errors
     /// The old one stays then.
@@ -114,6 +112,12 @@ impl DeadLetters {
             serde_json::to_writer(&mut file, letter).map_err(io::Error::other)?;
             file.write_all(b"\n")?;
         }
+        if let Ok(old) = File::open(&self.path) {
+            each_line(old, |line| match serde_json::from_slice::<DeadLetter>(line) {
+                Err(_) if line.ends_with(b"\n") => file.write_all(line),
+                _ => Ok(()),
+            })?;
+        }
         file.sync_all()?;
         fs::rename(&new, &self.path)?;
         sync_dir(&self.path)
@@ -123,6 +127,17 @@ impl DeadLetters {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Bounded in all and each.
+fn each_line(file: File, mut take: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+    let mut reader = BufReader::new(file.take(MOST_BYTES));
+    let mut line = Vec::new();
+    while reader.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line)? > 0 {
+        take(&line)?;
+        line.clear();
+    }
+    Ok(())
 }
 
 /// A line without its end is what a crash left: nothing counted on it.
@@ -192,6 +207,8 @@ mod tests {
             letters.bury(letter(1, "hook")).await.unwrap();
             let garbage = torn.matches('\n').count();
             assert_eq!(letters.read().unwrap(), (vec![letter(1, "hook")], garbage), "{torn}");
+            letters.replace(&[]).unwrap();
+            assert_eq!(letters.read().unwrap(), (Vec::new(), garbage), "a newer version may read it");
         }
     }
 

@@ -1,9 +1,10 @@
 //! How an output does, for whoever asks.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
 /// What a lane tells of itself.
@@ -15,6 +16,8 @@ pub struct LaneHealth {
     pub since: Timestamp,
     /// The last thing that went wrong, harmless; it stays when all is well again.
     pub last_error: Option<String>,
+    /// When it is tried again, while it waits for that.
+    pub next_try: Option<Timestamp>,
     /// Everything up to this `event.sequence` is done with.
     pub sequence: u64,
     /// When the oldest event happened that is being delivered.
@@ -52,6 +55,7 @@ impl LaneHealth {
             state: LaneState::Ok,
             since: Timestamp::now(),
             last_error: None,
+            next_try: None,
             sequence,
             oldest: None,
             delivered: 0,
@@ -76,15 +80,28 @@ pub struct OutputHealth {
     pub kind: &'static str,
     /// Whether events wait in the journal for it.
     pub required: bool,
+    /// How many events may wait for it; `None` where the journal's bytes are the bound.
+    pub capacity: Option<u64>,
     pub(super) health: watch::Receiver<LaneHealth>,
     /// The last sequence that is durable.
     pub(super) news: watch::Receiver<u64>,
+    pub(super) urge: Arc<Notify>,
 }
 
 impl OutputHealth {
     /// How it does now.
     pub fn now(&self) -> LaneHealth {
         self.health.borrow().clone()
+    }
+
+    /// Has it tried now, where it waits for its next try. Whether what comes of that shows within so much time.
+    pub async fn retry(&self, patience: Duration) -> bool {
+        let mut health = self.health.clone();
+        let before = health.borrow().retries;
+        self.urge.notify_waiters();
+        let shows =
+            |now: &LaneHealth| now.state == LaneState::Ok || now.retries > before && now.next_try.is_some();
+        matches!(timeout(patience, health.wait_for(shows)).await, Ok(Ok(_)))
     }
 
     /// How many events it still lacks, those that are not for it included.

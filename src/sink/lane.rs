@@ -1,12 +1,16 @@
 //! A lane carries events from the journal to one output, in order, and remembers how far it came.
 
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use jiff::Timestamp;
 use log::{error, info, warn};
 use rand::Rng;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc::error::TryRecvError;
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Fatal;
@@ -17,23 +21,18 @@ use super::encode::Encoder;
 use super::health::{LaneHealth, LaneState};
 use super::held::Held;
 use super::output::{Outcome, Output};
+use crate::config::settings::OutputKind;
 use crate::event::Action;
 use crate::journal::{FileEnd, JournalError, JournalHandle, JournalledEvent, LanePosition, Saving};
+use crate::metrics::Metrics;
 use crate::privacy::Privacy;
-use crate::text;
+use crate::text::{self, counted};
 
 /// One lane; its own trouble is nobody else's.
 pub(super) struct Lane {
     pub(super) index: usize,
     pub(super) name: String,
-    pub(super) include: Vec<Action>,
-    /// The names of all outputs, this one's too.
-    pub(super) outputs: Arc<[String]>,
-    pub(super) batch_max_events: usize,
-    /// How long events may wait for others to go with them.
-    pub(super) batch_max_delay: Duration,
-    pub(super) privacy: Privacy,
-    pub(super) encoder: Encoder,
+    pub(super) terms: Terms,
     pub(super) output: Output,
     /// Durable: what lies behind it is offered after a restart.
     pub(super) position: LanePosition,
@@ -45,9 +44,39 @@ pub(super) struct Lane {
     pub(super) journal: JournalHandle,
     pub(super) dead_letters: DeadLetters,
     pub(super) health: watch::Sender<LaneHealth>,
+    pub(super) metrics: Metrics,
     pub(super) failed: mpsc::UnboundedSender<Fatal>,
     pub(super) stopped: watch::Receiver<bool>,
     pub(super) reopened: watch::Receiver<u64>,
+    /// Somebody wants it tried now.
+    pub(super) urged: Arc<Notify>,
+    /// Ends where the output is no more.
+    pub(super) refits: mpsc::UnboundedReceiver<Refit>,
+}
+
+/// What an output is told, and how.
+#[derive(Debug)]
+pub(super) struct Terms {
+    pub(super) include: Vec<Action>,
+    /// Whom its errors speak of, where they do not say it.
+    pub(super) target: Option<String>,
+    pub(super) batch_max_events: usize,
+    /// How long events may wait for others to go with them.
+    pub(super) batch_max_delay: Duration,
+    pub(super) privacy: Privacy,
+    pub(super) encoder: Encoder,
+}
+
+/// The configuration has it otherwise from now on.
+#[derive(Debug)]
+pub(super) struct Refit {
+    pub(super) terms: Terms,
+    /// In place of the one before, unless that goes on to be used.
+    pub(super) output: Option<Output>,
+    /// As it is configured.
+    pub(super) kind: OutputKind,
+    /// How long what it took is kept for it, and how many events at most.
+    pub(super) held: (Duration, u64),
 }
 
 /// How often an output is asked whether it still has what is held for it.
@@ -70,31 +99,73 @@ impl From<JournalError> for Ended {
 }
 
 impl Lane {
+    /// To its end; over panics of an output, which are its failures as any other.
     pub(super) async fn run(mut self) {
-        if let Err(Ended::Fatal(fatal)) = self.carry().await {
-            let _ = self.failed.send(fatal);
+        let mut panics = Attempts::default();
+        loop {
+            let before = self.sent;
+            match AssertUnwindSafe(self.carry()).catch_unwind().await {
+                Ok(Err(Ended::Fatal(fatal))) => return drop(self.failed.send(fatal)),
+                Ok(_) => return,
+                Err(panic) => {
+                    if self.sent > before {
+                        panics = Attempts::default();
+                    }
+                    if !self.begin_anew(&text::of_panic(panic.as_ref()), &mut panics).await {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// What was offered last is in doubt, and offered again. `false` where it is time to end.
+    async fn begin_anew(&mut self, words: &str, panics: &mut Attempts) -> bool {
+        let words = format!("a panic, which is a defect of ours: {words}");
+        error!(output:% = self.name; "{}; it begins anew", text::line(&words, 512));
+        self.tell(&words, true);
+        self.health.send_modify(|health| health.enter(LaneState::Retrying));
+        self.output.reopen();
+        self.sent = self.held.rewind();
+        let step = panics.judge(&Outcome::again(words), 1, rand::rng().random_range(0.0..1.0));
+        match step {
+            Step::Wait { wait, .. } => self.pause(wait).await.is_ok(),
+            _ => true,
         }
     }
 
     async fn carry(&mut self) -> Result<(), Ended> {
         let mut news = self.journal.news();
         loop {
+            match self.refits.try_recv() {
+                Ok(refit) => {
+                    self.refit(refit);
+                    continue;
+                }
+                // It is configured no more.
+                Err(TryRecvError::Disconnected) => return self.saved().await,
+                Err(TryRecvError::Empty) => {}
+            }
             self.release();
             if !self.held.is_empty() && self.output.has_lost().await {
                 self.rewind();
             }
             // Marked before asking: what is committed from here on wakes us again.
             news.borrow_and_update();
-            let events = self.journal.pending(self.sent, self.batch_max_events).await?;
+            let events = self.journal.pending(self.sent, self.terms.batch_max_events).await?;
             if events.is_empty() {
                 if *self.stopped.borrow() {
-                    return self.saved().await;
+                    return self.settle().await;
                 }
                 tokio::select! {
                     changed = news.changed() => changed.map_err(|_| Ended::Stopped)?,
                     _ = self.stopped.changed() => {}
                     Ok(()) = self.reopened.changed() => self.output.reopen(),
                     () = sleep(ASK), if !self.held.is_empty() => continue,
+                    refit = self.refits.recv() => {
+                        refit.into_iter().for_each(|refit| self.refit(refit));
+                        continue;
+                    }
                 }
                 self.gather(&mut news).await;
                 continue;
@@ -109,12 +180,12 @@ impl Lane {
 
     /// After a quiet time: lets others come that may go with the first.
     async fn gather(&mut self, news: &mut watch::Receiver<u64>) {
-        if self.batch_max_delay.is_zero() || *self.stopped.borrow() {
+        if self.terms.batch_max_delay.is_zero() || *self.stopped.borrow() {
             return;
         }
-        let full = self.sent + self.batch_max_events as u64;
+        let full = self.sent + self.terms.batch_max_events as u64;
         tokio::select! {
-            _ = timeout(self.batch_max_delay, news.wait_for(|last| *last >= full)) => {}
+            _ = timeout(self.terms.batch_max_delay, news.wait_for(|last| *last >= full)) => {}
             _ = self.stopped.changed() => {}
         }
     }
@@ -122,14 +193,18 @@ impl Lane {
     async fn deliver(&mut self, events: Vec<JournalledEvent>) -> Result<(), Ended> {
         let Some(last) = events.last().map(|event| event.sequence) else { return Ok(()) };
         let wanted = events.into_iter().filter(|JournalledEvent { event, .. }| {
-            self.include.contains(&event.body.action()) && event.is_for(&self.name, &self.outputs)
+            self.terms.include.contains(&event.body.action()) && event.is_for(&self.name)
         });
         let told = wanted.map(|JournalledEvent { sequence, event }| JournalledEvent {
             sequence,
-            event: self.privacy.apply(event),
+            event: self.terms.privacy.apply(event),
         });
-        let batch = Batch::new(told, &self.encoder);
-        if batch.is_empty() || self.hand_over(batch).await? {
+        let batch = Batch::new(told, &self.terms.encoder);
+        self.metrics.truncated(batch.shortened());
+        if batch.is_empty() {
+            self.held.pass(Instant::now(), last);
+            self.gone_behind(last);
+        } else if self.hand_over(batch).await? {
             self.advance(last);
         }
         Ok(())
@@ -152,12 +227,12 @@ impl Lane {
             let mut pause = None;
             let done = match step {
                 Step::GoOn => {
-                    self.taken(piece.len(), was_failing);
+                    self.taken(&piece, was_failing);
                     Some(piece)
                 }
                 Step::Wait { taken, wait } => {
                     let (before, rest) = piece.split(taken);
-                    self.taken(taken, false);
+                    self.taken(&before, false);
                     pieces.push(rest);
                     self.health.send_modify(|health| health.enter(LaneState::Retrying));
                     pause = Some(wait);
@@ -168,8 +243,17 @@ impl Lane {
                     pieces.extend([second, first]);
                     None
                 }
+                Step::Lighten { wait } => {
+                    let (first, second) = piece.split(piece.len() / 2);
+                    pieces.extend([second, first]);
+                    self.health.send_modify(|health| health.enter(LaneState::Retrying));
+                    pause = Some(wait);
+                    None
+                }
                 Step::Bury => {
-                    self.bury(&piece, &outcome).await?;
+                    if !self.bury(&piece, &outcome).await? {
+                        return Ok(false);
+                    }
                     Some(piece)
                 }
                 Step::Rewind => {
@@ -182,8 +266,10 @@ impl Lane {
             if let Some(done) = done.filter(|done| !done.is_empty() && !pieces.is_empty()) {
                 self.advance(done.sequences().1);
             }
-            if let Some(wait) = pause {
-                self.pause(wait).await?;
+            if let Some(wait) = pause
+                && !self.pause(wait).await?
+            {
+                return Ok(false);
             }
         }
         Ok(true)
@@ -195,12 +281,15 @@ impl Lane {
             Ok(end) => self.begin_at(end).await?,
             Err(error) => return Ok(error.into()),
         }
-        Ok(self.output.deliver(piece).await)
+        let since = Instant::now();
+        let outcome = self.output.deliver(piece).await;
+        self.metrics.offered(&self.name, since.elapsed());
+        Ok(outcome)
     }
 
     /// Once, until something is taken again; every burial tells for itself.
     fn tell(&self, reason: &str, known: bool) {
-        let reason = text::line(reason, 512);
+        let reason = self.named(reason);
         if !known {
             warn!(output:% = self.name; "{reason}; events wait in the journal");
         }
@@ -210,7 +299,17 @@ impl Lane {
         });
     }
 
-    fn taken(&self, events: usize, was_failing: bool) {
+    /// Harmless, and with its target.
+    fn named(&self, reason: &str) -> String {
+        match &self.terms.target {
+            Some(target) => text::line(&format!("{target}: {reason}"), 512),
+            None => text::line(reason, 512),
+        }
+    }
+
+    fn taken(&self, piece: &Batch, was_failing: bool) {
+        let events = piece.len();
+        self.metrics.taken(&self.name, piece.text().len());
         if was_failing {
             info!(output:% = self.name; "the output takes events again");
         }
@@ -222,21 +321,50 @@ impl Lane {
         }
     }
 
-    /// Told to stop, there is one more try and no more.
-    async fn pause(&mut self, wait: Duration) -> Result<(), Ended> {
+    /// Told to stop, there is one more try and no more. `false` where everything has to be offered anew: in another way, or to
+    /// another output.
+    async fn pause(&mut self, wait: Duration) -> Result<bool, Ended> {
         if *self.stopped.borrow() {
             return Err(Ended::Stopped);
         }
-        tokio::select! {
-            () = sleep(wait) => {}
-            _ = self.stopped.changed() => {}
-        }
-        Ok(())
+        // Whoever reads of the next try may want it at once.
+        let urged = self.urged.clone();
+        let mut urged = pin!(urged.notified());
+        urged.as_mut().enable();
+        let next_try = Timestamp::now().checked_add(wait).ok();
+        self.health.send_modify(|health| health.next_try = next_try);
+        let refit = tokio::select! {
+            () = sleep(wait) => None,
+            () = urged => None,
+            _ = self.stopped.changed() => None,
+            refit = self.refits.recv() => Some(refit.ok_or(Ended::Stopped)?),
+        };
+        self.health.send_modify(|health| health.next_try = None);
+        let goes_on = refit.is_none();
+        refit.into_iter().for_each(|refit| self.refit(refit));
+        Ok(goes_on)
     }
 
-    /// Durable before the position moves over it. Where it cannot be, the event is not given up.
-    async fn bury(&mut self, piece: &Batch, outcome: &Outcome) -> Result<(), Ended> {
-        let reason = text::line(outcome.reason().unwrap_or_default(), 512);
+    /// What the output before took, and might lose, the one in its place may lack.
+    fn refit(&mut self, Refit { terms, output, kind, held: (keep, most) }: Refit) {
+        self.terms = terms;
+        if let Some(output) = output {
+            self.output = output;
+            self.sent = self.held.renew(keep, most);
+            self.health.send_modify(|health| {
+                health.sequence = self.sent;
+                health.enter(LaneState::Ok);
+            });
+        } else if let Err(error) = self.output.adapt(kind) {
+            warn!(output:% = self.name; "{error}; the file goes on as before");
+        }
+        info!(output:% = self.name; "the output goes on as it is configured now");
+    }
+
+    /// Durable before the position moves over it. Where it cannot be, the event is not given up. `false` as of
+    /// [`Self::pause`]: another output may take it.
+    async fn bury(&mut self, piece: &Batch, outcome: &Outcome) -> Result<bool, Ended> {
+        let reason = self.named(outcome.reason().unwrap_or_default());
         for Item { sequence, event, .. } in piece.items() {
             let letter = DeadLetter {
                 at: Timestamp::now(),
@@ -248,12 +376,14 @@ impl Lane {
             while let Err(cause) = self.dead_letters.bury(letter.clone()).await {
                 let path = self.dead_letters.path().display();
                 self.tell(&format!("{path}: {cause}"), false);
-                self.pause(Duration::from_secs(10)).await?;
+                if !self.pause(Duration::from_secs(10)).await? {
+                    return Ok(false);
+                }
             }
             error!(output:% = self.name, event:% = event.id; "never taken, now in the dead letters: {reason}");
             self.health.send_modify(|health| health.dead_letters += 1);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Another file than the last time: where it ends now is durable before it is written to, or what a crash leaves
@@ -273,8 +403,12 @@ impl Lane {
     }
 
     fn advance(&mut self, sequence: u64) {
+        self.held.add(Instant::now(), self.output.age(), sequence);
+        self.gone_behind(sequence);
+    }
+
+    fn gone_behind(&mut self, sequence: u64) {
         self.sent = sequence;
-        self.held.add(Instant::now(), sequence);
         self.release();
         self.health.send_modify(|health| (health.sequence, health.oldest) = (sequence, None));
     }
@@ -287,20 +421,37 @@ impl Lane {
         }
     }
 
+    /// What is held at the end is offered again by the next start, unless the output can vouch for it.
+    async fn settle(&mut self) -> Result<(), Ended> {
+        if !self.held.is_empty()
+            && self.output.settle().await
+            && let Some(sequence) = self.held.settle()
+        {
+            self.position = LanePosition { sequence, file: self.output.end() };
+            self.save();
+        }
+        self.saved().await?;
+        if !self.held.is_empty() {
+            let kept = counted(self.sent.saturating_sub(self.position.sequence), "event");
+            info!(output:% = self.name; "it took everything and may still lose it: the journal keeps up to {kept}, and the next start sees whether it has them");
+        }
+        Ok(())
+    }
+
     fn rewind(&mut self) {
         self.sent = self.held.rewind();
         warn!(output:% = self.name; "the output has lost what it took: everything since event {} is offered again", self.sent);
         self.health.send_modify(|health| health.sequence = self.sent);
     }
 
-    /// The position is as durable as an event: a full disk delays it, and nothing more is sent meanwhile. Told to stop,
-    /// a lane leaves it as it is: what was written behind it is known by the next start.
+    /// The position is as durable as an event: a full disk or a database that is away delays it, and nothing more is sent
+    /// meanwhile. Told to stop, a lane leaves it as it is: what was written behind it is known by the next start.
     async fn saved(&mut self) -> Result<(), Ended> {
         while let Some(saving) = self.saving.take() {
             match saving.done().await {
-                Err(JournalError::DiskFull) if *self.stopped.borrow() => return Err(Ended::Stopped),
+                Err(failure) if failure.passes() && *self.stopped.borrow() => return Err(Ended::Stopped),
                 // The writer tells of it.
-                Err(JournalError::DiskFull) => {
+                Err(failure) if failure.passes() => {
                     tokio::select! {
                         () = sleep(Duration::from_secs(2)) => {}
                         _ = self.stopped.changed() => {}
@@ -313,3 +464,6 @@ impl Lane {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,9 +5,11 @@ mod attempts;
 pub mod batch;
 pub mod dead_letters;
 pub mod encode;
+pub(crate) mod exchange;
 pub mod health;
 mod held;
 mod lane;
+mod lanes;
 pub mod output;
 
 use std::path::PathBuf;
@@ -16,20 +18,19 @@ use std::sync::Arc;
 use actix::prelude::*;
 use secrecy::ExposeSecret;
 use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_blocking;
 
 pub use self::actor::Sink;
 use self::dead_letters::DeadLetters;
-use self::encode::{Encoder, EncoderSettings};
-use self::health::{LaneHealth, OutputHealth};
-use self::held::Held;
-use self::lane::Lane;
-use self::output::{Around, Output, OutputError, Past};
-use crate::config::settings::{EventSettings, JournalSettings, OutputSettings};
+use self::health::OutputHealth;
+use self::lanes::Lanes;
+use self::output::OutputError;
+use crate::config::settings::{DatabaseSettings, EventSettings, JournalSettings, OutputSettings};
 use crate::event::Action;
 use crate::exit::Exit;
 use crate::journal::lock::StateLock;
 use crate::journal::sqlite::SqliteJournal;
-use crate::journal::{JournalError, JournalHandle, LanePosition, LaneSpec, OpenError, StateOrigin};
+use crate::journal::{Journal, JournalError, JournalHandle, LanePosition, LaneSpec, OpenError, StateOrigin};
 use crate::metrics::Metrics;
 use crate::privacy::Privacy;
 use crate::secrets::SecretError;
@@ -39,6 +40,8 @@ use crate::secrets::SecretError;
 pub struct SinkOptions {
     /// Where the journal is.
     pub state_dir: PathBuf,
+    /// Wait while a journal in a database is another's, or away.
+    pub waits: bool,
     /// Refuse to start without state.
     pub require_state: bool,
     /// Move a damaged journal aside.
@@ -114,6 +117,16 @@ pub enum Fatal {
     Journal(#[from] JournalError),
 }
 
+impl Fatal {
+    /// The process's exit code.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Journal(JournalError::TakenOver) => Exit::Locked,
+            Self::StdoutClosed | Self::Journal(_) => Exit::Io,
+        }
+    }
+}
+
 /// Why a sink cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum SinkStartError {
@@ -145,7 +158,7 @@ impl SinkStartError {
     /// The process's exit code.
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Open(OpenError::Locked { .. }) => Exit::Locked,
+            Self::Open(OpenError::Locked { .. } | OpenError::Held { .. }) => Exit::Locked,
             Self::Output { error, .. } if error.is_busy() => Exit::Locked,
             _ => Exit::CannotStart,
         }
@@ -158,83 +171,113 @@ impl Sink {
     /// # Errors
     /// Where one of them cannot be had.
     pub async fn start_with(options: SinkOptions) -> Result<SinkHandle, SinkStartError> {
-        let (lock, journal, origin) = journal(&options)?;
         let (failed, fatal) = mpsc::unbounded_channel();
-        let specs = options.outputs.iter().map(|output| LaneSpec {
-            name: output.name.clone(),
-            required: output.required,
-            queue_max_events: output.queue_max_events,
-        });
-        let journal_failed = failed.clone();
-        let (journal, positions) =
-            JournalHandle::start(journal, specs.collect(), options.journal.max_bytes, move |error| {
-                let _ = journal_failed.send(error.into());
-            })?;
+        let (opening, journal_failed) = (options.clone(), failed.clone());
+        // Disks and databases take their time.
+        let opened = spawn_blocking(move || open(&opening, journal_failed));
+        let Opened { lock, journal, origin, positions } =
+            opened.await.map_err(|error| JournalError::Failed(error.to_string()))??;
         let last = *journal.news().borrow();
         let (stop, stopped) = watch::channel(false);
         let (reopen, reopened) = watch::channel(0);
-        let names: Arc<[String]> = options.outputs.iter().map(|output| output.name.clone()).collect();
-        let dead_letters = DeadLetters::in_dir(&options.state_dir);
-        let (mut lanes, mut healths) = (Vec::new(), Vec::new());
+        let mut lanes = Lanes {
+            journal: journal.clone(),
+            dead_letters: DeadLetters::in_dir(&options.state_dir),
+            failed,
+            stopped,
+            reopened,
+            running: Vec::new(),
+            options,
+        };
         let mut restored = false;
-        for (index, (settings, position)) in options.outputs.iter().zip(positions).enumerate() {
-            if options.at_rest.contains(&settings.name) {
-                continue;
+        for (settings, place) in lanes.options.outputs.clone().iter().zip(positions.into_iter().enumerate()) {
+            if !lanes.options.at_rest.contains(&settings.name) {
+                restored |= lanes.start(place, settings, last).await?;
             }
-            let (output, was_restored) = open(settings, &position, &options, &journal, last)?;
-            restored |= was_restored;
-            let (health, watched) = watch::channel(LaneHealth::new(position.sequence));
-            healths.push(OutputHealth {
-                name: settings.name.clone(),
-                kind: settings.kind.name(),
-                required: settings.required,
-                health: watched,
-                news: journal.news(),
-            });
-            let lane = Lane {
-                index,
-                name: settings.name.clone(),
-                include: taken(settings, &options.events),
-                privacy: privacy(settings).await?,
-                outputs: names.clone(),
-                batch_max_events: settings.batch_max_events,
-                batch_max_delay: settings.batch_max_delay,
-                encoder: Encoder::new(EncoderSettings::new(&options, settings)),
-                output,
-                sent: position.sequence,
-                held: held(settings, &options, position.sequence),
-                position,
-                saving: None,
-                journal: journal.clone(),
-                dead_letters: dead_letters.clone(),
-                health,
-                failed: failed.clone(),
-                stopped: stopped.clone(),
-                reopened: reopened.clone(),
-            };
-            lanes.push(actix_rt::spawn(lane.run()));
         }
-        let addr = Self::new(journal.clone(), stop, reopen, lanes, options.metrics).start();
+        let (outputs, metrics) = (lanes.healths(), lanes.options.metrics.clone());
+        let addr = Self::new(journal.clone(), stop, reopen, lanes, metrics).start();
         let fatal = FatalReceiver(fatal);
-        Ok(SinkHandle { addr, journal, origin, restored, outputs: healths, fatal, _lock: lock })
+        Ok(SinkHandle { addr, journal, origin, restored, outputs, fatal, _lock: lock })
     }
 }
 
+/// A journal whose writer runs.
+struct Opened {
+    /// Of its directory, where it is written.
+    lock: Option<StateLock>,
+    journal: JournalHandle,
+    origin: StateOrigin,
+    /// Where each lane stands.
+    positions: Vec<LanePosition>,
+}
+
+fn open(options: &SinkOptions, failed: mpsc::UnboundedSender<Fatal>) -> Result<Opened, SinkStartError> {
+    let (lock, journal, origin) = journal(options)?;
+    let specs = options.outputs.iter().map(lane_spec).collect();
+    let (journal, positions) =
+        JournalHandle::start(journal, specs, options.journal.max_bytes, move |error| {
+            let _ = failed.send(error.into());
+        })?;
+    Ok(Opened { lock, journal, origin, positions })
+}
+
+type Source = (Option<StateLock>, Box<dyn Journal>, StateOrigin);
+
 /// The journal, and the lock of its directory where it is written.
-fn journal(options: &SinkOptions) -> Result<(Option<StateLock>, SqliteJournal, StateOrigin), SinkStartError> {
+fn journal(options: &SinkOptions) -> Result<Source, SinkStartError> {
     match options.state {
         StateUse::Kept => {
             let lock = StateLock::take(&options.state_dir)?;
-            let (journal, origin) =
-                SqliteJournal::open(&options.state_dir, options.require_state, options.new_state)?;
+            let (journal, origin) = match &options.journal.database {
+                Some(database) => in_database(database, options)?,
+                None => in_file(options)?,
+            };
             Ok((Some(lock), journal, origin))
         }
+        StateUse::Read if options.journal.database.is_some() => Err(OpenError::Database(
+            "only the state of a journal in a file can be read without keeping it".to_owned(),
+        )
+        .into()),
         StateUse::Read => {
             let (journal, origin) = SqliteJournal::copy_in_memory(&options.state_dir)?;
-            Ok((None, journal, origin))
+            Ok((None, Box::new(journal), origin))
         }
-        StateUse::Apart => Ok((None, SqliteJournal::in_memory()?, StateOrigin::Existing)),
+        StateUse::Apart => Ok((None, Box::new(SqliteJournal::in_memory()?), StateOrigin::Existing)),
     }
+}
+
+type Kept = (Box<dyn Journal>, StateOrigin);
+
+fn in_file(options: &SinkOptions) -> Result<Kept, OpenError> {
+    let (journal, origin) =
+        SqliteJournal::open(&options.state_dir, options.require_state, options.new_state)?;
+    Ok((Box::new(journal), origin))
+}
+
+#[cfg(feature = "postgres")]
+fn in_database(database: &DatabaseSettings, options: &SinkOptions) -> Result<Kept, OpenError> {
+    use crate::journal::postgres::PostgresJournal;
+    use crate::journal::postgres::lease::Opening;
+
+    if options.new_state {
+        let cause = "--new-state is for a journal in a file; here, a person drops the schema idlewatch";
+        return Err(OpenError::Database(cause.to_owned()));
+    }
+    let machine = gethostname::gethostname().to_string_lossy().into_owned();
+    let opening = Opening {
+        owner: format!("{} (pid {})", options.instance, std::process::id()),
+        home: format!("{machine}:{}", options.state_dir.display()),
+        require_state: options.require_state,
+        waits: options.waits,
+    };
+    let (journal, origin) = PostgresJournal::open(database, &opening)?;
+    Ok((Box::new(journal), origin))
+}
+
+#[cfg(not(feature = "postgres"))]
+fn in_database(_: &DatabaseSettings, _: &SinkOptions) -> Result<Kept, OpenError> {
+    Err(OpenError::Database("this build is without the feature postgres".to_owned()))
 }
 
 /// What is on, and what the output takes of it.
@@ -242,18 +285,12 @@ fn taken(settings: &OutputSettings, events: &EventSettings) -> Vec<Action> {
     settings.include.iter().copied().filter(|action| events.include.contains(action)).collect()
 }
 
-fn open(
-    settings: &OutputSettings,
-    position: &LanePosition,
-    options: &SinkOptions,
-    journal: &JournalHandle,
-    last: u64,
-) -> Result<(Output, bool), SinkStartError> {
-    // One batch.
-    let most_bytes = settings.batch_max_events.saturating_mul(options.events.max_bytes + 1) as u64;
-    let past = Past { position, most_bytes, last };
-    Output::open(settings, &Around { past, instance: &options.instance, journal })
-        .map_err(|error| SinkStartError::Output { name: settings.name.clone(), error })
+fn lane_spec(output: &OutputSettings) -> LaneSpec {
+    LaneSpec {
+        name: output.name.clone(),
+        required: output.required,
+        queue_max_events: output.queue_max_events,
+    }
 }
 
 async fn privacy(settings: &OutputSettings) -> Result<Privacy, SinkStartError> {
@@ -267,7 +304,7 @@ async fn privacy(settings: &OutputSettings) -> Result<Privacy, SinkStartError> {
 }
 
 /// At most half of the journal is for what is held.
-fn held(settings: &OutputSettings, options: &SinkOptions, position: u64) -> Held {
+fn most_held(options: &SinkOptions) -> u64 {
     let most = options.journal.max_bytes / 2 / options.events.max_bytes.max(1) as u64;
-    Held::new(settings.kind.hold(), most.min(100_000), position)
+    most.min(100_000)
 }

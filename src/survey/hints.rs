@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use crate::account::lifecycle::SessionEnd;
-use crate::config::settings::{Account, TlsMode};
+use crate::config::settings::{Account, LoginMeans, TlsMode};
 use crate::imap::ending::{Ending, ProtocolError, TlsUnavailable};
 use crate::imap::refusal::{Refusal, Why};
 use crate::wire::dial::DialError;
@@ -181,6 +181,10 @@ fn of_ending(account: &Account, ending: &Ending) -> Option<String> {
             "the server takes no password in clear (LOGINDISABLED): set tls = \"starttls\", or port = 993 with tls = \"implicit\""
                 .to_owned(),
         ),
+        Ending::NoMechanism if matches!(account.login, LoginMeans::Certificate(_)) => Some(
+            "the server does not offer AUTH=EXTERNAL: it did not ask for the certificate, or takes none to log in"
+                .to_owned(),
+        ),
         Ending::NoMechanism => {
             Some("the server takes no passwords at all here; it may want OAuth2".to_owned())
         }
@@ -219,7 +223,7 @@ fn of_tls(account: &Account, error: &TlsError, now: Timestamp) -> Option<String>
             "`host` must be a name that the certificate has; an alias or an address will not do".to_owned()
         }
         TlsError::UnknownIssuer { .. } => {
-            "for a private authority: tls_options = { ca_file = \"its certificate.pem\" }; on a public server somebody may be in between"
+            "for a private authority: tls_options = { ca_file = \"its certificate.pem\" } (of `init`: --ca-file); on a public server somebody may be in between"
                 .to_owned()
         }
         TlsError::NotTls { .. } if account.identity.port == 143 => {

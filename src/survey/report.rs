@@ -8,7 +8,9 @@ use super::hints;
 use crate::account::lifecycle::{SessionEnd, trouble};
 use crate::config::settings::{Account, TlsMode};
 use crate::event::Trouble;
+use crate::imap::budget;
 use crate::imap::capability::Capabilities;
+use crate::imap::changes::WantedChanges;
 use crate::imap::ending::Ending;
 use crate::imap::survey::{Surveyed, SurveyedMailbox};
 use crate::once::outcome::Failure;
@@ -122,8 +124,8 @@ pub struct ErrorReport {
 }
 
 impl AccountReport {
-    /// What a finding means.
-    pub fn new(finding: &Finding, now: Timestamp) -> Self {
+    /// What a finding means, where these changes of messages are to be told.
+    pub fn new(finding: &Finding, changes: WantedChanges, now: Timestamp) -> Self {
         let account = &finding.account;
         let trouble = trouble_of(&finding.end);
         let mailboxes = finding.surveyed.as_ref().map(MailboxesReport::new);
@@ -137,7 +139,7 @@ impl AccountReport {
         let capabilities = finding.surveyed.as_ref().map(|surveyed| surveyed.capabilities);
         let watching = finding.surveyed.as_ref().map(|surveyed| {
             let chosen = surveyed.mailboxes.len() + surveyed.unopened;
-            Watching::new(account, chosen, surveyed.capabilities)
+            Watching::new(account, chosen, surveyed.capabilities, changes)
         });
         Self {
             account: account.id().to_string(),
@@ -151,7 +153,7 @@ impl AccountReport {
             watched_by: watching.map(|watching| watching.by),
             connections: watching.map_or(account.connections(), |watching| watching.connections),
             hint: trouble.as_ref().and_then(|_| hints::hint(account, &finding.end, now)),
-            warnings: warnings(finding, tls.as_ref(), now),
+            warnings: warnings(finding, changes, tls.as_ref(), now),
             error: trouble.map(ErrorReport::new),
             mailboxes,
             tls,
@@ -178,21 +180,30 @@ struct Watching {
 impl Watching {
     /// Of so many mailboxes. Where they share a connection, one that hears of all (RFC 5465) is enough; else those
     /// beyond the budget are asked in rounds.
-    fn new(account: &Account, mailboxes: usize, capabilities: Capabilities) -> Self {
-        let (notify, idle) = (capabilities.has("NOTIFY"), capabilities.has("IDLE"));
-        let shares = account.shares_a_connection();
-        let most = if shares && notify { 1 } else { account.connections() };
+    fn new(account: &Account, mailboxes: usize, capabilities: Capabilities, changes: WantedChanges) -> Self {
+        // NOTIFY would leave changes of flags out.
+        let notify = capabilities.has("NOTIFY") && !changes.any();
+        let idle = capabilities.has("IDLE");
+        let connections = match account.shares_a_connection() {
+            true => budget::connections(mailboxes, notify, account.connections()),
+            false => account.connections(),
+        };
         let by = match (notify, idle) {
             (true, true) => "notify",
-            (false, true) if mailboxes > most => "idle+rounds",
+            (false, true) if mailboxes > connections => "idle+rounds",
             (false, true) => "idle",
             (_, false) => "poll",
         };
-        Self { by, connections: mailboxes.min(most) }
+        Self { by, connections }
     }
 }
 
-fn warnings(finding: &Finding, tls: Option<&TlsReport>, now: Timestamp) -> Vec<String> {
+fn warnings(
+    finding: &Finding,
+    changes: WantedChanges,
+    tls: Option<&TlsReport>,
+    now: Timestamp,
+) -> Vec<String> {
     let surveyed = finding.surveyed.as_ref();
     let polled = surveyed
         .filter(|surveyed| !surveyed.capabilities.has("IDLE"))
@@ -210,7 +221,10 @@ fn warnings(finding: &Finding, tls: Option<&TlsReport>, now: Timestamp) -> Vec<S
             .filter(|refusals| !refusals.is_empty())
             .map(|refusals| refused(refusals, finding.logged_in, now)),
     ];
-    warnings.into_iter().flatten().collect()
+    let untold = surveyed.into_iter().flat_map(|surveyed| {
+        changes.untold(surveyed.capabilities.has("CONDSTORE"), surveyed.capabilities.has("QRESYNC"))
+    });
+    warnings.into_iter().flatten().chain(untold.map(str::to_owned)).collect()
 }
 
 fn clear_text(account: &Account) -> Option<String> {
@@ -290,13 +304,17 @@ mod tests {
             ("[\"**\"]", 40, "IDLE", "idle+rounds", 3),
             ("[\"**\"]", 2, "IDLE", "idle", 2),
             ("[\"**\"]", 40, "IDLE NOTIFY", "notify", 1),
+            ("[\"**\"]", 0, "IDLE", "idle", 1),
+            ("[\"**\"]", 40, "IDLE NOTIFY CONDSTORE", "idle+rounds", 3),
         ] {
+            let flags = capabilities.contains("CONDSTORE");
+            let changes = WantedChanges { flags, expunges: false };
             let text = format!(
                 "[[accounts]]\nid = \"a\"\nhost = \"h\"\nuser = \"u\"\npassword = {{ env = \"PW\" }}\nmax_connections = 3\nmailboxes = {mailboxes}\n"
             );
             let account = config::from_text("t", &text).unwrap().0.accounts[0].clone();
             let watching =
-                Watching::new(&account, chosen, Capabilities::new(capabilities.split_whitespace()));
+                Watching::new(&account, chosen, Capabilities::new(capabilities.split_whitespace()), changes);
             assert_eq!(watching, Watching { by, connections }, "{mailboxes} {chosen} {capabilities}");
         }
     }

@@ -7,7 +7,8 @@ use futures::StreamExt;
 use futures::channel::mpsc;
 
 use super::Finding;
-use crate::account::session::{self, Milestone, Wires};
+use crate::account::milestone::Milestone;
+use crate::account::session::{self, Wires};
 use crate::config::settings::Account;
 use crate::event::AccountId;
 use crate::imap::conversation::Goal;
@@ -32,7 +33,7 @@ pub async fn survey_all(
 
 /// Looks at one account, and at the latest messages of its first mailbox.
 pub async fn survey(account: Arc<Account>, titles: u32, wires: &Wires) -> Finding {
-    let goal = Goal::Survey(Survey { choice: account.mailboxes.clone(), titles });
+    let goal = Goal::Survey(Box::new(Survey { choice: account.mailboxes.clone(), titles }));
     let (milestones, mut heard) = mpsc::unbounded();
     let end = session::ask(&account, goal, wires, &milestones).await;
     let mut finding =

@@ -14,6 +14,7 @@ use super::allowance::Allowance;
 use super::frame::{Frame, Framer, LimitExceeded, Limits};
 use super::guard;
 use super::tls;
+use super::transcript::Transcript;
 use crate::imap::reply::Reply;
 
 /// Bytes of one read: a TLS record.
@@ -31,6 +32,7 @@ pub struct Link<S> {
     /// Received and sent since [`Self::take_traffic`].
     traffic: (u64, u64),
     allowance: Allowance,
+    transcript: Option<Box<Transcript>>,
 }
 
 /// How a connection breaks. Never holds what was received.
@@ -70,7 +72,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Debug> Link<S> {
             bytes_in: 0,
             traffic: (0, 0),
             allowance: Allowance::new(),
+            transcript: None,
         }
+    }
+
+    /// With a record of what is said on it, where there is to be one.
+    pub fn recorded(mut self, transcript: Option<Box<Transcript>>) -> Self {
+        self.transcript = transcript;
+        self
     }
 
     /// The next reply. Cancel-safe.
@@ -78,8 +87,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Debug> Link<S> {
     /// # Errors
     /// When the connection is over: an end of the stream is never a success.
     pub async fn next(&mut self) -> Result<Reply, LinkError> {
-        let frame = poll_fn(|cx| self.poll_frame(cx)).await?;
-        Ok(guard::read(&frame))
+        let frame = poll_fn(|cx| self.poll_frame(cx)).await;
+        if let Some(transcript) = &self.transcript {
+            match &frame {
+                Ok(frame) => transcript.received(&frame.bytes),
+                Err(error) => transcript.note(&error.to_string()),
+            }
+        }
+        Ok(guard::read(&frame?))
     }
 
     /// The next complete response. After an error there is none.
@@ -125,6 +140,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Debug> Link<S> {
     /// # Errors
     /// When the connection is over.
     pub async fn send(&mut self, line: &[u8]) -> Result<(), LinkError> {
+        if let Some(transcript) = &self.transcript {
+            transcript.sent(line);
+        }
         self.stream.write_all(line).await?;
         self.traffic.1 += line.len() as u64;
         Ok(self.stream.flush().await?)
@@ -133,6 +151,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Debug> Link<S> {
     /// The login is done: the bounds are wider now.
     pub fn logged_in(&mut self) {
         self.limits = Limits::LOGGED_IN;
+        self.transcript.iter_mut().for_each(|transcript| transcript.logged_in());
     }
 
     /// Whether bytes were received that no reply was made of.
@@ -150,9 +169,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + Debug> Link<S> {
         std::mem::take(&mut self.traffic)
     }
 
-    /// The stream itself; what was received and not read is dropped.
-    pub fn into_stream(self) -> S {
-        self.stream
+    /// The stream itself, and its record; what was received and not read is dropped.
+    pub fn into_parts(self) -> (S, Option<Box<Transcript>>) {
+        (self.stream, self.transcript)
     }
 }
 

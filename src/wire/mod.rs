@@ -11,3 +11,4 @@ mod pin;
 mod proxy;
 pub mod records;
 pub mod tls;
+pub mod transcript;

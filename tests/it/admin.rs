@@ -11,15 +11,16 @@ use idlewatch::demo::store::Store;
 use serde_json::Value;
 
 use crate::support::monitor::{Monitor, states, told};
+use crate::support::receiver::{Answer, Receiver, SECRET};
 
-const PASSWORD: &str = "CANARY-admin-31";
+pub(crate) const PASSWORD: &str = "CANARY-admin-31";
 
-async fn server(users: &[&str]) -> Server {
+pub(crate) async fn server(users: &[&str]) -> Server {
     let store = Store::new(users.iter().map(|user| ((*user).to_owned(), PASSWORD.to_owned())));
     Server::start(store, Behaviour::default()).await.unwrap()
 }
 
-fn accounts(server: &Server, ids: &[&str]) -> String {
+pub(crate) fn accounts(server: &Server, ids: &[&str]) -> String {
     let port = server.addr().port();
     let account = |id: &&str| {
         format!(
@@ -29,17 +30,17 @@ fn accounts(server: &Server, ids: &[&str]) -> String {
     ids.iter().map(account).collect()
 }
 
-fn online(monitor: &Monitor, ids: &[&str]) {
+pub(crate) fn online(monitor: &Monitor, ids: &[&str]) {
     monitor.wait("online", |events| {
         ids.iter().all(|id| states(events, id).last().is_some_and(|state| state == "online"))
     });
 }
 
-fn ask(monitor: &Monitor, arguments: &[&str]) -> Output {
+pub(crate) fn ask(monitor: &Monitor, arguments: &[&str]) -> Output {
     monitor.command().args(arguments).output().unwrap()
 }
 
-fn text(output: &Output) -> String {
+pub(crate) fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
@@ -77,7 +78,14 @@ async fn status_tells_how_all_accounts_are() {
     monitor.signal("USR2");
     monitor.wait_log("3 accounts: auth_failed 1 · disabled 1 · online 1");
     let list = text(&ask(&monitor, &["accounts", "list"]));
-    assert_eq!(list.lines().count(), 3, "{list}");
+    let mut lines = list.lines();
+    assert_eq!(lines.next(), Some("ACCOUNT  STATE           SINCE  NEXT TRY  ERROR"), "{list}");
+    let of_b = lines.clone().nth(1).unwrap();
+    assert!(
+        of_b.starts_with("b        auth_failed  ") && of_b.split_whitespace().nth(3).unwrap().ends_with('m'),
+        "{list}"
+    );
+    assert_eq!(lines.count(), 3, "{list}");
     let failed = ask(&monitor, &["accounts", "list", "--state", "auth_failed", "--json"]);
     let account: Value = serde_json::from_slice(&failed.stdout).unwrap();
     assert_eq!((&account["id"], &account["mailboxes"][0]["state"]), (&"b".into(), &"waiting".into()));
@@ -100,16 +108,51 @@ async fn a_person_may_have_an_account_tried_again() {
     let mut monitor = Monitor::new(&accounts(&server, &["a"]));
     monitor.start();
     monitor.wait("refused", |events| states(events, "a") == ["auth_failed"]);
+    let in_vain = ask(&monitor, &["resume", "-a", "a"]);
+    assert_eq!(in_vain.status.code(), Some(1), "{in_vain:?}");
+    assert!(text(&in_vain).starts_with("a is auth_failed, next try in "), "{in_vain:?}");
     server.store().set_password("a", PASSWORD);
     let unknown = ask(&monitor, &["resume", "-a", "nobody"]);
     assert!(unknown.status.code() == Some(1) && text(&unknown).contains("there is no account \"nobody\""));
-    assert_eq!(ask(&monitor, &["resume", "-a", "a"]).status.code(), Some(0));
+    let resumed = ask(&monitor, &["resume", "-a", "a"]);
+    assert_eq!((resumed.status.code(), text(&resumed).as_str()), (Some(0), "a is online\n"));
     monitor.wait("online", |events| states(events, "a") == ["auth_failed", "online"]);
     // It is forgotten for good: a later refusal begins at its beginning, after a restart too.
     monitor.kill();
     monitor.start();
     monitor.wait("online", |events| states(events, "a").len() == 3);
     assert_eq!(states(&monitor.events(), "a"), ["auth_failed", "online", "online"]);
+}
+
+/// It asked us to wait for an hour; a person who knows better need not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_may_have_an_output_tried_again() {
+    let server = server(&["a"]).await;
+    let busy = || Answer::Status(503, "Retry-After: 3600\r\n".to_owned());
+    let receiver = Receiver::start([busy(), busy()]);
+    let hook = format!(
+        "[outputs.hook]\ntype = \"webhook\"\nurl = \"http://127.0.0.1:{}/mail\"\nsecret = {{ inline = \"{SECRET}\" }}\ninclude = [\"message.new\"]\n",
+        receiver.port
+    );
+    let mut monitor = Monitor::new(&(accounts(&server, &["a"]) + &hook));
+    monitor.start();
+    online(&monitor, &["a"]);
+    server.store().deliver("a", "INBOX", b"Subject: x\r\n\r\n");
+    monitor.wait("it waits", |_| text(&ask(&monitor, &["outputs", "list"])).contains("next try in "));
+    let in_vain = ask(&monitor, &["outputs", "retry", "hook"]);
+    assert_eq!(in_vain.status.code(), Some(1), "{in_vain:?}");
+    assert!(text(&in_vain).contains("503") && text(&in_vain).contains("; next try in "), "{in_vain:?}");
+    let retried = ask(&monitor, &["outputs", "retry", "hook"]);
+    assert_eq!(retried.status.code(), Some(0), "{retried:?}");
+    assert!(text(&retried).starts_with("hook ok · 1 delivered · "), "{retried:?}");
+    assert_eq!(told(&receiver.taken(), "a"), [1]);
+    let well = ask(&monitor, &["outputs", "retry", "hook"]);
+    assert!(well.status.success() && text(&well).starts_with("hook ok"), "{well:?}");
+    let unknown = ask(&monitor, &["outputs", "retry", "nothing"]);
+    assert!(unknown.status.code() == Some(1) && text(&unknown).contains("there is no output \"nothing\""));
+    let listed = ask(&monitor, &["outputs", "list", "--json"]);
+    assert_eq!(text(&listed).lines().filter(|line| line.contains("\"name\":\"hook\"")).count(), 1);
+    assert_eq!(monitor.stop().code(), Some(0));
 }
 
 /// Six refusals, of an earlier process at that. To want new connections is not to want another login.
@@ -175,7 +218,7 @@ async fn a_reload_answers_what_it_did() {
     assert_eq!(command("status").status.code(), Some(0));
     monitor.configure(&accounts(&server, &["a", "b"]));
     let done = ask(&monitor, &["reload"]);
-    assert_eq!(text(&done), "1 accounts added, 0 removed, 0 changed, 1 as before\n");
+    assert_eq!(text(&done), "1 account added, 0 removed, 0 changed, 1 as before\n");
     online(&monitor, &["a", "b"]);
     assert!(!text(&ask(&monitor, &["status"])).contains("refused"));
     monitor.stop();
@@ -183,14 +226,14 @@ async fn a_reload_answers_what_it_did() {
 }
 
 /// The address of http.listen, as the log has it.
-fn address(monitor: &Monitor) -> SocketAddr {
+pub(crate) fn address(monitor: &Monitor) -> SocketAddr {
     let log = monitor.log();
     let (_, rest) = log.split_once("status and health at http://").unwrap();
     rest.split('/').next().unwrap().parse().unwrap()
 }
 
 /// The whole answer to a request.
-fn http(address: SocketAddr, request: &str) -> String {
+pub(crate) fn http(address: SocketAddr, request: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     stream.write_all(request.as_bytes()).unwrap();
@@ -224,11 +267,14 @@ async fn whoever_comes_over_tcp_may_read_and_nobody_hinders_the_others() {
         ("GET", "/api/v1/status", "evil.example", 421),
         ("POST", "/-/reload", "localhost", 403),
         ("POST", "/api/v1/accounts/a/reconnect", "localhost", 403),
+        ("POST", "/api/v1/outputs/file/retry", "localhost", 403),
         ("GET", "/../../../../etc/passwd", "localhost", 404),
         ("GET", "/%2e%2e/%2e%2e/etc/passwd", "localhost", 404),
         ("GET", "/api/v1/accounts/%2e%2e%2fstate", "localhost", 404),
         ("GET", "/api/v1/accounts/%1b%5b2J", "localhost", 404),
         ("GET", "/api/v1/accounts?limit=-1", "localhost", 400),
+        ("GET", "/api/v1/accounts?sort=since", "localhost", 200),
+        ("GET", "/api/v1/accounts?sort=bogus", "localhost", 400),
         ("DELETE", "/api/v1/accounts/a", "localhost", 403),
     ] {
         let answer = ask_http(method, path, host);
@@ -237,6 +283,20 @@ async fn whoever_comes_over_tcp_may_read_and_nobody_hinders_the_others() {
     }
     assert!(ask_http("HEAD", "/livez", "localhost").starts_with("HTTP/1.1 200 "));
     assert!(ask_http("GET", "/api/v1/accounts?state=bogus", "localhost").contains("{\"error\":\""));
+    // A link is followed; a page of another site that asks for itself gets no answer, and no stream.
+    for (site, mode, code) in [
+        ("cross-site", "navigate", 200),
+        ("none", "navigate", 200),
+        ("same-origin", "cors", 200),
+        ("cross-site", "no-cors", 403),
+        ("same-site", "cors", 403),
+    ] {
+        let asked = format!(
+            "GET /live.js HTTP/1.1\r\nHost: localhost\r\nSec-Fetch-Site: {site}\r\nSec-Fetch-Mode: {mode}\r\nConnection: close\r\n\r\n"
+        );
+        let answer = http(address, &asked);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {code} ")), "{site} {mode}: {answer}");
+    }
     let long = format!("GET / HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "x".repeat(1 << 20));
     assert!(!http(address, &long).starts_with("HTTP/1.1 200"));
 
@@ -265,13 +325,16 @@ async fn whoever_comes_over_tcp_may_read_and_nobody_hinders_the_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_listens_to_other_hosts() {
+async fn nobody_listens_to_other_hosts_without_a_token() {
     let server = server(&["a"]).await;
     for listen in ["0.0.0.0:9464", "[::]:9464", "192.0.2.1:9464"] {
         let monitor = Monitor::new(&format!("[http]\nlisten = \"{listen}\"\n{}", accounts(&server, &["a"])));
         let refused = ask(&monitor, &["check", "--no-network"]);
         assert_eq!(refused.status.code(), Some(78), "{refused:?}");
-        assert!(text(&refused).contains("http.listen: only loopback is served"), "{refused:?}");
+        assert!(
+            text(&refused).contains("http.listen: without http.token only loopback is served"),
+            "{refused:?}"
+        );
     }
 }
 
@@ -341,6 +404,9 @@ async fn metrics_are_what_prometheus_expects() {
         "idlewatch_output_queue_events{output=\"file\"} 0",
         "idlewatch_output_retries_total{output=\"file\"} 0",
         "idlewatch_account_state{account=\"user7\",state=\"online\"} 1",
+        "idlewatch_mailboxes{mode=\"idle\"} 29",
+        "idlewatch_imap_command_duration_seconds_count{command=\"EXAMINE\"} 29",
+        "idlewatch_events_truncated_total 0",
     ] {
         assert!(text.lines().any(|known| known == line), "{line} in {text}");
     }
@@ -348,6 +414,14 @@ async fn metrics_are_what_prometheus_expects() {
         text.contains("idlewatch_account_last_proven_alive_timestamp_seconds{account=\"user7\"} "),
         "{text}"
     );
+    assert!(text.contains("idlewatch_imap_command_duration_seconds_count{command=\"UID FETCH\"} "), "{text}");
+    assert!(text.contains("idlewatch_output_delivery_duration_seconds_bucket{le=\"0.01\",output=\"file\"} "));
+    monitor.wait("every byte is counted", |_| {
+        let text = http(address(&monitor), &request("GET", "/metrics", "localhost"));
+        let written = std::fs::metadata(monitor.output()).unwrap().len();
+        text.contains(&format!("idlewatch_output_bytes_total{{output=\"file\"}} {written}\r\n"))
+            || text.contains(&format!("idlewatch_output_bytes_total{{output=\"file\"}} {written}\n"))
+    });
     assert!(!text.contains("user1") && !text.contains("127.0.0.1") && !text.contains("INBOX"), "{text}");
     let promtool = concat!(env!("CARGO_MANIFEST_DIR"), "/target/prometheus/usr/bin/promtool");
     let scraped = monitor.dir.path().join("metrics");
@@ -482,7 +556,7 @@ async fn the_page_shows_how_all_are_without_any_script() {
     assert!(found.contains("/user120\"") && !found.contains("/user119\""), "{found}");
     assert!(!get("/?state=auth_failed").contains("/user001\""));
     let one = get("/accounts/user149");
-    assert!(one.contains("next login") && one.contains("INBOX") && one.contains("waiting"), "{one}");
+    assert!(one.contains("next try") && one.contains("INBOX") && one.contains("waiting"), "{one}");
     assert!(get("/style.css").contains("color-scheme") && get("/live.js").contains("EventSource"));
     // Those who are told what is new are told so, and are few.
     let open = || {
@@ -508,5 +582,74 @@ async fn the_page_shows_how_all_are_without_any_script() {
     }
     drop(streams);
     monitor.wait("others may be told", |_| open().1.starts_with("HTTP/1.1 200 "));
+    assert_eq!(monitor.stop().code(), Some(0));
+}
+
+/// Each outage once, with where and why, and its end: not each try.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_is_in_the_log_once_and_so_is_its_end() {
+    let server = server(&["a"]).await;
+    let mut monitor = Monitor::new(&accounts(&server, &["a"]));
+    let mut command = monitor.command();
+    command.arg("run").env("RUST_LOG", "info");
+    monitor.start_by(command);
+    online(&monitor, &["a"]);
+    assert!(!monitor.log().contains("account=a"), "that all goes well is no news: {}", monitor.log());
+    server.store().set_password("a", "another");
+    server.drop_connections();
+    monitor.wait("refused", |events| states(events, "a").last().is_some_and(|state| state == "auth_failed"));
+    ask(&monitor, &["resume", "-a", "a"]);
+    server.store().set_password("a", PASSWORD);
+    assert_eq!(ask(&monitor, &["resume", "-a", "a"]).status.code(), Some(0));
+    monitor.wait_log("online again");
+    let log = monitor.log();
+    let refused: Vec<_> = log.lines().filter(|line| line.contains("auth_failed: ")).collect();
+    assert!(
+        refused.len() == 1 && refused[0].contains("WARN") && refused[0].contains("host=127.0.0.1"),
+        "{log}"
+    );
+    let again = log.lines().find(|line| line.contains("online again")).unwrap();
+    assert!(again.contains("INFO") && again.contains("account=a"), "{log}");
+    assert_eq!(monitor.stop().code(), Some(0));
+}
+
+/// As it is seen on a narrow and low screen: nothing wraps, nothing scrolls, and a new size is heeded.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_status_that_is_watched_fits_its_terminal() {
+    let names: Vec<String> = (0..40).map(|n| format!("a-rather-long-name-of-an-account-{n:02}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let server = server(&names).await;
+    let mut monitor = Monitor::new(&accounts(&server, &names));
+    monitor.start();
+    online(&monitor, &names);
+    let script = format!(
+        "stty cols 30 rows 10; {} -c {} status --watch --state online",
+        env!("CARGO_BIN_EXE_idlewatch"),
+        monitor.config().display()
+    );
+    let mut command = std::process::Command::new("bash");
+    command.args(["--norc", "-c", &script]).env("TERM", "xterm");
+    let mut session = rexpect::session::spawn_command(command, Some(60_000)).unwrap();
+    let screen = |session: &mut rexpect::session::PtySession| {
+        let screen = session.exp_string("\x1b[J").unwrap();
+        screen
+            .lines()
+            .map(|line| {
+                line.replace("\x1b[H", "")
+                    .replace("\x1b[K", "")
+                    .replace(|c: char| c == '\r' || !c.is_ascii(), "")
+            })
+            .collect::<Vec<_>>()
+    };
+    let first = screen(&mut session);
+    assert!(first.len() == 9 && first.iter().all(|line| line.chars().count() <= 30), "{first:?}");
+    assert!(first[8] == " and 36 more lines" && first[0].starts_with("idlewatch "), "{first:?}");
+    assert!(!first.concat().contains('\x1b'), "{first:?}");
+    let terminal = session.process().get_file_handle().unwrap();
+    std::process::Command::new("stty").args(["cols", "100", "rows", "60"]).stdin(terminal).status().unwrap();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while screen(&mut session).len() < 42 {
+        assert!(std::time::Instant::now() < deadline, "the new size is not heeded");
+    }
     assert_eq!(monitor.stop().code(), Some(0));
 }

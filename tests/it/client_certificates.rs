@@ -50,6 +50,52 @@ fn only_whoever_has_the_right_certificate_is_let_in() {
     monitor.wait("told", |events| right.iter().all(|id| told(events, id).len() == 1));
 }
 
+/// Dovecot takes the user from the certificate; one of another user opens nothing.
+#[test]
+fn a_certificate_alone_logs_in_and_only_as_its_own_user() {
+    let wants = "ssl_ca = <%DIR%/ca.pem\nssl_verify_client_cert = yes\nssl_require_crl = no\nauth_ssl_username_from_cert = yes\n\
+                 ssl_cert_username_field = commonName\nauth_mechanisms = plain external\n\
+                 passdb {\n driver = static\n mechanisms = external\n args = nopassword=y\n}\n";
+    let server = Dovecot::start_with(2, wants);
+    let dir = server.file("");
+    let mut text = String::new();
+    let mut expected = Vec::new();
+    for backend in BACKENDS {
+        let base = format!("backend = \"{backend}\", ca_file = {:?}", server.ca_file());
+        let client = client(&dir, "client");
+        for (id, user, state) in [("own", "monitor", "online"), ("other", "user2", "auth_failed")] {
+            let id = format!("{id}-{backend}");
+            text += &account(&id, user, GOOD, server.imaps, &format!("{base}{client}"))
+                .replace("password = { inline = \"secret\" }", "sasl = \"external\"");
+            expected.push((id, state));
+        }
+        let id = format!("unknown-{backend}");
+        text += &account(
+            &id,
+            "monitor",
+            GOOD,
+            server.imaps,
+            &format!("{base}{}", self::client(&dir, "stranger")),
+        )
+        .replace("password = { inline = \"secret\" }", "sasl = \"external\"");
+        expected.push((id, ""));
+    }
+    let mut monitor = Monitor::new(&text);
+    monitor.start();
+    let events = monitor
+        .wait("all have tried", |events| expected.iter().all(|(id, _)| !states(events, id).is_empty()));
+    for (id, state) in &expected {
+        match *state {
+            "" => assert!(!states(&events, id).contains(&"online".to_owned()), "{id}: {events:#?}"),
+            state => assert_eq!(states(&events, id), [state], "{id}: {events:#?}"),
+        }
+    }
+    server.deliver(&["monitor".to_owned()], "by certificate");
+    monitor.wait("told", |events| {
+        BACKENDS.iter().all(|backend| told(events, &format!("own-{backend}")).len() == 1)
+    });
+}
+
 /// OpenSSL ends the handshake itself; in TLS 1.3 the client hears of that after it.
 #[test]
 fn a_server_that_ends_tls_without_our_certificate_is_told_as_such() {

@@ -445,19 +445,29 @@ async fn a_login_that_is_accepted_frees_those_that_wait_beside_a_refused_one() {
     assert_eq!(server.logins().len(), 5, "one of them twice");
 }
 
-/// The old password is refused and waits for minutes; another one in the file is tried at once.
+/// The old password is refused and waits for minutes; another one in the file is tried at once, by a monitor that was
+/// started anew meanwhile too.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_changed_secret_is_tried_at_once() {
-    let server = server("new").await;
-    let inline = format!("inline = \"{CANARY}\"");
-    let mut monitor =
-        Monitor::new(&account("work", server.addr().port()).replace(&inline, "file = \"password\""));
-    let password = monitor.dir.path().join("password");
-    std::fs::write(&password, "old\n").unwrap();
-    monitor.start();
-    monitor.wait("refused", |events| states(events, "work") == ["auth_failed"]);
-    std::fs::write(&password, "new\n").unwrap();
-    monitor.wait("online", |events| states(events, "work") == ["auth_failed", "online"]);
+async fn a_secret_that_changes_is_tried_at_once() {
+    for restarted in [false, true] {
+        let server = server("new").await;
+        let inline = format!("inline = \"{CANARY}\"");
+        let mut monitor =
+            Monitor::new(&account("work", server.addr().port()).replace(&inline, "file = \"password\""));
+        let password = monitor.dir.path().join("password");
+        std::fs::write(&password, "old\n").unwrap();
+        monitor.start();
+        monitor.wait("refused", |events| states(events, "work") == ["auth_failed"]);
+        let before = if restarted { vec!["auth_failed"; 2] } else { vec!["auth_failed"] };
+        if restarted {
+            assert_eq!(monitor.stop().code(), Some(0));
+            monitor.start();
+            monitor.wait("still refused", |events| states(events, "work") == before);
+        }
+        std::fs::write(&password, "new\n").unwrap();
+        let wanted = [before, vec!["online"]].concat();
+        monitor.wait("online", |events| states(events, "work") == wanted);
+    }
 }
 
 /// A monitor that was down for an hour says so, once, with what it caught up on.

@@ -56,7 +56,7 @@ async fn a_dropped_message_is_never_told_and_the_others_are() {
     assert!(of_uid(&events, 4)["idlewatch"].get("filter").is_none());
     assert!(!of_uid(&events, 2).to_string().contains("unsubscribe"), "asked for by a filter only");
     assert_eq!(monitor.stop().code(), Some(0));
-    assert!(monitor.log().contains("2 messages were dropped by filters"), "{}", monitor.log());
+    assert!(monitor.log().contains("dropped by filters: 2 messages"), "{}", monitor.log());
     // The cursor has moved over them: without any filter they are no news either.
     monitor.configure(&configuration(&server, ""));
     monitor.start();

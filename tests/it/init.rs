@@ -11,8 +11,9 @@ use idlewatch::demo::store::Store;
 use rexpect::session::{PtySession, spawn_command};
 use tempfile::TempDir;
 
-use crate::support::dovecot::Dovecot;
+use crate::support::dovecot::{Dovecot, GOOD, TOKEN_KEY};
 use crate::support::process::free_port;
+use crate::support::token_endpoint::TokenEndpoint;
 
 /// How long an answer may take on a busy machine, milliseconds.
 const PATIENCE: u64 = 60_000;
@@ -190,4 +191,79 @@ async fn what_does_not_work_is_not_written_but_for_those_who_insist() {
     let missing = Command::new(program()).args(["init", "--address", "a@b.example"]).output().unwrap();
     assert_eq!(missing.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&missing.stderr).contains("--host is needed where nobody can be asked"));
+}
+
+/// A person permits access while `init` waits; what it writes works without them.
+#[test]
+fn an_account_that_takes_tokens_only_is_permitted_and_tried_before_it_is_written() {
+    let (dovecot, home) = (Dovecot::start(1), TempDir::new().unwrap());
+    let endpoint = TokenEndpoint::start(TOKEN_KEY);
+    endpoint.rotate_from("canary-nobody-has-this");
+    endpoint.pending(1);
+    let config = home.path().join("idlewatch.toml");
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(program());
+        command.args(arguments).env("XDG_STATE_HOME", home.path()).env_remove("SSL_CERT_FILE");
+        let output = command.output().unwrap();
+        let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert!(!text.contains("canary") && !text.contains("eyJ"), "{text}");
+        (output.status.code(), text)
+    };
+    let (port, ca_file) = (dovecot.imaps.to_string(), dovecot.ca_file());
+    let (code, text) = run(&[
+        "init",
+        "--address",
+        "user1@example.test",
+        "--host",
+        GOOD,
+        "--port",
+        &port,
+        "--user",
+        "user1",
+        "--client-id",
+        "user1",
+        "--token-url",
+        &endpoint.url(),
+        "--device-url",
+        &endpoint.device_url(),
+        "--scope",
+        "imap",
+        "--scope",
+        "offline_access",
+        "--ca-file",
+        ca_file.to_str().unwrap(),
+        "--output",
+        config.to_str().unwrap(),
+    ]);
+    assert!(code == Some(0) && text.contains("WDJB-MJHT") && text.contains("logged in;"), "{code:?} {text}");
+    let (code, text) = run(&["-c", config.to_str().unwrap(), "check"]);
+    assert!(code == Some(0) && text.contains("ok: 1 account"), "{code:?} {text}");
+}
+
+#[test]
+fn what_is_needed_for_tokens_is_said_and_nothing_is_asked_of_nobody() {
+    let dir = TempDir::new().unwrap();
+    let config = dir.path().join("idlewatch.toml");
+    let init = |more: &[&str]| {
+        let mut command = Command::new(program());
+        command
+            .args(["init", "--address", "bob@outlook.com", "--no-network", "--output"])
+            .arg(&config)
+            .args(more);
+        let output = command.output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, text) = init(&[]);
+    assert!(
+        code == Some(2) && text.contains("--client-id is needed") && text.contains("device code flow"),
+        "{text}"
+    );
+    let (code, text) = init(&["--client-id", "1-2-3"]);
+    assert!(code == Some(0) && text.contains("oauth login -a bob"), "{text}");
+    let check = Command::new(program())
+        .args(["-c", config.to_str().unwrap(), "check", "--no-network"])
+        .env("XDG_STATE_HOME", dir.path())
+        .output()
+        .unwrap();
+    assert_eq!(check.status.code(), Some(0), "{check:?}");
 }

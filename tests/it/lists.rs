@@ -123,7 +123,8 @@ fn thousands_of_bad_rows_fit_on_a_page_and_json_has_them_all() {
 
 #[test]
 fn the_configuration_is_shown_with_the_places_of_its_accounts() {
-    let monitor = Monitor::new(&template(1));
+    let exec = "[outputs.x]\ntype = \"exec\"\ncommand = [\"true\"]\nenvironment = { KEY = \"CANARY\" }\n";
+    let monitor = Monitor::new(&(template(1) + exec));
     write(&monitor, "accounts.csv", "id,mailboxes,password.inline\na,A|B,\nb,,CANARY\n");
     write(&monitor, "accounts.d/1.jsonl", "{\"id\":\"c\",\"labels.x\":\"y\"}\n");
     let (code, text, _) = run(&monitor, &["config", "print"]);
@@ -132,6 +133,7 @@ fn the_configuration_is_shown_with_the_places_of_its_accounts() {
     for shown in [
         "# accounts.csv:2\n[[accounts]]\nid = \"a\"\nmailboxes = [\"A\", \"B\"]\ntemplate = \"local\"\n",
         "[accounts.password]\ninline = \"[redacted]\"\n",
+        "[outputs.x.environment]\nKEY = \"[redacted]\"\n",
         "# accounts.d/1.jsonl:1\n[[accounts]]\nid = \"c\"\ntemplate = \"local\"\n\n[accounts.labels]\nx = \"y\"\n",
     ] {
         assert!(text.contains(shown), "{shown}: {text}");

@@ -686,7 +686,7 @@ async fn a_process_stopped_at_any_moment_ends_well_and_writes_every_message_once
     for _ in 0..20 {
         nap(&mut random, 300);
         // A signal before there is a handler for it is the system's matter.
-        monitor.wait("started", |_| monitor.log().matches("watching 1 accounts").count() > 0);
+        monitor.wait("started", |_| monitor.log().matches("watching 1 account").count() > 0);
         assert_eq!(monitor.stop().code(), Some(0));
         sound(&monitor.output());
         fs::remove_file(monitor.dir.path().join("log")).unwrap();

@@ -9,33 +9,54 @@
 )]
 
 mod admin;
+mod alerts_and_dashboard;
+mod changes;
 mod check;
 mod client_certificates;
 mod docs;
+mod exec;
 mod faults;
 mod filters;
 mod fuzz;
 mod headers;
+mod http;
 mod init;
+#[cfg(feature = "nats")]
+mod joint;
+mod journald;
+mod journals;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod limits;
 mod lists;
 mod local_faults;
+mod log_stores;
 mod mailboxes;
+mod names;
 #[cfg(feature = "nats")]
 mod nats;
 mod network;
 mod oauth;
 mod once;
+mod pipelines;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod privacy;
 mod program;
 mod proofs;
 mod proxies;
 mod real_servers;
+mod redis;
 mod reload;
+mod replay;
+mod rotation;
 mod round_trips;
+mod state;
 mod support;
+mod syslog;
 mod titles;
 mod tls_floods;
 mod transcripts;
 mod virtual_time;
 mod webhook;
+mod wire_log;

@@ -82,16 +82,22 @@ async fn killed_again_and_again_every_event_is_stored_exactly_once() {
     assert_eq!(monitor.stop().code(), Some(0));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_sleeps_delays_only_itself() {
-    let nats = Nats::start();
-    nats.stream(NO_WINDOW).await;
-    let (server, mut monitor) = start(&nats).await;
+/// It has one event, and sleeps when five more come, which the file has.
+async fn five_while_it_sleeps(nats: &Nats) -> (Server, Monitor) {
+    let (server, monitor) = start(nats).await;
     deliver(&server, 1);
     nats.wait(1..=1, || monitor.log()).await;
     nats.signal("STOP");
     deliver(&server, 5);
     monitor.wait("the file has them", |events| told(events, "work").len() == 6);
+    (server, monitor)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_sleeps_delays_only_itself() {
+    let nats = Nats::start();
+    nats.stream(NO_WINDOW).await;
+    let (_server, mut monitor) = five_while_it_sleeps(&nats).await;
     monitor.wait_log("events wait in the journal");
     nats.signal("CONT");
     let uids = nats.wait(1..=6, || monitor.log()).await;
@@ -172,5 +178,57 @@ async fn another_writer_on_the_subject_does_no_harm() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
+    assert_eq!(monitor.stop().code(), Some(0));
+}
+
+/// Where the journal has the lane of the output.
+fn position(monitor: &Monitor) -> u64 {
+    let journal = rusqlite::Connection::open(monitor.dir.path().join("state/journal.db")).unwrap();
+    journal.query_row("SELECT position FROM lanes WHERE name = 'nats'", [], |row| row.get(0)).unwrap()
+}
+
+fn pass(monitor: &Monitor) -> String {
+    let output = monitor.command().args(["run", "--once"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    said
+}
+
+/// Each is over long before an acknowledgement is believed, and there is news in each.
+#[tokio::test(flavor = "multi_thread")]
+async fn short_passes_store_every_event_once_and_the_journal_lets_it_go_in_time() {
+    let nats = Nats::start();
+    nats.stream(NO_WINDOW).await;
+    let server = server().await;
+    let monitor = Monitor::new(&(configuration(&server, &nats) + "hold = \"5s\"\n"));
+    pass(&monitor);
+    deliver(&server, 3);
+    let said = pass(&monitor);
+    assert!(said.contains("output=nats") && said.contains("the journal keeps up to "), "{said}");
+    let (mut sent, first) = (3, position(&monitor));
+    while position(&monitor) < first + 3 {
+        assert!(sent < 200, "{}", pass(&monitor));
+        deliver(&server, 1);
+        sent += 1;
+        pass(&monitor);
+    }
+    let uids = nats.wait(1..=sent, || monitor.log()).await;
+    assert_eq!(uids, (1..=sent).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_says_what_the_server_has_not_acknowledged_and_the_next_start_publishes_it() {
+    let nats = Nats::start();
+    nats.stream(NO_WINDOW).await;
+    let (_server, mut monitor) = five_while_it_sleeps(&nats).await;
+    assert_eq!(monitor.stop().code(), Some(0));
+    let log = monitor.log();
+    let left =
+        log.lines().find(|line| line.contains("output=nats") && line.contains("for the next start: up to "));
+    assert!(left.is_some(), "{log}");
+    nats.signal("CONT");
+    monitor.start();
+    let uids = nats.wait(1..=6, || monitor.log()).await;
+    assert!(counts(&uids).values().all(|count| *count == 1), "{uids:?}");
     assert_eq!(monitor.stop().code(), Some(0));
 }

@@ -13,6 +13,7 @@ use crate::support::cyrus::Cyrus;
 use crate::support::dovecot::{Dovecot, GOOD};
 use crate::support::monitor::{Monitor, events, states, told};
 use crate::support::process::free_port;
+use crate::support::receiver::{Receiver, SECRET};
 use crate::support::scripted::Scripted;
 use crate::support::{action, event};
 
@@ -262,6 +263,30 @@ async fn an_output_that_takes_nothing_is_no_success() {
     assert_eq!(ends(&monitor, &["--once", "--output", "file"]), Some(0), "nobody asked the hook");
     monitor.configure(&hook("include = [\"message.new\"]\nrequired = false\n"));
     assert_eq!(ends(&monitor, &["--once"]), Some(0), "nobody needs it");
+}
+
+/// Nor does it wait for ever where there is no room for more: 74, and the rest comes later.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_that_stays_full_ends_the_pass() {
+    let server = server().await;
+    let config = |url: &str| {
+        let account = account("ann", "ann", server.addr().port());
+        let hook = format!(
+            "[outputs.hook]\ntype = \"webhook\"\nurl = \"{url}\"\nsecret = {{ inline = \"{SECRET}\" }}\n\
+             include = [\"message.new\"]\n"
+        );
+        format!("shutdown_timeout = \"1s\"\n{account}{hook}[journal]\nmax_bytes = \"1MiB\"\n")
+    };
+    let monitor = Monitor::new(&config(&format!("http://127.0.0.1:{}/", free_port())));
+    assert_eq!(ends(&monitor, &["--once"]), Some(0));
+    (0..4000).for_each(|n| deliver(&server, "ann", &format!("number {n}")));
+    let failed = run(&monitor, &["--once"]);
+    assert_eq!(failed.status.code(), Some(74), "{}", said(&failed));
+    assert!(said(&failed).contains("the journal is full"), "{}", said(&failed));
+    let taker = Receiver::start([]);
+    monitor.configure(&config(&format!("http://127.0.0.1:{}/", taker.port)));
+    assert_eq!(ends(&monitor, &["--once"]), Some(0));
+    assert_eq!(told(&monitor.events(), "ann"), (1..=4000).collect::<Vec<_>>(), "each once");
 }
 
 /// Whoever wanted one line only has it: of a dry run that is all right; of a pass with the state the rest comes again.

@@ -1,6 +1,8 @@
 //! What an output may not know is nowhere but in the journal.
 
 use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
 
 use idlewatch::demo::server::{Behaviour, Server};
 use idlewatch::demo::store::Store;
@@ -53,4 +55,45 @@ async fn what_is_withheld_is_in_no_output_no_log_and_no_dead_letter() {
     let said = monitor.log();
     let said: Vec<_> = said.lines().filter(|line| !line.contains(" TRACE ")).collect();
     assert!(!said.concat().to_lowercase().contains("canary"), "{said:#?}");
+}
+
+/// The same for those that are no files: a program, syslog, the journal.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_withheld_reaches_no_program_no_syslog_and_no_journal() {
+    let store = Store::new([("canary.user@example.com".to_owned(), "pw".to_owned())]);
+    let server = Server::start(store, Behaviour::default()).await.unwrap();
+    let mut monitor = Monitor::new("");
+    let dir = monitor.dir.path().to_owned();
+    let sockets = ["syslog", "journal"].map(|name| UnixDatagram::bind(dir.join(name)).unwrap());
+    sockets.iter().for_each(|socket| socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap());
+    // The program fails once, with all that it got in its mouth.
+    let script = format!("cd {dir:?}; tee -a told | tail -n 1 >&2; mkdir once || exit 0; exit 1");
+    monitor.configure(&format!(
+        "[[accounts]]\nid = \"work\"\nhost = \"127.0.0.1\"\nport = {}\ntls = \"none\"\nuser = \"canary.user@example.com\"\npassword = {{ inline = \"pw\" }}\n\
+         [privacy]\nsubject = \"omit\"\naddresses = \"domain\"\nmessage_id = \"omit\"\nattachment_names = \"omit\"\n\
+         [outputs.exec]\ntype = \"exec\"\ncommand = [\"/bin/sh\", \"-c\", {script:?}]\ninclude = [\"message.new\"]\n\
+         [outputs.syslog]\ntype = \"syslog\"\nurl = \"unix://{}\"\ninclude = [\"message.new\"]\n\
+         [outputs.journal]\ntype = \"journald\"\nsocket = \"journal\"\ninclude = [\"message.new\"]\n",
+        server.addr().port(),
+        dir.join("syslog").display()
+    ));
+    monitor.start();
+    monitor.wait("online", |events| states(events, "work").last().is_some_and(|state| state == "online"));
+    let mail = "From: Canary Bird <canary.bird@example.org>\r\nTo: canary.two@example.net\r\nMessage-ID: <canary.id@example.org>\r\n\
+                Subject: your canary.secret is 1234\r\n\r\nhi\r\n";
+    server.store().deliver("canary.user@example.com", "INBOX", mail.as_bytes());
+    let datagrams = sockets.map(|socket| {
+        let mut datagram = vec![0; 1 << 16];
+        let length = socket.recv(&mut datagram).unwrap();
+        String::from_utf8_lossy(&datagram[..length]).into_owned()
+    });
+    monitor.wait_log("the output takes events again");
+    assert_eq!(monitor.stop().code(), Some(0));
+    let told = fs::read_to_string(dir.join("told")).unwrap();
+    let said = monitor.log();
+    let said: String = said.lines().filter(|line| !line.contains(" TRACE ")).collect();
+    assert!(said.contains("it ended with 1: {"), "{said}");
+    for text in datagrams.iter().chain([&told, &said]) {
+        assert!(text.contains("message.new") && !text.to_lowercase().contains("canary"), "{text}");
+    }
 }

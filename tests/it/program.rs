@@ -226,10 +226,80 @@ fn samples_of_events_match_the_schema_and_each_form_is_lines() {
     assert!(schema.is_object());
     let events: Vec<_> = run(&["event", "sample"]).lines().map(event).collect();
     let actions: Vec<_> = events.iter().map(|event| action(event).to_owned()).collect();
-    assert_eq!(actions, ["monitor.state", "message.new", "account.state", "mailbox.reset", "mailbox.gap"]);
+    let wanted = [
+        "monitor.state",
+        "message.new",
+        "message.flags",
+        "message.expunged",
+        "account.state",
+        "mailbox.reset",
+        "mailbox.gap",
+    ];
+    assert_eq!(actions, wanted);
     for format in ["flat", "cloudevents"] {
         let lines = run(&["event", "sample", "--format", format]);
         assert!(lines.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()), "{lines}");
     }
-    assert_eq!(run(&["event", "sample", "--format", "pretty"]).lines().count(), 5);
+    assert_eq!(run(&["event", "sample", "--format", "pretty"]).lines().count(), wanted.len());
+}
+
+/// Whoever reads the log as JSON finds every problem there, also where the configuration itself asks for that form.
+#[test]
+fn a_wrong_configuration_is_told_in_the_form_of_the_log() {
+    let wrong = account(1).replace("user =", "usr =") + "[outputs.web]\ntype = \"webhook\"\n";
+    let told = |config: &str, arguments: &[&str], env: &[(&str, &str)]| {
+        let monitor = Monitor::new(config);
+        let output = monitor.command().args(arguments).envs(env.iter().copied()).output().unwrap();
+        assert_eq!(output.status.code(), Some(78));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let parsed = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap();
+    let in_config = format!("{wrong}[log]\nformat = \"json\"\n");
+    for (config, arguments, env) in [
+        (wrong.as_str(), &["run", "--log-format", "json"][..], &[][..]),
+        (&wrong, &["run"], &[("IDLEWATCH_LOG__FORMAT", "json")]),
+        (&in_config, &["check", "--no-network"], &[]),
+    ] {
+        let lines = told(config, arguments, env);
+        let problems: Vec<_> = lines.lines().map(parsed).collect();
+        // The password that stands there is worth a warning.
+        let levels: Vec<_> = problems.iter().filter_map(|problem| problem["level"].as_str()).collect();
+        assert_eq!(levels, ["error", "error", "warn", "error"], "{lines}");
+        let unknown = problems.iter().find(|problem| problem["key"] == "accounts[0].usr").unwrap();
+        assert_eq!((&unknown["level"], &unknown["message"]), (&"error".into(), &"unknown key".into()));
+        assert!(unknown["line"].as_u64().is_some() && unknown["file"].as_str().unwrap().ends_with(".toml"));
+        assert!(unknown["hint"].as_str().unwrap().contains("\"user\""));
+    }
+    let text = told(&account(1).replace("user =", "usr ="), &["run", "--account", "x"], &[]);
+    assert!(text.ends_with("error: 2 problems in the configuration\n"), "{text}");
+    let flag = told(&account(1), &["run", "--account", "x", "--log-format", "json"], &[]);
+    assert_eq!(parsed(flag.lines().last().unwrap())["key"], "--account");
+}
+
+#[test]
+fn a_misspelt_level_in_the_environment_is_told_and_left_out() {
+    let monitor = Monitor::new(&account(1));
+    let output = monitor.command().args(["titles"]).env("RUST_LOG", "inof").output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.contains("RUST_LOG: \"inof\" is left out: expected a level"), "{told}");
+}
+
+#[test]
+fn a_status_that_cannot_know_where_to_ask_says_so_and_a_token_that_can_be_guessed_is_found() {
+    let broken = Monitor::new(&format!("{}[[[", account(1)));
+    let asked =
+        |name: &str| broken.command().arg(name).env("XDG_STATE_HOME", broken.dir.path()).output().unwrap();
+    for command in ["status", "reload"] {
+        let output = asked(command);
+        assert_eq!(output.status.code(), Some(78), "{output:?}");
+    }
+    let http = |more: &str| {
+        let monitor = Monitor::new(&format!("{}[http]\n{more}\n", account(1)));
+        let output = monitor.command().args(["check", "--no-network"]).env("T", "short").output().unwrap();
+        (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+    };
+    let (code, told) = http("listen = \"127.0.0.1:1\"\ntoken = { env = \"T\" }");
+    assert!(code == Some(78) && told.contains("http.token: the token is shorter than 16"), "{told}");
+    let (code, told) = http("token = { inline = \"0123456789abcdef\" }");
+    assert!(code == Some(0) && told.contains("http.token: warning: nobody is asked for it"), "{told}");
 }

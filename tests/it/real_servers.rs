@@ -203,6 +203,17 @@ fn a_mailbox_that_is_deleted_while_it_is_watched_leaves_its_account_alone() {
     server.deliver(&users, "to INBOX");
     monitor.wait("told", |events| told(events, "user1") == [1]);
     assert!(monitor.events().iter().filter(|event| is_missing(event)).count() == 1);
+    let gone = || {
+        let list = monitor.command().args(["state", "list", "--json"]).output().unwrap().stdout;
+        let known = String::from_utf8(list).unwrap();
+        let known = known.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let gone = known.filter(|known| !known["gone_since"].is_null());
+        gone.map(|known| known["mailbox"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    monitor.wait("it is noted", |_| gone() == ["Work"]);
+    server.adm(&["mailbox", "create", "-u", "user1", "Work"]);
+    assert!(monitor.command().args(["resume", "-a", "user1"]).status().unwrap().success());
+    monitor.wait("it is there again", |_| gone().is_empty());
 }
 
 /// What the monitor read is unread for everybody else.

@@ -1,19 +1,24 @@
 //! The configuration is read again while the monitor runs: a wrong one changes nothing, a right one touches only what
 //! it changes.
 
+use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use idlewatch::demo::server::{Behaviour, Server};
 use idlewatch::demo::store::Store;
+use rustix::fs::OFlags;
 
+use crate::admin::{ask, text};
 use crate::real_servers::{accounts, online as online_all, users};
 use crate::support::action;
 use crate::support::dovecot::Dovecot;
-use crate::support::monitor::{Monitor, states, told};
-use crate::support::scripted::{Scripted, message};
+use crate::support::monitor::{Monitor, events, states, told};
+use crate::support::receiver::{Answer, Receiver, SECRET};
+use crate::support::scripted::{Peer, Scripted, message};
 
 const PASSWORD: &str = "CANARY-reload-77";
 
@@ -23,10 +28,23 @@ async fn server(users: &[&str]) -> Server {
 }
 
 fn account(server: &Server, id: &str) -> String {
+    account_at(server.addr().port(), id)
+}
+
+fn account_at(port: u16, id: &str) -> String {
     format!(
-        "[[accounts]]\nid = \"{id}\"\nhost = \"127.0.0.1\"\nport = {}\ntls = \"none\"\nuser = \"{id}\"\npassword = {{ inline = \"{PASSWORD}\" }}\n",
-        server.addr().port()
+        "[[accounts]]\nid = \"{id}\"\nhost = \"127.0.0.1\"\nport = {port}\ntls = \"none\"\nuser = \"{id}\"\npassword = {{ inline = \"{PASSWORD}\" }}\n"
     )
+}
+
+/// Until the first `UID FETCH`, before which one message has come.
+async fn until_fetched(peer: &mut Peer) -> std::io::Result<String> {
+    let idle = peer.until("IDLE").await?;
+    peer.set_messages(1);
+    peer.say("+ idling\r\n* 1 EXISTS\r\n").await?;
+    peer.until("DONE").await?;
+    peer.say(&format!("{idle} OK done\r\n")).await?;
+    peer.until("UID FETCH").await
 }
 
 fn online(monitor: &Monitor, accounts: &[&str]) {
@@ -134,7 +152,7 @@ async fn accounts_come_and_go_and_resume() {
     let both = connections(&monitor, port);
 
     monitor.configure(&(a.clone() + &c));
-    reload(&monitor, "1 accounts added, 1 removed, 0 changed, 1 as before");
+    reload(&monitor, "1 account added, 1 removed, 0 changed, 1 as before");
     online(&monitor, &["a", "c"]);
     let events = monitor.events();
     assert_eq!(states(&events, "b"), ["online", "removed"]);
@@ -145,7 +163,7 @@ async fn accounts_come_and_go_and_resume() {
     monitor.wait("told", |events| told(events, "c") == [1]);
 
     monitor.configure(&(a.clone() + &b + "labels = { team = \"x\" }\n" + &c + "enabled = false\n"));
-    reload(&monitor, "1 accounts added, 1 removed, 0 changed, 1 as before");
+    reload(&monitor, "1 account added, 1 removed, 0 changed, 1 as before");
     let events = monitor.wait("resumed", |events| told(events, "b") == [1, 2]);
     assert_eq!(states(&events, "c"), ["online", "disabled"]);
     assert!(states(&events, "a").len() == 1 && connections(&monitor, port).is_superset(&(&kept & &both)));
@@ -177,7 +195,7 @@ async fn filters_take_effect_at_once_and_other_sections_say_that_they_wait() {
     monitor.wait("told", |events| told(events, "a") == [2]);
     assert_eq!(connections(&monitor, server.addr().port()), before);
     assert_eq!(monitor.stop().code(), Some(0));
-    assert!(monitor.log().contains("1 messages were dropped by filters"));
+    assert!(monitor.log().contains("dropped by filters: 1 message"));
 }
 
 /// A FETCH that dribbles on for longer than an account has to leave: its connection is cut before the successor begins,
@@ -190,12 +208,7 @@ async fn a_session_that_does_not_leave_in_time_is_cut() {
         if peer.number > 1 {
             return peer.behave().await;
         }
-        let idle = peer.until("IDLE").await?;
-        peer.set_messages(1);
-        peer.say("+ idling\r\n* 1 EXISTS\r\n").await?;
-        peer.until("DONE").await?;
-        peer.say(&format!("{idle} OK done\r\n")).await?;
-        let tag = peer.until("UID FETCH").await?;
+        let tag = until_fetched(&mut peer).await?;
         for _ in 0..60 {
             tokio::time::sleep(Duration::from_secs(1)).await;
             if let Err(error) = peer.say("* OK still here\r\n").await {
@@ -206,12 +219,7 @@ async fn a_session_that_does_not_leave_in_time_is_cut() {
         peer.say(&format!("{}{tag} OK done\r\n", message(1))).await
     })
     .await;
-    let account = |labels: &str| {
-        format!(
-            "[[accounts]]\nid = \"a\"\nhost = \"127.0.0.1\"\nport = {}\ntls = \"none\"\nuser = \"a\"\npassword = {{ inline = \"{PASSWORD}\" }}\n{labels}",
-            server.port()
-        )
-    };
+    let account = |labels: &str| account_at(server.port(), "a") + labels;
     let mut monitor = Monitor::new(&account(""));
     monitor.start();
     online(&monitor, &["a"]);
@@ -222,6 +230,150 @@ async fn a_session_that_does_not_leave_in_time_is_cut() {
     assert_eq!(told(&events, "a"), [1]);
     assert_eq!(monitor.stop().code(), Some(0));
     assert_eq!(told(&monitor.events(), "a"), [1]);
+}
+
+/// An account that is taken away amid a FETCH: it is gone, the message that it had not told is told when it comes back, and the
+/// other one notices nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_that_is_removed_amid_a_fetch_tells_the_message_when_it_comes_back() {
+    let server = server(&["b"]).await;
+    let fetched = Scripted::start(|mut peer| async move {
+        peer.greet().await?;
+        if peer.number > 1 {
+            return peer.behave().await;
+        }
+        until_fetched(&mut peer).await?;
+        // Half of an answer, and never the rest.
+        let half = message(1);
+        peer.say(&half[..half.len() / 2]).await?;
+        peer.until("never asked").await.map(drop)
+    })
+    .await;
+    let (a, b) = (account_at(fetched.port(), "a"), account(&server, "b"));
+    let mut monitor = Monitor::new(&format!("{a}{b}"));
+    monitor.start();
+    online(&monitor, &["a", "b"]);
+    let before = connections(&monitor, server.addr().port());
+    monitor.wait("fetching", |_| fetched.commands().iter().any(|command| command.starts_with("UID FETCH")));
+    monitor.configure(&b);
+    reload(&monitor, "0 accounts added, 1 removed, 0 changed, 1 as before");
+    monitor.wait("gone", |events| states(events, "a").last().is_some_and(|state| state == "removed"));
+    server.store().deliver("b", "INBOX", b"Subject: x\r\n\r\n");
+    monitor.wait("the other one goes on", |events| told(events, "b") == [1]);
+    assert_eq!(told(&monitor.events(), "a"), [0; 0]);
+    monitor.configure(&format!("{a}{b}"));
+    reload(&monitor, "1 account added, 0 removed, 0 changed, 1 as before");
+    monitor.wait("told", |events| told(events, "a") == [1]);
+    assert_eq!(connections(&monitor, server.addr().port()), before);
+    assert_eq!(monitor.stop().code(), Some(0));
+    assert_eq!(told(&monitor.events(), "a"), [1]);
+}
+
+/// Forty ask at once, again and again, while the files change under them: each is answered, and in the end what stands in the
+/// files is in force.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_storm_of_reloads_ends_with_what_stands_in_the_files() {
+    let server = server(&["a", "b", "c"]).await;
+    let [a, b, c] = ["a", "b", "c"].map(|id| account(&server, id));
+    let mut monitor = Monitor::new(&a);
+    monitor.start();
+    online(&monitor, &["a"]);
+    let before = connections(&monitor, server.addr().port());
+    let config = fs::read_to_string(monitor.config()).unwrap();
+    let (head, _) = config.split_once("[[accounts]]").unwrap();
+    let storm = |accounts: &str| {
+        // A reload of the storm before may still read: it finds the one file or the other.
+        let next = monitor.dir.path().join("next");
+        fs::write(&next, format!("{head}{accounts}")).unwrap();
+        fs::rename(&next, monitor.config()).unwrap();
+        std::thread::scope(|scope| {
+            let asked: Vec<_> = (0..40).map(|_| scope.spawn(|| ask(&monitor, &["reload"]))).collect();
+            for answer in asked {
+                let answer = answer.join().unwrap();
+                let told = text(&answer);
+                let done = answer.status.success() && told.contains(" as before");
+                let busy =
+                    answer.status.code() == Some(1) && told.contains("it will be read again after that");
+                let wrong = answer.status.code() == Some(78) && told.contains("the old one stays in force");
+                assert!(done || busy || wrong, "{answer:?}");
+            }
+        });
+    };
+    for accounts in [
+        format!("{a}{b}"),
+        "[[accounts]]\nid = 3\n".to_owned(),
+        format!("{a}{c}"),
+        a.clone(),
+        format!("{a}{b}{c}"),
+    ] {
+        storm(&accounts);
+    }
+    monitor.wait("all of them", |events| {
+        ["a", "b", "c"].iter().all(|id| states(events, id).last().is_some_and(|state| state == "online"))
+    });
+    assert!(before.is_subset(&connections(&monitor, server.addr().port())), "a was never touched");
+    assert_eq!(states(&monitor.events(), "a"), ["online"]);
+    assert_eq!(monitor.stop().code(), Some(0));
+}
+
+/// What changes while the files are read may have been read before: whoever asks then is told that they are read again, and they are.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_that_is_asked_for_while_another_reads_has_all_read_once_more() {
+    let server = server(&["a", "b"]).await;
+    let (a, b) = (account(&server, "a"), account(&server, "b"));
+    let mut monitor = Monitor::new(&a);
+    monitor.start();
+    online(&monitor, &["a"]);
+    // A list that is slow to read: what reads from a pipe waits for its writer.
+    let list = monitor.dir.path().join("slow.jsonl");
+    assert!(std::process::Command::new("mkfifo").arg(&list).status().unwrap().success());
+    monitor.configure(&(a.clone() + "[[account_lists]]\npath = \"slow.jsonl\"\n"));
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| ask(&monitor, &["reload"]));
+        // It can be opened once its reader is there, and then the file that names it has been read.
+        let (never_blocks, writer) = (OFlags::NONBLOCK.bits().cast_signed(), OnceCell::new());
+        let open = || fs::OpenOptions::new().write(true).custom_flags(never_blocks).open(&list);
+        monitor.wait("reading", |_| open().is_ok_and(|opened| writer.set(opened).is_ok()));
+        monitor.configure(&(a + &b));
+        let second = ask(&monitor, &["reload"]);
+        assert_eq!(second.status.code(), Some(1), "{second:?}");
+        assert!(text(&second).contains("it will be read again after that"), "{second:?}");
+        drop(writer);
+        let first = first.join().unwrap();
+        assert!(first.status.success() && text(&first).contains("0 accounts added"), "{first:?}");
+    });
+    online(&monitor, &["a", "b"]);
+    assert_eq!(states(&monitor.events(), "a"), ["online"]);
+    assert_eq!(monitor.stop().code(), Some(0));
+}
+
+/// A journal that is full holds fetching up, and not a reload: it may be what makes room.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_is_taken_while_the_journal_is_full_and_may_make_room() {
+    let server = server(&["a", "b"]).await;
+    let receiver = Receiver::start(std::iter::repeat_n(Answer::status(503), 10_000));
+    let hook = format!(
+        "[outputs.hook]\ntype = \"webhook\"\nurl = \"http://127.0.0.1:{}/\"\nsecret = {{ inline = \"{SECRET}\" }}\n",
+        receiver.port
+    );
+    let bound = "[journal]\nmax_bytes = \"1MiB\"\n";
+    let [a, b] = ["a", "b"].map(|id| account(&server, id));
+    let mut monitor = Monitor::new(&format!("{bound}{hook}{a}"));
+    monitor.start();
+    online(&monitor, &["a"]);
+    let large = format!("From: Eve <eve@example.org>\r\nSubject: {}\r\n\r\n", "news ".repeat(300));
+    for _ in 0..1000 {
+        server.store().deliver("a", "INBOX", large.as_bytes());
+    }
+    monitor.wait_log("the journal is full");
+    monitor.configure(&format!("{bound}{hook}{a}{b}"));
+    reload(&monitor, "1 account added, 0 removed, 0 changed, 1 as before");
+    monitor.configure(&format!("{bound}{a}{b}"));
+    reload(&monitor, "0 accounts added, 0 removed, 0 changed, 2 as before; outputs: ");
+    let expected: Vec<u64> = (1..=1000).collect();
+    monitor.wait("all told", |events| told(events, "a") == expected);
+    online(&monitor, &["b"]);
+    assert_eq!(monitor.stop().code(), Some(0));
 }
 
 /// Mail arrives while accounts are added, changed and removed on a real server: nothing is lost, nothing is told twice.
@@ -250,5 +402,132 @@ fn reloads_under_traffic_on_dovecot_lose_nothing() {
     let events = monitor.wait("all told", |events| users.iter().all(|user| told(events, user) == expected));
     assert_eq!(states(&events, "user1"), ["online"], "never touched");
     assert!(users.iter().any(|user| states(&events, user).contains(&"removed".to_owned())));
+    assert_eq!(monitor.stop().code(), Some(0));
+}
+
+/// The UIDs in another file of the monitor's directory.
+fn in_file(monitor: &Monitor, name: &str) -> Vec<u64> {
+    told(&events(&monitor.dir.path().join(name)), "a")
+}
+
+/// By command: what it says.
+fn asked_to_reload(monitor: &Monitor, config: &str) -> (Option<i32>, String) {
+    monitor.configure(config);
+    let output = ask(monitor, &["reload"]);
+    (output.status.code(), text(&output))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn outputs_come_change_and_go_and_no_connection_notices() {
+    let server = server(&["a"]).await;
+    let accounts = account(&server, "a");
+    let mut monitor = Monitor::new(&accounts);
+    monitor.start();
+    online(&monitor, &["a"]);
+    let before = connections(&monitor, server.addr().port());
+    let mail = || server.store().deliver("a", "INBOX", b"Subject: secret words\r\n\r\n");
+    mail();
+    monitor.wait("told", |events| told(events, "a") == [1]);
+    let second =
+        |path: &str, more: &str| format!("[outputs.second]\ntype = \"file\"\npath = \"{path}\"\n{more}\n");
+    let (code, said) = asked_to_reload(&monitor, &format!("{}{accounts}", second("second.jsonl", "")));
+    assert!(code == Some(0) && said.contains("1 as before; outputs: second added\n"), "{said}");
+    mail();
+    monitor.wait("both", |events| {
+        told(events, "a") == [1, 2] && in_file(&monitor, "second.jsonl").ends_with(&[2])
+    });
+    // The file of the first stays open, and knows less; the second is another file.
+    let more = second("third.jsonl", "") + "[outputs.file.privacy]\nsubject = \"omit\"\n";
+    let (code, said) = asked_to_reload(&monitor, &format!("{more}{accounts}"));
+    assert!(code == Some(0) && said.contains("file, second changed\n"), "{said}");
+    mail();
+    let events = monitor
+        .wait("both", |events| told(events, "a") == [1, 2, 3] && in_file(&monitor, "third.jsonl") == [3]);
+    let subject = |uid: u64| {
+        let of = events.iter().find(|event| event["idlewatch"]["imap"]["uid"] == uid).unwrap();
+        of["email"]["subject"].as_str().map(str::to_owned)
+    };
+    assert_eq!((subject(2).as_deref(), subject(3)), (Some("secret words"), None));
+    // One that cannot be had changes nothing, not even the accounts.
+    let busy = std::fs::File::create(monitor.dir.path().join("busy.jsonl")).unwrap();
+    busy.lock().unwrap();
+    let gone = accounts.replace("id = \"a\"", "id = \"b\"");
+    let (code, said) = asked_to_reload(&monitor, &format!("{}{gone}", second("busy.jsonl", "")));
+    assert!(code == Some(78) && said.contains("outputs.second: "), "{said}");
+    mail();
+    monitor.wait("as before", |events| {
+        told(events, "a").ends_with(&[4]) && in_file(&monitor, "third.jsonl") == [3, 4]
+    });
+    drop(busy);
+    let (code, said) = asked_to_reload(&monitor, &accounts);
+    assert!(code == Some(0) && said.contains("file changed; second removed\n"), "{said}");
+    let status = text(&ask(&monitor, &["status"]));
+    assert!(status.contains("output    file ok") && !status.contains("second"), "{status}");
+    mail();
+    monitor.wait("told", |events| told(events, "a").ends_with(&[5]));
+    assert_eq!(in_file(&monitor, "third.jsonl"), [3, 4]);
+    assert_eq!(connections(&monitor, server.addr().port()), before);
+    // What the first has, it has once, whatever becomes of the process.
+    monitor.kill();
+    mail();
+    monitor.start();
+    monitor.wait("told", |events| told(events, "a") == [1, 2, 3, 4, 5, 6]);
+    assert_eq!(monitor.stop().code(), Some(0));
+}
+
+/// Whatever waits for an output that does not answer goes to the place that the configuration names now.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_output_in_trouble_goes_on_at_its_new_place_with_all_that_waits() {
+    let server = server(&["a"]).await;
+    let dead = Receiver::start(std::iter::repeat_n(Answer::status(401), 1000));
+    let alive = Receiver::start([]);
+    let config = |receiver: &Receiver| {
+        format!(
+            "[outputs.hook]\ntype = \"webhook\"\nurl = \"http://127.0.0.1:{}/\"\nsecret = {{ inline = \"{SECRET}\" }}\ninclude = [\"message.new\"]\n{}",
+            receiver.port,
+            account(&server, "a")
+        )
+    };
+    let mut monitor = Monitor::new(&config(&dead));
+    monitor.start();
+    online(&monitor, &["a"]);
+    for _ in 0..3 {
+        server.store().deliver("a", "INBOX", b"Subject: x\r\n\r\n");
+    }
+    monitor.wait("told", |events| told(events, "a") == [1, 2, 3]);
+    monitor.wait_log("events wait in the journal");
+    let (code, said) = asked_to_reload(&monitor, &config(&alive));
+    assert!(code == Some(0) && said.contains("hook changed\n"), "{said}");
+    monitor.wait("there", |_| told(&alive.taken(), "a") == [1, 2, 3]);
+    assert_eq!(monitor.stop().code(), Some(0));
+}
+
+/// As a ConfigMap of Kubernetes: the file is a link through a link, which is replaced.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_file_is_noticed_behind_links_and_a_wrong_one_changes_nothing() {
+    let server = server(&["a", "b"]).await;
+    let mut monitor = Monitor::new(&format!("reload_on_change = true\n{}", account(&server, "a")));
+    let dir = monitor.dir.path().to_owned();
+    let path = |name: &str| dir.join(name);
+    let text = fs::read_to_string(monitor.config()).unwrap();
+    let versions = [text.clone(), text.replace("id =", "ib ="), text + &account(&server, "b")];
+    let turn = |version: usize| {
+        fs::create_dir(path(&version.to_string())).unwrap();
+        fs::write(path(&version.to_string()).join("idlewatch.toml"), &versions[version]).unwrap();
+        std::os::unix::fs::symlink(version.to_string(), path("next")).unwrap();
+        fs::rename(path("next"), path("data")).unwrap();
+    };
+    turn(0);
+    fs::remove_file(monitor.config()).unwrap();
+    std::os::unix::fs::symlink("data/idlewatch.toml", monitor.config()).unwrap();
+    monitor.start();
+    online(&monitor, &["a"]);
+    turn(1);
+    let monitor_log = |monitor: &Monitor, word: &str| monitor.wait(word, |_| monitor.log().contains(word));
+    monitor_log(&monitor, "accounts[0].ib: unknown key");
+    assert!(monitor.is_alive());
+    turn(2);
+    online(&monitor, &["b"]);
+    assert_eq!(states(&monitor.events(), "a"), ["online"], "nothing happened to it");
     assert_eq!(monitor.stop().code(), Some(0));
 }

@@ -9,8 +9,11 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use idlewatch::account::lifecycle::SessionEnd;
-use idlewatch::account::session::{Delivers, Milestone, pump};
-use idlewatch::event::{Cursor, MailboxKey, MailboxName};
+use idlewatch::account::milestone::Milestone;
+use idlewatch::account::outlet::Delivers;
+use idlewatch::account::pump::pump;
+use idlewatch::event::{Cursor, GapReason, MailboxKey, MailboxName};
+use idlewatch::imap::changes::WantedChanges;
 use idlewatch::imap::command::{Credentials, Proof};
 use idlewatch::imap::conversation::{Delivery, Finding, Goal, Plan, Security, ToldFrom, Until, Watch};
 use idlewatch::imap::ending::Ending;
@@ -23,8 +26,8 @@ use idlewatch::imap::suspects::{Suspects, Visits};
 use idlewatch::journal::sqlite::SqliteJournal;
 use idlewatch::journal::{Entry, Journal, Receipt};
 use idlewatch::mailbox_choice::MailboxChoice;
-use idlewatch::messages::{Batch, Checkpoint, Undelivered};
-use idlewatch::wire::link::LinkError;
+use idlewatch::messages::{Batch, Checkpoint, Replaces, Undelivered};
+use idlewatch::wire::link::{Link, LinkError};
 use idlewatch::wire::tls::TlsError;
 use jiff::Timestamp;
 use rand::rngs::StdRng;
@@ -111,6 +114,8 @@ fn cursor(text: &str) -> Cursor {
             "next" => cursor.uid_next = value.parse().unwrap(),
             "seen" => cursor.seen = value.parse().unwrap(),
             "modseq" => cursor.modseq = value.parse().ok(),
+            "changes" => cursor.changes = value.parse().ok(),
+            "gone" => cursor.gone = Some(value.parse().unwrap()),
             "lookback" => cursor.look_back = value.parse().ok(),
             "blind" => cursor.blind_since = Some(value.parse().unwrap()),
             other => panic!("{other}"),
@@ -186,8 +191,15 @@ impl Transcript {
             newcomers: Newcomers::default(),
             suspects: self.suspects(),
             search: None,
+            changes: self.changes(),
             until: if self.get("once") == Some("yes") { Until::CaughtUp } else { Until::Stopped },
         })
+    }
+
+    /// `changes=flags,expunges`
+    fn changes(&self) -> WantedChanges {
+        let wanted = |name| self.get("changes").is_some_and(|all| all.split(',').any(|one| one == name));
+        WantedChanges { flags: wanted("flags"), expunges: wanted("expunges") }
     }
 
     /// `suspect=b strikes=2`: the connection broke so often while it was visited, and others had been.
@@ -210,10 +222,13 @@ impl Transcript {
             told_from: told_from.map(ToldFrom::Time),
             caution: self.get("caution").map_or(0, |caution| caution.parse().unwrap()),
             search: self.get("search").map(criteria),
+            changes: self.changes(),
             until: if self.get("once") == Some("yes") { Until::CaughtUp } else { Until::Stopped },
         };
         Plan {
-            goal: self.choice().map_or(Goal::Watch(watch), Goal::WatchMany),
+            goal: self
+                .choice()
+                .map_or(Goal::Watch(Box::new(watch)), |choice| Goal::WatchMany(Box::new(choice))),
             security: match self.get("security") {
                 Some("starttls") => Security::StartTls,
                 Some("plain") => Security::Plain,
@@ -224,6 +239,7 @@ impl Transcript {
                 user: self.get("user").unwrap_or("bob").to_owned(),
                 proof: match self.get("token") {
                     Some(token) => Proof::AccessToken(token.into()),
+                    None if self.get("certificate") == Some("yes") => Proof::Certificate,
                     None => Proof::Password(self.get("password").unwrap_or("secret").into()),
                 },
             },
@@ -233,7 +249,7 @@ impl Transcript {
             poll_interval: Duration::from_secs(60),
             greeting_timeout: Duration::from_secs(10),
             command_timeout: Duration::from_secs(30),
-            tag_prefix: "t".to_owned(),
+            tag_prefix: "t".into(),
             wanted: Arc::new(Wanted::default()),
         }
     }
@@ -263,6 +279,11 @@ impl Delivers for Memory {
                     let errors = message.summary.decode_errors.join(",");
                     format!("message {} {subject}{errors}", message.uid)
                 }
+                Finding::Flags(change) => {
+                    format!("flags {} {} {}", change.uid, change.modseq, change.flags.join(" "))
+                }
+                Finding::Expunged(gone) => format!("expunged {}", gone.uid),
+                Finding::Gap { reason: GapReason::Changes, lost, .. } => format!("changes {lost:?}"),
                 Finding::Reset { previous, .. } => format!("reset {previous} {uid_next}"),
                 Finding::Gap { uid_first: Some(first), uid_last: Some(last), .. } => {
                     format!("gap {first}:{last}")
@@ -279,9 +300,9 @@ impl Delivers for Memory {
         }
         *self.last.lock().unwrap() = Some(delivery.cursor.clone());
         let key = MailboxKey { account: "a".into(), mailbox: delivery.mailbox };
-        let checkpoint = Some(Checkpoint { key, cursor: delivery.cursor });
+        let checkpoint = Some(Checkpoint { key, cursor: delivery.cursor, replaces: delivery.before.into() });
         let entry = Entry::new(Batch { checkpoint, ..Batch::default() });
-        let receipt = self.journal.lock().unwrap().commit(&[entry], &[]).unwrap().remove(0);
+        let receipt = self.journal.lock().unwrap().commit(&[entry], &[]).unwrap().remove(0).unwrap();
         async move {
             tokio::task::yield_now().await;
             Ok(receipt)
@@ -409,7 +430,13 @@ async fn play(transcript: &Transcript, cut: Cut) -> Result<Vec<String>, String> 
     let told: Told = Arc::default();
     let last = Arc::new(Mutex::new(None));
     let tls = Arc::new(Mutex::new(false));
-    let journal = Arc::new(Mutex::new(SqliteJournal::in_memory().unwrap()));
+    let mut journal = SqliteJournal::in_memory().unwrap();
+    if let Some(cursor) = transcript.checkpoint.clone() {
+        let key = MailboxKey { account: "a".into(), mailbox: transcript.mailbox() };
+        let checkpoint = Some(Checkpoint { key, cursor, replaces: Replaces::Nothing });
+        journal.commit(&[Entry::new(Batch { checkpoint, ..Batch::default() })], &[]).unwrap();
+    }
+    let journal = Arc::new(Mutex::new(journal));
     let memory = Memory {
         journal,
         many: transcript.choice().is_some(),
@@ -440,6 +467,7 @@ async fn play(transcript: &Transcript, cut: Cut) -> Result<Vec<String>, String> 
             words.lock().unwrap().push(format!("newcomers {}", names.join(" ")));
         }
         Milestone::MailboxesTruncated => words.lock().unwrap().push("truncated".to_owned()),
+        Milestone::ChangesUntold(why) => words.lock().unwrap().push(format!("changes untold {why}")),
         Milestone::SearchRefused(why) => words.lock().unwrap().push(format!("search refused {why}")),
         Milestone::Pipelined { worked } => {
             let how = if worked { "worked" } else { "broke" };
@@ -452,13 +480,20 @@ async fn play(transcript: &Transcript, cut: Cut) -> Result<Vec<String>, String> 
         true => Ok(stream),
         false => Err(TlsError::NotTls { host: "x".to_owned() }),
     };
-    let client = pump(ours, transcript.plan(), &memory, milestone, secure, watch::channel(0).1, stopped);
+    let client =
+        pump(Link::new(ours), transcript.plan(), &memory, milestone, secure, watch::channel(0).1, stopped);
     let (outcome, served) = tokio::join!(client, server);
     served?;
     let mut told = told.lock().unwrap().clone();
     if transcript.expected.iter().any(|line| line.starts_with("cursor")) {
         let cursor = last.lock().unwrap().clone();
-        told.extend(cursor.map(|c| format!("cursor {} next={} seen={}", c.uid_validity, c.uid_next, c.seen)));
+        let changes = |c: &Cursor| c.changes.map(|n| format!(" changes={n}")).unwrap_or_default();
+        let gone = |c: &Cursor| c.gone.as_ref().map(|gone| format!(" gone={gone}")).unwrap_or_default();
+        let shown = |c: Cursor| {
+            let Cursor { uid_validity, uid_next, seen, .. } = &c;
+            format!("cursor {uid_validity} next={uid_next} seen={seen}{}{}", changes(&c), gone(&c))
+        };
+        told.extend(cursor.map(shown));
     }
     if let Some(mailbox) = outcome.visits.visiting.filter(|_| outcome.died_fetching) {
         told.push(format!("died fetching {mailbox}"));
@@ -502,7 +537,7 @@ async fn a_flood_of_replies_does_not_outrun_the_deadline() {
         };
         let secure = async |stream: DuplexStream| Ok(stream);
         let plan = Plan { command_timeout: Duration::from_secs(1), ..transcript.plan() };
-        let client = pump(ours, plan, &memory, |_| {}, secure, watch::channel(0).1, stopped);
+        let client = pump(Link::new(ours), plan, &memory, |_| {}, secure, watch::channel(0).1, stopped);
         let flood = async {
             // More than the client takes in one turn, so that there is always something to read.
             let lines = b"* OK still thinking\r\n".repeat(60_000);

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
-use idlewatch::account::session::{Delivers, Milestone, Outcome, pump};
+use idlewatch::account::milestone::{Milestone, Outcome};
+use idlewatch::account::outlet::Delivers;
+use idlewatch::account::pump::pump;
 use idlewatch::event::{MailboxKey, MailboxName};
 use idlewatch::imap::command::{Credentials, Proof};
 use idlewatch::imap::conversation::{Delivery, Finding, Goal, Plan, Security, Until, Watch};
@@ -16,6 +18,7 @@ use idlewatch::journal::sqlite::SqliteJournal;
 use idlewatch::journal::{Entry, Journal, Receipt};
 use idlewatch::memory::Memory;
 use idlewatch::messages::{Batch, Checkpoint, Undelivered};
+use idlewatch::wire::link::Link;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep, timeout_at};
@@ -45,9 +48,9 @@ impl Delivers for InMemory {
             }
         }
         let key = MailboxKey { account: "a".into(), mailbox: "INBOX".into() };
-        let checkpoint = Some(Checkpoint { key, cursor: delivery.cursor });
+        let checkpoint = Some(Checkpoint { key, cursor: delivery.cursor, replaces: delivery.before.into() });
         let entry = Entry::new(Batch { checkpoint, ..Batch::default() });
-        let receipt = self.journal.borrow_mut().commit(&[entry], &[]).unwrap().remove(0);
+        let receipt = self.journal.borrow_mut().commit(&[entry], &[]).unwrap().remove(0).unwrap();
         futures::future::ready(Ok(receipt)).boxed_local()
     }
 
@@ -58,14 +61,15 @@ impl Delivers for InMemory {
 
 fn plan() -> Plan {
     Plan {
-        goal: Goal::Watch(Watch {
+        goal: Goal::Watch(Box::new(Watch {
             mailbox: "INBOX".into(),
             checkpoint: None,
             told_from: None,
             caution: 0,
             search: None,
+            changes: Default::default(),
             until: Until::Stopped,
-        }),
+        })),
         security: Security::Plain,
         allow_preauth: false,
         credentials: Credentials { user: "bob".to_owned(), proof: Proof::Password("pw".into()) },
@@ -75,7 +79,7 @@ fn plan() -> Plan {
         poll_interval: Duration::from_secs(60),
         greeting_timeout: Duration::from_secs(10),
         command_timeout: Duration::from_secs(30),
-        tag_prefix: "t".to_owned(),
+        tag_prefix: "t".into(),
         wanted: Arc::new(Wanted { attachments: false, ..Wanted::default() }),
     }
 }
@@ -152,7 +156,8 @@ async fn live(arrivals: Vec<Duration>, dies: Duration, probes: Vec<Duration>) ->
             });
             let (_stop, stopped) = oneshot::channel();
             let secure = async |stream: DuplexStream| Ok(stream);
-            let outcome = pump(ours, plan(), &outlet, |_: Milestone| {}, secure, probe, stopped).await;
+            let outcome =
+                pump(Link::new(ours), plan(), &outlet, |_: Milestone| {}, secure, probe, stopped).await;
             Day { seen, outcome, lasted: start.elapsed() }
         })
         .await

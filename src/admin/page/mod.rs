@@ -8,7 +8,7 @@ use maud::{DOCTYPE, Markup, html};
 use crate::arrivals::{Arrival, MINUTES};
 use crate::event::AccountState;
 use crate::status::{
-    AccountPage, AccountReport, MailboxReport, MonitorStatus, OutputReport, TroubleGroup, ago,
+    AccountOrder, AccountPage, AccountReport, MailboxReport, MonitorStatus, OutputReport, TroubleGroup, ago,
 };
 use crate::text::line;
 
@@ -28,6 +28,7 @@ const MOST_ARRIVALS: usize = 15;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Wanted {
     pub(super) state: Option<AccountState>,
+    pub(super) order: AccountOrder,
     pub(super) text: String,
 }
 
@@ -39,6 +40,9 @@ impl Wanted {
         }
         if !self.text.is_empty() {
             query.append_pair("q", &self.text);
+        }
+        if self.order != AccountOrder::default() {
+            query.append_pair("sort", self.order.as_str());
         }
         if let Some(after) = after {
             query.append_pair("after", after);
@@ -80,11 +84,11 @@ fn document(title: &str, root: &str, body: &Markup) -> Markup {
 /// One account.
 pub(super) fn account_page(account: &AccountReport, now: Timestamp) -> Markup {
     let identity = &account.identity;
-    let login = account.next_login_at.map(|at| format!("in {}", ago(now, at)));
+    let next = account.next_try_at.map(|at| format!("in {}", ago(now, at)));
     let facts = [
         ("state", Some(format!("{} for {}", account.state, ago(account.since, now)))),
         ("error", account.error.as_ref().map(|error| line(&error.message, MOST_ERROR))),
-        ("next login", login),
+        ("next try", next),
         ("last proven alive", account.last_proven_alive.map(|at| format!("{} ago", ago(at, now)))),
         ("user", Some(line(&identity.user, 256))),
         ("server", Some(format!("{}:{}", line(&identity.host, 256), identity.port))),
@@ -97,7 +101,7 @@ pub(super) fn account_page(account: &AccountReport, now: Timestamp) -> Markup {
             @for (name, value) in identity.labels.iter() { tr { th { "label " (line(name, 64)) } td.words { (line(value, 256)) } } }
         } }
         h2 { "Mailboxes" }
-        div.wide { table {
+        div.wide { table.cards {
             thead { tr { th { "name" } th { "state" } th { "last alive" } th { "error" } } }
             tbody { @for mailbox in &account.mailboxes { (mailbox_row(mailbox, now)) } }
         } }
@@ -114,7 +118,7 @@ fn mailbox_row(mailbox: &MailboxReport, now: Timestamp) -> Markup {
         tr {
             td.words { (line(mailbox.name.as_str(), 256)) }
             td { (mailbox.state) }
-            td { @if let Some(alive) = mailbox.last_proven_alive { (ago(alive, now)) } }
+            td data-name="last alive" { @if let Some(alive) = mailbox.last_proven_alive { (ago(alive, now)) } }
             td.words { @if let Some(error) = &mailbox.error { (line(&error.message, MOST_ERROR)) } }
         }
     }
@@ -143,7 +147,7 @@ pub(super) fn overview(status: &MonitorStatus, wanted: &Wanted, now: Timestamp) 
 
 fn tiles(status: &MonitorStatus, wanted: &Wanted) -> Markup {
     let all: usize = status.accounts.values().sum();
-    let of = |state| Wanted { state, text: String::new() };
+    let of = |state| Wanted { state, order: wanted.order, text: String::new() };
     html! {
         ul.tiles {
             li { a href=(of(None).link(None)) aria-current=[wanted.state.is_none().then_some("true")] { b { (all) } "accounts" } }
@@ -168,14 +172,14 @@ fn mood(state: &str) -> &'static str {
 fn troubles(groups: &[TroubleGroup]) -> Markup {
     html! {
         h2 { "In trouble" }
-        div.wide { table {
+        div.wide { table.cards {
             thead { tr { th { "accounts" } th { "state" } th { "error" } th { "one of them" } } }
             tbody { @for TroubleGroup { accounts, example, state, error } in groups {
                 tr {
-                    td.number { (accounts) }
+                    td.number data-name="accounts" { (accounts) }
                     td.bad { (state) }
                     td.words { (line(&error.message, MOST_ERROR)) }
-                    td { a href={ "accounts/" (example.as_str()) } { (example.as_str()) } }
+                    td data-name="one of them" { a href={ "accounts/" (example.as_str()) } { (example.as_str()) } }
                 }
             } }
         } }
@@ -188,7 +192,7 @@ fn plot(counts: &[u32]) -> Markup {
     let height = |count: u32| f64::from(count) / f64::from(most.max(1)) * 60.0;
     let all: u64 = counts.iter().map(|count| u64::from(*count)).sum();
     html! {
-        svg viewBox={ "0 0 " (MINUTES * 10) " 74" } preserveAspectRatio="none" role="img"
+        svg viewBox={ "0 0 " (MINUTES * 10) " 62" } preserveAspectRatio="none" role="img"
             aria-label={ (all) " messages in the last hour, " (most) " in the busiest minute" } {
             @for (index, count) in counts.iter().enumerate() {
                 rect x=(index * 10 + 1) y=(format!("{:.1}", 62.0 - height(*count))) width="8" height=(format!("{:.1}", height(*count))) {
@@ -204,15 +208,15 @@ fn arrivals(latest: &[Arrival], now: Timestamp) -> Markup {
     html! {
         @if !latest.is_empty() {
             h2 { "The last messages" }
-            div.wide { table {
+            div.wide { table.cards {
                 thead { tr { th { "ago" } th { "account" } th { "mailbox" } th { "UID" } th { "noticed after" } } }
                 tbody { @for arrival in latest.iter().take(MOST_ARRIVALS) {
                     tr {
-                        td { (ago(arrival.at, now)) }
+                        td data-name="ago" { (ago(arrival.at, now)) }
                         td { (arrival.account.as_str()) }
                         td.words { (line(arrival.mailbox.as_str(), 128)) }
-                        td.number { (arrival.uid) }
-                        td.number { @if let Some(delay) = arrival.delay { (noticed_after(delay)) } }
+                        td.number data-name="UID" { (arrival.uid) }
+                        td.number data-name="noticed after" { @if let Some(delay) = arrival.delay { (noticed_after(delay)) } }
                     }
                 } }
             } }
@@ -231,16 +235,19 @@ fn noticed_after(delay: Duration) -> String {
 fn outputs(outputs: &[OutputReport], now: Timestamp) -> Markup {
     html! {
         h2 { "Outputs" }
-        div.wide { table {
+        div.wide { table.cards {
             thead { tr { th { "name" } th { "type" } th { "state" } th { "delivered" } th { "waiting" } th { "lag" } th { "last error" } } }
             tbody { @for output in outputs {
                 tr {
                     td { (line(&output.name, 64)) }
                     td { (output.kind) @if !output.required { span.quiet { " not required" } } }
-                    td class=(if output.is_ok() { "good" } else { "bad" }) { (output.state) " " span.quiet { (ago(output.since, now)) } }
-                    td.number { (output.delivered) }
-                    td.number { (output.waiting) }
-                    td.number { (format!("{:.1} s", output.lag_seconds)) }
+                    td class=(if output.is_ok() { "good" } else { "bad" }) { (output.state) " " span.quiet {
+                        (ago(output.since, now))
+                        @if let Some(at) = output.next_try_at { ", next try in " (ago(now, at)) }
+                    } }
+                    td.number data-name="delivered" { (output.delivered) }
+                    td.number data-name="waiting" { (output.waiting) }
+                    td.number data-name="lag" { (format!("{:.1} s", output.lag_seconds)) }
                     td.words { @if let Some(error) = &output.last_error { (line(error, MOST_ERROR)) } }
                 }
             } }
@@ -253,17 +260,28 @@ fn account_table(page: &AccountPage, wanted: &Wanted, now: Timestamp) -> Markup 
         h2 #accounts { "Accounts" }
         form method="get" action="#accounts" role="search" {
             @if let Some(state) = wanted.state { input type="hidden" name="state" value=(state); }
+            @if wanted.order != AccountOrder::default() { input type="hidden" name="sort" value=(wanted.order.as_str()); }
             label { "id has " input type="search" name="q" value=(line(&wanted.text, 128)); }
             button { "Search" }
             @if wanted.state.is_some() || !wanted.text.is_empty() { a href="?#accounts" { "all" } }
         }
-        div.wide { table {
-            thead { tr { th { "id" } th { "state" } th { "since" } th { "last alive" } th { "mailboxes" } th { "error" } } }
+        div.wide { table.cards {
+            thead { tr { (sorted(wanted, AccountOrder::Id)) th { "state" } (sorted(wanted, AccountOrder::Since)) th { "last alive" } th { "mailboxes" } th { "error" } } }
             tbody { @for account in &page.accounts { (account_row(account, now)) } }
         } }
         @if page.accounts.is_empty() { p.quiet { "none" } }
         @if let Some(next) = &page.next { p { a href=(wanted.link(Some(next.as_str()))) { "more" } } }
     }
+}
+
+/// The head of a column by which accounts may be sorted.
+fn sorted(wanted: &Wanted, order: AccountOrder) -> Markup {
+    let link = Wanted { order, ..wanted.clone() }.link(None);
+    let direction = match order {
+        AccountOrder::Id => "ascending",
+        AccountOrder::Since => "descending",
+    };
+    html! { th aria-sort=[(order == wanted.order).then_some(direction)] { a href=(link) { (order.as_str()) } } }
 }
 
 fn account_row(account: &AccountReport, now: Timestamp) -> Markup {
@@ -273,9 +291,9 @@ fn account_row(account: &AccountReport, now: Timestamp) -> Markup {
         tr {
             td { a href={ "accounts/" (id) } { (id) } }
             td class=(mood(account.state.as_str())) { (account.state) }
-            td { (ago(account.since, now)) }
-            td { @if let Some(alive) = account.last_proven_alive { (ago(alive, now)) } }
-            td.number { (watching) "/" (account.mailboxes.len()) }
+            td data-name="since" { (ago(account.since, now)) }
+            td data-name="last alive" { @if let Some(alive) = account.last_proven_alive { (ago(alive, now)) } }
+            td.number data-name="mailboxes" { (watching) "/" (account.mailboxes.len()) }
             td.words { @if let Some(error) = &account.error { (line(&error.message, MOST_ERROR)) } }
         }
     }
@@ -315,12 +333,13 @@ mod tests {
             config: ConfigStatus { loaded_at: now, last_reload_successful: true },
         };
         let accounts = AccountPage { accounts: Vec::new(), next: Some("a+b".into()) };
-        let wanted = Wanted { state: Some(AccountState::Backoff), text: evil.to_owned() };
+        let wanted =
+            Wanted { state: Some(AccountState::Backoff), order: AccountOrder::Since, text: evil.to_owned() };
         let html = page(&status, &accounts, &wanted, now).into_string();
         assert!(
             !html.contains("<script>") && !html.contains('\u{1b}') && !html.contains('\u{202e}'),
             "{html}"
         );
-        assert!(html.contains("after=a%2Bb") && !html.contains("\"'&"), "{html}");
+        assert!(html.contains("sort=since&amp;after=a%2Bb") && !html.contains("\"'&"), "{html}");
     }
 }

@@ -93,6 +93,11 @@ impl Dialogue {
         Ok(SecretString::from(question.interact()?))
     }
 
+    pub(super) fn client_id(&self) -> Result<String, Unanswered> {
+        let question = Input::<String>::with_theme(&self.theme).with_prompt("Client id of the application");
+        Ok(question.validate_with(|text: &String| named(text)).interact_text()?)
+    }
+
     pub(super) fn then(&self, is_refused: bool) -> Result<Then, Unanswered> {
         let all = [
             ("another password", Then::Password),

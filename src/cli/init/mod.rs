@@ -2,6 +2,7 @@
 
 mod dialogue;
 mod private_file;
+mod service;
 
 use std::io::{self, ErrorKind, IsTerminal};
 use std::path::{Path, PathBuf};
@@ -12,17 +13,19 @@ use jiff::Timestamp;
 use secrecy::ExposeSecret;
 
 use self::dialogue::{Dialogue, Then, Unanswered};
-use super::{Exit, Globals, tell, tell_issues};
+use super::{Exit, Globals, oauth, tell};
 use crate::account::session::Wires;
 use crate::config::settings::{Account, Settings, TlsMode};
-use crate::config::starter::{Server, Starter, guess, id_of};
+use crate::config::starter::{Guess, Server, Starter, StarterGrant, StarterLogin, guess, id_of};
 use crate::config::{Issue, from_text, load};
+use crate::imap::changes::WantedChanges;
+use crate::mailbox_choice::entry_of;
 use crate::once::outcome::Failure;
 use crate::secrets::SecretSource;
 use crate::survey::Finding;
 use crate::survey::report::AccountReport;
 use crate::survey::runner::survey;
-use crate::text::line;
+use crate::text::{counted, line};
 
 /// The latest messages that are shown.
 const TITLES: u32 = 3;
@@ -54,6 +57,21 @@ pub(super) struct InitArgs {
     /// An environment variable with the password; the configuration names it.
     #[arg(long, value_name = "NAME", conflicts_with = "password_file")]
     password_env: Option<String>,
+    /// The id of an application that asks a person for permission (OAuth2), in place of a password: docs/oauth2.md.
+    #[arg(long, value_name = "ID", conflicts_with_all = ["password_file", "password_env"])]
+    client_id: Option<String>,
+    /// With `--client-id`: where tokens come from, where the provider is not known.
+    #[arg(long, value_name = "URL", requires = "client_id")]
+    token_url: Option<String>,
+    /// With `--client-id`: where the code comes from that is entered by the person, where the provider is not known.
+    #[arg(long, value_name = "URL", requires = "client_id")]
+    device_url: Option<String>,
+    /// With `--client-id`: what is asked for; may be given several times.
+    #[arg(long = "scope", value_name = "SCOPE", requires = "client_id")]
+    scopes: Vec<String>,
+    /// PEM file of the roots of the server's certificate, in place of the system's.
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
     /// A mailbox to watch; may be given several times. Default: INBOX.
     #[arg(long = "mailbox", value_name = "NAME")]
     mailboxes: Vec<String>,
@@ -99,7 +117,7 @@ pub(super) fn execute(args: &InitArgs, globals: &Globals) -> Exit {
         Ok(()) => Exit::Ok,
         Err(failed) => {
             if let Failed::Invalid(issues) = &failed {
-                tell_issues(issues);
+                globals.tell_issues(issues);
             }
             tell(&format!("error: {failed}"));
             failed.hint().iter().for_each(|hint| tell(&format!("hint: {hint}")));
@@ -147,7 +165,22 @@ struct Draft {
     provider: Option<String>,
     server: Server,
     user: String,
-    password: SecretSource,
+    login: StarterLogin,
+    ca_file: Option<PathBuf>,
+}
+
+impl Draft {
+    fn starter(&self, mailboxes: Vec<String>) -> Starter {
+        Starter {
+            id: id_of(&self.address),
+            server: self.provider.is_none().then(|| self.server.clone()),
+            provider: self.provider.clone(),
+            user: self.user.clone(),
+            login: self.login.clone(),
+            ca_file: self.ca_file.clone(),
+            mailboxes,
+        }
+    }
 }
 
 impl<'a> Init<'a> {
@@ -190,12 +223,7 @@ impl<'a> Init<'a> {
         let guess = guess(&address).filter(|_| args.host.is_none());
         if let Some(guess) = &guess {
             tell(&format!("{}: {}:{}", guess.provider, guess.server.host, guess.server.port));
-            if guess.is_oauth_only {
-                tell(&format!(
-                    "warning: {} takes no passwords: it needs OAuth2 (docs/getting-started.md)",
-                    guess.provider
-                ));
-            }
+            what_it_takes(guess).iter().for_each(|words| tell(words));
         }
         let server = match (&guess, self.given_server()) {
             (Some(guess), _) => guess.server.clone(),
@@ -207,11 +235,28 @@ impl<'a> Init<'a> {
             (None, Some(dialogue), None) => dialogue.user(likely)?,
             _ => likely.clone(),
         };
-        let password =
-            self.answer(self.given_password()?, "--password-file or --password-env", |dialogue| {
-                dialogue.password().map(SecretSource::Inline)
-            })?;
-        Ok(Draft { address, provider: guess.map(|guess| guess.provider), server, user, password })
+        let login = self.login(guess.as_ref().is_some_and(|guess| guess.is_oauth_only))?;
+        let ca_file = args.ca_file.as_ref().map(absolute).transpose()?;
+        Ok(Draft { address, provider: guess.map(|guess| guess.provider), server, user, login, ca_file })
+    }
+
+    fn login(&self, is_oauth_only: bool) -> Result<StarterLogin, Failed> {
+        if let Some(password) = self.given_password()? {
+            return Ok(StarterLogin::Password(password));
+        }
+        if is_oauth_only || self.args.client_id.is_some() {
+            let client_id = self.answer(self.args.client_id.clone(), "--client-id", Dialogue::client_id)?;
+            let InitArgs { token_url, device_url, scopes, .. } = self.args;
+            let (token_url, device_url) = (token_url.clone(), device_url.clone());
+            return Ok(StarterLogin::OAuth(StarterGrant {
+                client_id,
+                token_url,
+                device_url,
+                scopes: scopes.clone(),
+            }));
+        }
+        let typed = self.answer(None, "--password-file or --password-env", Dialogue::password)?;
+        Ok(StarterLogin::Password(SecretSource::Inline(typed)))
     }
 
     fn given_server(&self) -> Option<Server> {
@@ -225,18 +270,18 @@ impl<'a> Init<'a> {
     }
 
     fn given_password(&self) -> Result<Option<SecretSource>, Failed> {
-        let absolute = |path: &PathBuf| {
-            std::path::absolute(path).map_err(|cause| Failed::Write { path: path.clone(), cause })
-        };
         let file = self.args.password_file.as_ref().map(absolute).transpose()?.map(SecretSource::File);
         Ok(file.or_else(|| self.args.password_env.clone().map(SecretSource::Env)))
     }
 
     /// Tries until it works, or until somebody has had enough.
     fn attempt(&self, draft: &mut Draft) -> Result<Option<Finding>, Failed> {
+        if matches!(draft.login, StarterLogin::OAuth(_)) {
+            self.have_permitted(draft)?;
+        }
         loop {
             let finding = self.look(draft)?;
-            let report = AccountReport::new(&finding, Timestamp::now());
+            let report = AccountReport::new(&finding, WantedChanges::default(), Timestamp::now());
             tell_report(&report, &finding);
             if report.error.is_none() {
                 return Ok(Some(finding));
@@ -245,7 +290,9 @@ impl<'a> Init<'a> {
             let exit = if refused { Exit::Refused } else { Exit::Unreachable };
             let Some(dialogue) = &self.dialogue else { return Err(Failed::Refused(exit)) };
             match dialogue.then(refused)? {
-                Then::Password => draft.password = SecretSource::Inline(dialogue.password()?),
+                Then::Password => {
+                    draft.login = StarterLogin::Password(SecretSource::Inline(dialogue.password()?));
+                }
                 Then::User => draft.user = dialogue.user(&draft.user)?,
                 Then::Server => {
                     draft.server = dialogue.server(&draft.address)?;
@@ -254,6 +301,16 @@ impl<'a> Init<'a> {
                 Then::WriteAnyway => return Ok(None),
                 Then::GiveUp => return Err(Failed::Refused(exit)),
             }
+        }
+    }
+
+    /// A person permits access, now; what comes of it is kept where the monitor will look for it.
+    fn have_permitted(&self, draft: &Draft) -> Result<(), Failed> {
+        let (settings, account) = trial(draft)?;
+        self.globals.log(&settings.log);
+        match oauth::permit_access(&settings, &account) {
+            Exit::Ok => Ok(()),
+            exit => Err(Failed::Refused(exit)),
         }
     }
 
@@ -282,7 +339,9 @@ impl<'a> Init<'a> {
             .collect();
         names.sort_by_key(|name| (name != "INBOX", name.clone()));
         match &self.dialogue {
-            Some(dialogue) if names.len() > 1 => Ok(dialogue.mailboxes(&names)?),
+            Some(dialogue) if names.len() > 1 => {
+                Ok(dialogue.mailboxes(&names)?.iter().map(|name| entry_of(name)).collect())
+            }
             _ => Ok(vec!["INBOX".to_owned()]),
         }
     }
@@ -305,12 +364,12 @@ impl<'a> Init<'a> {
         if over { Ok(path) } else { Err(Failed::Exists(path)) }
     }
 
-    fn write(&self, draft: Draft, mailboxes: Vec<String>, path: &Path) -> Result<(), Failed> {
+    fn write(&self, mut draft: Draft, mailboxes: Vec<String>, path: &Path) -> Result<(), Failed> {
         let id = id_of(&draft.address);
         let name = format!("{id}.password");
         let secret = path.with_file_name(&name);
-        let typed = match &draft.password {
-            SecretSource::Inline(password) => Some(password.clone()),
+        let typed = match &draft.login {
+            StarterLogin::Password(SecretSource::Inline(password)) => Some(password.clone()),
             _ => None,
         };
         let beside = match (&typed, &self.dialogue) {
@@ -323,10 +382,10 @@ impl<'a> Init<'a> {
             }
             _ => false,
         };
-        let password = if beside { SecretSource::File(PathBuf::from(&name)) } else { draft.password };
-        let server = draft.provider.is_none().then_some(draft.server);
-        let starter = Starter { id, server, provider: draft.provider, user: draft.user, password, mailboxes };
-        let text = starter.text();
+        if beside {
+            draft.login = StarterLogin::Password(SecretSource::File(PathBuf::from(&name)));
+        }
+        let text = draft.starter(mailboxes).text();
         from_text("init", &text).map_err(Failed::Invalid)?;
         // Whoever said yes, by flag or by word, said it to what is there by now.
         let over = path.exists();
@@ -336,7 +395,13 @@ impl<'a> Init<'a> {
         put(path, &text, over)?;
         let here = load::files(&[]).first().is_some_and(|usual| usual == path);
         let option = if here { String::new() } else { format!(" -c {}", path.display()) };
-        tell(&format!("\n{} is written. Next:\n\n    idlewatch{option} run\n", path.display()));
+        let permit = self.args.no_network && matches!(draft.login, StarterLogin::OAuth(_));
+        let first =
+            if permit { format!("    idlewatch{option} oauth login -a {id}\n") } else { String::new() };
+        tell(&format!("\n{} is written. Next:\n\n{first}    idlewatch{option} run\n", path.display()));
+        if service::is_beside(path) {
+            tell(&service::advice(path, &id, &draft.login));
+        }
         Ok(())
     }
 }
@@ -348,6 +413,24 @@ fn put(path: &Path, text: &str, over: bool) -> Result<(), Failed> {
     })
 }
 
+/// What a provider wants to see, where it is not simply the password.
+fn what_it_takes(guess: &Guess) -> Option<String> {
+    let provider = &guess.provider;
+    if guess.is_oauth_only {
+        return Some(format!(
+            "{provider} takes no passwords, but the permission of a person (OAuth2), for which an application has to be registered\nas a public client that allows device code flow: docs/oauth2.md says how; its client id is asked for here"
+        ));
+    }
+    let words = format!(
+        "{provider} takes a password that is made for programs in its web settings (app password), not your own"
+    );
+    guess.wants_app_password.then_some(words)
+}
+
+fn absolute(path: &PathBuf) -> Result<PathBuf, Failed> {
+    std::path::absolute(path).map_err(|cause| Failed::Write { path: path.clone(), cause })
+}
+
 /// In the user's home, but for root.
 fn usual_place() -> PathBuf {
     let places = load::default_files();
@@ -357,14 +440,7 @@ fn usual_place() -> PathBuf {
 
 /// The draft as an account that is looked at, with the password that was typed.
 fn trial(draft: &Draft) -> Result<(Settings, Arc<Account>), Failed> {
-    let starter = Starter {
-        id: id_of(&draft.address),
-        server: draft.provider.is_none().then(|| draft.server.clone()),
-        provider: draft.provider.clone(),
-        user: draft.user.clone(),
-        password: draft.password.clone(),
-        mailboxes: vec!["INBOX".to_owned()],
-    };
+    let starter = draft.starter(vec!["INBOX".to_owned()]);
     let (settings, _) = from_text("init", &starter.text()).map_err(Failed::Invalid)?;
     let account = settings.accounts.first().cloned().ok_or_else(|| Failed::Invalid(Vec::new()))?;
     Ok((settings, account))
@@ -387,7 +463,7 @@ fn tell_report(report: &AccountReport, finding: &Finding) {
         "the server tells of new mail at once"
     };
     let available = report.mailboxes.as_ref().map_or(0, |mailboxes| mailboxes.available);
-    tell(&format!("  logged in; {available} mailboxes; {watched}"));
+    tell(&format!("  logged in; {}; {watched}", counted(available, "mailbox")));
     for message in finding.titles.iter().flat_map(|titles| &titles.messages) {
         let subject = message.summary.subject.as_deref().unwrap_or("(no subject)");
         let from = message.summary.from.first().map_or("(unknown sender)", |from| from.address.as_str());

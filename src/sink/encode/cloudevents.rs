@@ -3,13 +3,13 @@
 use std::fmt::Write;
 
 use super::{EncoderSettings, ecs};
-use crate::event::{Event, EventBody};
+use crate::event::{Event, EventBody, MailboxName};
 use crate::text::{cap, json_string};
 
 /// No mailbox's name takes more of the envelope.
 const MOST_NAME: usize = 256;
 
-pub(super) fn line(settings: &EncoderSettings, sequence: u64, event: &Event, out: &mut Vec<u8>) {
+pub(super) fn line(settings: &EncoderSettings, sequence: u64, event: &Event, out: &mut Vec<u8>) -> bool {
     let start = out.len();
     out.push(b'{');
     for (name, value) in attributes(settings, sequence, event) {
@@ -20,8 +20,10 @@ pub(super) fn line(settings: &EncoderSettings, sequence: u64, event: &Event, out
     }
     out.extend_from_slice(b"\"data\":");
     let room = settings.max_bytes.saturating_sub(out.len() - start + 1);
-    ecs::line(&EncoderSettings { max_bytes: room, ..settings.clone() }, sequence, event, out);
+    let within = EncoderSettings { max_bytes: room, ..settings.clone() };
+    let shortened = ecs::line(&within, sequence, event, out);
     out.push(b'}');
+    shortened
 }
 
 /// Names as CloudEvents and its extensions (`partitionkey`, `sequence`) have them.
@@ -50,12 +52,11 @@ fn attributes(settings: &EncoderSettings, sequence: u64, event: &Event) -> Vec<(
 fn subject(body: &EventBody) -> Option<String> {
     #[allow(clippy::wildcard_enum_match_arm, reason = "what has no mailbox")]
     match body {
-        EventBody::MessageNew(message) => Some(format!(
-            "{};UIDVALIDITY={}/;UID={}",
-            cap(message.mailbox.as_str(), MOST_NAME),
-            message.uid_validity,
-            message.uid
-        )),
+        EventBody::MessageNew(message) => {
+            Some(of_message(&message.mailbox, message.uid_validity, message.uid))
+        }
+        EventBody::MessageFlags(change) => Some(of_message(&change.mailbox, change.uid_validity, change.uid)),
+        EventBody::MessageExpunged(gone) => Some(of_message(&gone.mailbox, gone.uid_validity, gone.uid)),
         EventBody::MailboxReset(reset) => {
             Some(format!("{};UIDVALIDITY={}", cap(reset.mailbox.as_str(), MOST_NAME), reset.uid_validity))
         }
@@ -64,6 +65,10 @@ fn subject(body: &EventBody) -> Option<String> {
         }
         _ => None,
     }
+}
+
+fn of_message(mailbox: &MailboxName, uid_validity: u32, uid: u32) -> String {
+    format!("{};UIDVALIDITY={uid_validity}/;UID={uid}", cap(mailbox.as_str(), MOST_NAME))
 }
 
 /// One segment of a URI's path (RFC 3986).

@@ -3,21 +3,23 @@
 use std::mem::take;
 
 use jiff::Timestamp;
+use jiff::fmt::temporal::DateTimePrinter;
 
 use super::{EncoderSettings, words};
 use crate::event::{
-    AccountState, Address, Event, EventBody, Filtered, MailboxGap, MailboxReset, NewMessage, Role,
-    StateChange, Trouble,
+    AccountState, Address, Event, EventBody, Expunged, Filtered, FlagsChange, MailboxGap, MailboxName,
+    MailboxReset, NewMessage, Role, StateChange, Trouble,
 };
 use crate::event_id;
 use crate::text::{json_string, shortened};
 
-pub(super) fn line(settings: &EncoderSettings, sequence: u64, event: &Event, out: &mut Vec<u8>) {
+/// Returns whether something of the event was left out for its length.
+pub(super) fn line(settings: &EncoderSettings, sequence: u64, event: &Event, out: &mut Vec<u8>) -> bool {
     let start = out.len();
     let writer = Writer { settings, sequence, event };
     writer.whole(event, &[], out);
     if out.len() - start <= settings.max_bytes {
-        return;
+        return matches!(&event.body, EventBody::MessageNew(message) if !message.summary.truncated.is_empty());
     }
     let mut smaller = event.clone();
     let mut cut = Vec::new();
@@ -28,12 +30,13 @@ pub(super) fn line(settings: &EncoderSettings, sequence: u64, event: &Event, out
             out.truncate(start);
             writer.whole(&smaller, &cut, out);
             if out.len() - start <= settings.max_bytes {
-                return;
+                return true;
             }
         }
     }
     out.truncate(start);
     writer.ids_only(out);
+    true
 }
 
 /// What is given up, in this order; each names what it cut.
@@ -187,8 +190,9 @@ impl<'a> Object<'a> {
 }
 
 /// RFC 3339, UTC, three decimals.
-fn time(at: Timestamp) -> String {
-    at.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
+pub(in crate::sink) fn time(at: Timestamp) -> String {
+    const MILLISECONDS: DateTimePrinter = DateTimePrinter::new().precision(Some(3));
+    MILLISECONDS.timestamp_to_string(&at)
 }
 
 struct Writer<'a> {
@@ -217,6 +221,13 @@ impl Writer<'_> {
         }
         match &event.body {
             EventBody::MessageNew(message) => line.object("email", |email| self.email(event, message, email)),
+            EventBody::MessageFlags(change) => {
+                let FlagsChange { mailbox, uid_validity, uid, .. } = &**change;
+                line.object("email", |email| local_id(event, mailbox, *uid_validity, *uid, email));
+            }
+            EventBody::MessageExpunged(Expunged { mailbox, uid_validity, uid, .. }) => {
+                line.object("email", |email| local_id(event, mailbox, *uid_validity, *uid, email));
+            }
             EventBody::AccountState(change) => {
                 if let Some(trouble) = &change.trouble {
                     line.object("error", |error| self::error(trouble, error));
@@ -259,7 +270,9 @@ impl Writer<'_> {
     fn event(&self, event: &Event, o: &mut Object<'_>) {
         o.text("kind", "event");
         let (categories, dataset): (&[&str], _) = match &event.body {
-            EventBody::MessageNew(_) => (&["email"], "idlewatch.message"),
+            EventBody::MessageNew(_) | EventBody::MessageFlags(_) | EventBody::MessageExpunged(_) => {
+                (&["email"], "idlewatch.message")
+            }
             EventBody::AccountState(change) if is_auth(change) => {
                 (&["email", "authentication"], "idlewatch.account")
             }
@@ -294,6 +307,8 @@ impl Writer<'_> {
         }
         match &event.body {
             EventBody::MessageNew(message) => self::message(message, cut, o),
+            EventBody::MessageFlags(change) => flags(change, cut, o),
+            EventBody::MessageExpunged(gone) => expunged(gone, cut, o),
             EventBody::AccountState(change) => {
                 if let Some(name) = &change.mailbox {
                     o.object("mailbox", |o| o.text("name", name.as_str()));
@@ -312,12 +327,7 @@ impl Writer<'_> {
 
     fn email(&self, event: &Event, message: &NewMessage, o: &mut Object<'_>) {
         let summary = &message.summary;
-        if let Some(account) = &event.account {
-            o.text(
-                "local_id",
-                &event_id::local_id(&account.id, &message.mailbox, message.uid_validity, message.uid),
-            );
-        }
+        local_id(event, &message.mailbox, message.uid_validity, message.uid, o);
         o.maybe("message_id", summary.message_id.as_deref());
         o.maybe("subject", summary.subject.as_deref());
         addresses("from", &summary.from, o);
@@ -356,6 +366,13 @@ impl Writer<'_> {
             entry.end();
         }
         o.out.push(b']');
+    }
+}
+
+/// By which the events of one message are known.
+fn local_id(event: &Event, mailbox: &MailboxName, uid_validity: u32, uid: u32, o: &mut Object<'_>) {
+    if let Some(account) = &event.account {
+        o.text("local_id", &event_id::local_id(&account.id, mailbox, uid_validity, uid));
     }
 }
 
@@ -445,6 +462,34 @@ fn message(message: &NewMessage, cut: &[&'static str], o: &mut Object<'_>) {
         }
     });
     o.maybe("from", summary.from.first().map(|from| from.address.as_str()));
+}
+
+fn flags(change: &FlagsChange, cut: &[&'static str], o: &mut Object<'_>) {
+    mailbox(change.mailbox.as_str(), change.role, None, o);
+    o.object("imap", |o| {
+        o.number("uid_validity", u64::from(change.uid_validity));
+        o.number("uid", u64::from(change.uid));
+        o.texts("flags", change.flags.iter().map(String::as_str));
+        o.text("modseq", &change.modseq.to_string());
+    });
+    o.text("source", change.source.as_str());
+    truncated(cut, o);
+}
+
+fn expunged(gone: &Expunged, cut: &[&'static str], o: &mut Object<'_>) {
+    mailbox(gone.mailbox.as_str(), gone.role, None, o);
+    o.object("imap", |o| {
+        o.number("uid_validity", u64::from(gone.uid_validity));
+        o.number("uid", u64::from(gone.uid));
+    });
+    o.text("source", gone.source.as_str());
+    truncated(cut, o);
+}
+
+fn truncated(cut: &[&'static str], o: &mut Object<'_>) {
+    if !cut.is_empty() {
+        o.texts("truncated", cut.iter().copied());
+    }
 }
 
 fn reset(reset: &MailboxReset, o: &mut Object<'_>) {

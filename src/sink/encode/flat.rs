@@ -6,9 +6,9 @@ use super::{EncoderSettings, ecs};
 use crate::event::Event;
 use crate::text::json_string;
 
-pub(super) fn line(settings: &EncoderSettings, sequence: u64, event: &Event, out: &mut Vec<u8>) {
+pub(super) fn line(settings: &EncoderSettings, sequence: u64, event: &Event, out: &mut Vec<u8>) -> bool {
     let mut within = settings.clone();
-    let mut line = flat(&within, sequence, event);
+    let (mut line, mut shortened) = flat(&within, sequence, event);
     // Joined keys are longer: what is too long is made of a shorter line.
     for _ in 0..8 {
         let excess = line.len().saturating_sub(settings.max_bytes);
@@ -16,14 +16,15 @@ pub(super) fn line(settings: &EncoderSettings, sequence: u64, event: &Event, out
             break;
         }
         within.max_bytes = within.max_bytes.saturating_sub(excess + 16);
-        line = flat(&within, sequence, event);
+        (line, shortened) = flat(&within, sequence, event);
     }
     out.extend_from_slice(&line);
+    shortened
 }
 
-fn flat(settings: &EncoderSettings, sequence: u64, event: &Event) -> Vec<u8> {
+fn flat(settings: &EncoderSettings, sequence: u64, event: &Event) -> (Vec<u8>, bool) {
     let mut nested = Vec::new();
-    ecs::line(settings, sequence, event, &mut nested);
+    let shortened = ecs::line(settings, sequence, event, &mut nested);
     let object: Map<String, Value> = serde_json::from_slice(&nested).unwrap_or_default();
     let mut pairs = Vec::new();
     collect("", &object, &mut pairs);
@@ -40,7 +41,7 @@ fn flat(settings: &EncoderSettings, sequence: u64, event: &Event) -> Vec<u8> {
         }
     }
     out.push(b'}');
-    out
+    (out, shortened)
 }
 
 fn collect(prefix: &str, object: &Map<String, Value>, pairs: &mut Vec<(String, Value)>) {

@@ -9,7 +9,11 @@ mod words;
 use std::io::IsTerminal;
 use std::sync::Arc;
 
+pub(super) use self::ecs::time;
+pub(super) use self::words::level;
 use super::SinkOptions;
+use super::output::journald;
+use super::output::syslog::message::most_header_bytes;
 use crate::config::settings::{OutputFormat, OutputKind, OutputSettings};
 use crate::event::Event;
 use crate::terminal::has_colors;
@@ -53,7 +57,28 @@ impl EncoderSettings {
             OutputFormat::CloudEvents => Format::CloudEvents,
             OutputFormat::Pretty => pretty,
         };
-        Self { instance: options.instance.clone(), max_bytes: options.events.max_bytes, format }
+        let max_bytes = options.events.max_bytes.min(most_bytes(&output.kind, &options.instance));
+        Self { instance: options.instance.clone(), max_bytes, format }
+    }
+}
+
+/// The longest line that an output has room for.
+fn most_bytes(kind: &OutputKind, instance: &str) -> usize {
+    match kind {
+        OutputKind::Syslog(syslog) => {
+            syslog.max_bytes.saturating_sub(most_header_bytes(instance, &syslog.app_name))
+        }
+        OutputKind::Journald(_) => journald::MOST_BYTES,
+        _ => usize::MAX,
+    }
+}
+
+/// How serious an event is, as syslog counts (RFC 5424 section 6.2.1).
+pub(super) fn severity(event: &Event) -> u8 {
+    match words::level(event) {
+        "error" => 3,
+        "warn" => 4,
+        _ => 6,
     }
 }
 
@@ -69,15 +94,19 @@ impl Encoder {
         Self { settings }
     }
 
-    /// Appends exactly one line, its end included.
-    pub fn line(&self, sequence: u64, event: &Event, out: &mut Vec<u8>) {
-        match self.settings.format {
+    /// Appends exactly one line, its end included. Returns whether the event was shortened for it.
+    pub fn line(&self, sequence: u64, event: &Event, out: &mut Vec<u8>) -> bool {
+        let shortened = match self.settings.format {
             Format::Ecs => ecs::line(&self.settings, sequence, event, out),
             Format::Flat => flat::line(&self.settings, sequence, event, out),
             Format::CloudEvents => cloudevents::line(&self.settings, sequence, event, out),
-            Format::Pretty { color } => pretty::line(event, color, out),
-        }
+            Format::Pretty { color } => {
+                pretty::line(event, color, out);
+                false
+            }
+        };
         out.push(b'\n');
+        shortened
     }
 }
 

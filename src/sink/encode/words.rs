@@ -1,13 +1,13 @@
 //! The human-readable `message` of an event, and how serious it is.
 
-use crate::event::{AccountState, Event, EventBody, NewMessage, StateChange};
-use crate::text::line;
+use crate::event::{AccountState, Event, EventBody, GapReason, NewMessage, StateChange};
+use crate::text::{counted, line};
 
 /// The longest `message`, bytes.
 const MESSAGE: usize = 512;
 
 /// `level`
-pub(super) fn level(event: &Event) -> &'static str {
+pub(in crate::sink) fn level(event: &Event) -> &'static str {
     match &event.body {
         EventBody::AccountState(change) => match change.state {
             AccountState::AuthFailed | AccountState::TlsFailed | AccountState::Suspended => "error",
@@ -17,7 +17,10 @@ pub(super) fn level(event: &Event) -> &'static str {
         },
         EventBody::MailboxGap(gap) if gap.lost == Some(0) => "info",
         EventBody::MailboxReset(_) | EventBody::MailboxGap(_) => "warn",
-        EventBody::MessageNew(_) | EventBody::MonitorState(_) => "info",
+        EventBody::MessageNew(_)
+        | EventBody::MessageFlags(_)
+        | EventBody::MessageExpunged(_)
+        | EventBody::MonitorState(_) => "info",
     }
 }
 
@@ -28,19 +31,33 @@ pub(super) fn message(event: &Event) -> String {
         EventBody::MessageNew(new) => {
             format!("new message in {account}/{} from {}", new.mailbox, about(new, &event.redacted))
         }
+        EventBody::MessageFlags(change) => {
+            let flags = if change.flags.is_empty() { "(none)".to_owned() } else { change.flags.join(" ") };
+            format!("flags of {account}/{} uid {} are now {flags}", change.mailbox, change.uid)
+        }
+        EventBody::MessageExpunged(gone) => {
+            format!("message expunged from {account}/{} uid {}", gone.mailbox, gone.uid)
+        }
         EventBody::AccountState(change) => state(account, change),
         EventBody::MailboxReset(reset) => format!(
             "UIDVALIDITY of {account}/{} changed {} -> {}; uids below {} were there before",
             reset.mailbox, reset.uid_validity_previous, reset.uid_validity, reset.uid_next
         ),
         EventBody::MailboxGap(gap) if gap.lost == Some(0) => format!(
-            "{account}/{} was not watched{}: {} messages came meanwhile, none is missing",
+            "{account}/{} was not watched{}: {} came meanwhile, none is missing",
             gap.mailbox,
             gap.since
                 .map(|since| format!(" since {}", since.strftime("%Y-%m-%d %H:%M:%SZ")))
                 .unwrap_or_default(),
-            gap.recovered.unwrap_or(0)
+            counted(gap.recovered.unwrap_or(0), "message")
         ),
+        EventBody::MailboxGap(gap) if gap.reason == GapReason::Changes => {
+            let how_many = gap.lost.map_or_else(|| "more".to_owned(), |lost| format!("{lost} more"));
+            format!(
+                "{how_many} changes of flags and expunges in {account}/{} than are told one by one",
+                gap.mailbox
+            )
+        }
         EventBody::MailboxGap(gap) => {
             let which = match (gap.uid_first, gap.uid_last) {
                 (Some(first), Some(last)) if first == last => format!("uid {first}"),

@@ -4,17 +4,27 @@
 //! What lies behind that end was written by a process that did not live to say so: it is cut off and written again.
 //! Unless it cannot be, since the journal does not know of it: then the state is older than the file, which is kept.
 
+mod archive;
+mod rotation;
+
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use jiff::Timestamp;
 use log::{info, warn};
 
+use self::archive::{Archive, names_beside, sync_directory};
+use self::rotation::{ended_name, is_due};
 use super::{OutputError, Past};
+use crate::config::settings::RotationSettings;
 use crate::journal::FileEnd;
+
+/// A file that cannot be renamed is written on, and tried again after this.
+const RENAMED_AGAIN: Duration = Duration::from_secs(60);
 
 /// The file.
 #[derive(Debug)]
@@ -23,6 +33,15 @@ pub struct FileOutput {
     /// `None` after a failure, or when it is to be opened anew.
     file: Option<File>,
     end: FileEnd,
+    rotation: Option<Rotation>,
+}
+
+/// What ends the file, and keeps those that ended.
+#[derive(Debug)]
+struct Rotation {
+    settings: RotationSettings,
+    archive: Archive,
+    failed: Option<Instant>,
 }
 
 impl FileOutput {
@@ -31,18 +50,42 @@ impl FileOutput {
     ///
     /// # Errors
     /// Where it cannot be opened, its directory is not there, or another process writes it.
-    pub fn open(path: PathBuf, past: &Past<'_>) -> Result<(Self, bool), OutputError> {
+    pub fn open(
+        path: PathBuf,
+        rotation: Option<RotationSettings>,
+        past: &Past<'_>,
+    ) -> Result<(Self, bool), OutputError> {
+        let (mut output, restored) = Self::mended(path, past)?;
+        output.rotate_by(rotation)?;
+        Ok((output, restored))
+    }
+
+    /// What ends the file from now on.
+    ///
+    /// # Errors
+    /// Where the ended ones cannot be kept: nothing has changed then.
+    pub fn rotate_by(&mut self, rotation: Option<RotationSettings>) -> Result<(), OutputError> {
+        let failed = |cause| OutputError::Io { path: self.path.clone(), cause };
+        let rotate = |settings: RotationSettings| {
+            let archive = Archive::open(self.path.clone(), settings.clone()).map_err(failed)?;
+            Ok(Rotation { settings, archive, failed: None })
+        };
+        self.rotation = rotation.map(rotate).transpose()?;
+        Ok(())
+    }
+
+    fn mended(path: PathBuf, past: &Past<'_>) -> Result<(Self, bool), OutputError> {
         let failed = |cause| OutputError::Io { path: path.clone(), cause };
         let (file, mut end) = append(&path).map_err(failed)?;
         let Some(known) = &past.position.file else {
-            return Ok((Self { path, file: Some(file), end }, false));
+            return Ok((Self { path, file: Some(file), end, rotation: None }, false));
         };
         if is_ahead(&path, &end, known, past).map_err(failed)? {
             let aside = orphan(&path);
             warn!("{} goes on behind what the journal knows of: kept as {}", path.display(), aside.display());
             fs::rename(&path, &aside).map_err(failed)?;
             let (file, end) = append(&path).map_err(failed)?;
-            return Ok((Self { path, file: Some(file), end }, true));
+            return Ok((Self { path, file: Some(file), end, rotation: None }, true));
         }
         // Shorter than we left it: somebody truncated it, which is their right.
         if known.generation == end.generation && known.offset < end.offset {
@@ -51,7 +94,7 @@ impl FileOutput {
             file.set_len(known.offset).and_then(|()| file.sync_data()).map_err(failed)?;
             end.offset = known.offset;
         }
-        Ok((Self { path, file: Some(file), end }, false))
+        Ok((Self { path, file: Some(file), end, rotation: None }, false))
     }
 
     /// The file and its end, as far as it is ours.
@@ -72,7 +115,37 @@ impl FileOutput {
         let path = self.path.clone();
         let (file, end) = (self.file.take(), self.end.clone());
         self.blocking(move || current(&path, file, end)).await?;
+        self.rotate().await?;
         Ok(self.end.clone())
+    }
+
+    /// Ends the file where it has had its time. Everything in it is known to the journal by now, so whatever a crash leaves
+    /// of this is whole: the file by its old name, or by its new one, and then an empty one or none.
+    async fn rotate(&mut self) -> Result<(), OutputError> {
+        let Some(rotation) = &mut self.rotation else { return Ok(()) };
+        let age = self.file.as_ref().and_then(age);
+        let failed_lately = rotation.failed.is_some_and(|at| at.elapsed() < RENAMED_AGAIN);
+        if failed_lately || !is_due(&rotation.settings, self.end.offset, age) {
+            return Ok(());
+        }
+        let path = self.path.clone();
+        let renamed = tokio::task::spawn_blocking(move || rename(&path)).await;
+        if let Err(error) = renamed.unwrap_or_else(|panic| Err(io::Error::other(panic))) {
+            rotation.failed = Some(Instant::now());
+            warn!("{}: it has had its time, but goes on: {error}", self.path.display());
+            return Ok(());
+        }
+        rotation.failed = None;
+        self.file = None;
+        let (path, end) = (self.path.clone(), self.end.clone());
+        self.blocking(move || {
+            let opened = current(&path, None, end)?;
+            sync_directory(&path)?;
+            Ok(opened)
+        })
+        .await?;
+        self.rotation.iter().for_each(|rotation| rotation.archive.tidy());
+        Ok(())
     }
 
     /// Writes and syncs whole lines.
@@ -158,6 +231,22 @@ fn generation(meta: &fs::Metadata) -> String {
     format!("{}:{}", meta.dev(), meta.ino())
 }
 
+/// Since it was made; `None` on a file system that does not know.
+fn age(file: &File) -> Option<Duration> {
+    file.metadata().ok()?.created().ok()?.elapsed().ok()
+}
+
+/// Nothing is ever written over.
+fn rename(path: &Path) -> io::Result<()> {
+    let (name, at) = (path.file_name().unwrap_or_default().to_string_lossy(), Timestamp::now());
+    let ended = path.with_file_name(ended_name(&name, at, &names_beside(path)?));
+    if ended.exists() {
+        return Err(ErrorKind::AlreadyExists.into());
+    }
+    fs::rename(path, ended)?;
+    sync_directory(path)
+}
+
 fn orphan(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(format!(".orphan-{}", Timestamp::now().as_millisecond()));
@@ -200,7 +289,7 @@ mod tests {
     /// Of a lane that has event 1; the journal has given `last`.
     fn try_open(path: &Path, file: Option<&FileEnd>, last: u64) -> Result<(FileOutput, bool), OutputError> {
         let position = LanePosition { sequence: 1, file: file.cloned() };
-        FileOutput::open(path.to_owned(), &Past { position: &position, most_bytes: 1000, last })
+        FileOutput::open(path.to_owned(), None, &Past { position: &position, most_bytes: 1000, last })
     }
 
     fn open(path: &Path, known: Option<&FileEnd>) -> (FileOutput, bool) {

@@ -3,23 +3,44 @@
 //! `config::outputs` validates (pure), `Output::open` touches the world, `Output::deliver` offers one batch and answers
 //! with an [`Outcome`]. Everything else (when to try again, splitting, burying, positions) is the lane's.
 
+mod datagrams;
+pub mod elasticsearch;
+pub mod exec;
 pub mod file;
 mod http;
+pub mod journald;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 mod kept_secret;
+pub mod loki;
 #[cfg(feature = "nats")]
 pub mod nats;
+pub mod otlp;
+pub mod redis;
+#[cfg(test)]
+pub mod scripted;
 pub mod stdout;
 pub mod subject;
+pub mod syslog;
 pub mod webhook;
 
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use self::elasticsearch::ElasticsearchOutput;
+use self::exec::ExecOutput;
 use self::file::FileOutput;
+use self::journald::JournaldOutput;
+#[cfg(feature = "kafka")]
+use self::kafka::KafkaOutput;
+use self::loki::LokiOutput;
 #[cfg(feature = "nats")]
 use self::nats::NatsOutput;
+use self::otlp::OtlpOutput;
+use self::redis::RedisOutput;
 use self::stdout::StdoutOutput;
+use self::syslog::SyslogOutput;
 use self::webhook::WebhookOutput;
 use super::batch::Batch;
 use crate::config::settings::{OutputKind, OutputSettings};
@@ -59,6 +80,26 @@ pub enum Output {
     /// NATS JetStream.
     #[cfg(feature = "nats")]
     Nats(Box<NatsOutput>),
+    /// Syslog.
+    Syslog(Box<SyslogOutput>),
+    /// A program.
+    Exec(Box<ExecOutput>),
+    /// systemd's journal.
+    Journald(JournaldOutput),
+    /// Elasticsearch or OpenSearch.
+    Elasticsearch(Box<ElasticsearchOutput>),
+    /// Loki.
+    Loki(Box<LokiOutput>),
+    /// A collector of OpenTelemetry.
+    Otlp(Box<OtlpOutput>),
+    /// A stream of Redis.
+    Redis(Box<RedisOutput>),
+    /// A topic of Kafka.
+    #[cfg(feature = "kafka")]
+    Kafka(Box<KafkaOutput>),
+    /// What a test wants.
+    #[cfg(test)]
+    Scripted(scripted::ScriptedOutput),
 }
 
 /// What an output says to a batch.
@@ -70,6 +111,13 @@ pub enum Outcome {
     TryAgain {
         /// How many it has.
         taken: usize,
+        /// When to come back.
+        pause: Pause,
+        /// Why, for people.
+        reason: String,
+    },
+    /// It failed at the batch, perhaps for its size: later, and at some time with fewer events.
+    Strained {
         /// When to come back.
         pause: Pause,
         /// Why, for people.
@@ -107,7 +155,9 @@ impl Outcome {
     pub fn reason(&self) -> Option<&str> {
         match self {
             Self::Taken | Self::Forgotten | Self::Closed => None,
-            Self::TryAgain { reason, .. } | Self::Rejected { reason } => Some(reason),
+            Self::TryAgain { reason, .. } | Self::Strained { reason, .. } | Self::Rejected { reason } => {
+                Some(reason)
+            }
         }
     }
 }
@@ -161,8 +211,8 @@ impl Output {
     pub fn open(settings: &OutputSettings, around: &Around<'_>) -> Result<(Self, bool), OutputError> {
         match &settings.kind {
             OutputKind::Stdout => Ok((Self::Stdout(StdoutOutput::open()?), false)),
-            OutputKind::File { path } => {
-                let (file, restored) = FileOutput::open(path.clone(), &around.past)?;
+            OutputKind::File { path, rotation } => {
+                let (file, restored) = FileOutput::open(path.clone(), rotation.clone(), &around.past)?;
                 Ok((Self::File(file), restored))
             }
             OutputKind::Webhook(webhook) => {
@@ -177,6 +227,40 @@ impl Output {
             OutputKind::Nats(_) => {
                 Err(OutputError::Client("this build is without the feature nats".to_owned()))
             }
+            OutputKind::Syslog(syslog) => {
+                Ok((Self::Syslog(Box::new(SyslogOutput::new(syslog, around.instance))), false))
+            }
+            OutputKind::Journald(journald) => Ok((Self::Journald(JournaldOutput::new(journald)), false)),
+            OutputKind::Exec(exec) => {
+                Ok((Self::Exec(Box::new(ExecOutput::new(exec, around.instance))), false))
+            }
+            OutputKind::Elasticsearch(elasticsearch) => {
+                Ok((Self::Elasticsearch(Box::new(ElasticsearchOutput::open(elasticsearch)?)), false))
+            }
+            OutputKind::Loki(loki) => Ok((Self::Loki(Box::new(LokiOutput::open(loki)?)), false)),
+            OutputKind::Otlp(otlp) => {
+                Ok((Self::Otlp(Box::new(OtlpOutput::open(otlp, around.instance)?)), false))
+            }
+            OutputKind::Redis(redis) => Ok((Self::Redis(Box::new(RedisOutput::new(redis))), false)),
+            #[cfg(feature = "kafka")]
+            OutputKind::Kafka(kafka) => {
+                Ok((Self::Kafka(Box::new(KafkaOutput::new(kafka, around.instance))), false))
+            }
+            #[cfg(not(feature = "kafka"))]
+            OutputKind::Kafka(_) => {
+                Err(OutputError::Client("this build is without the feature kafka".to_owned()))
+            }
+        }
+    }
+
+    /// It is configured in another way, and stays open.
+    ///
+    /// # Errors
+    /// Where that cannot be: it goes on as before.
+    pub fn adapt(&mut self, kind: OutputKind) -> Result<(), OutputError> {
+        match (self, kind) {
+            (Self::File(output), OutputKind::File { rotation, .. }) => output.rotate_by(rotation),
+            _ => Ok(()),
         }
     }
 
@@ -199,6 +283,17 @@ impl Output {
             Self::Webhook(output) => output.deliver(batch).await,
             #[cfg(feature = "nats")]
             Self::Nats(output) => output.deliver(batch).await,
+            Self::Syslog(output) => output.deliver(batch).await,
+            Self::Exec(output) => output.deliver(batch).await,
+            Self::Journald(output) => output.deliver(batch).await,
+            Self::Elasticsearch(output) => output.deliver(batch).await,
+            Self::Loki(output) => output.deliver(batch).await,
+            Self::Otlp(output) => output.deliver(batch).await,
+            Self::Redis(output) => output.deliver(batch).await,
+            #[cfg(feature = "kafka")]
+            Self::Kafka(output) => output.deliver(batch).await,
+            #[cfg(test)]
+            Self::Scripted(output) => output.deliver(batch),
         }
     }
 
@@ -207,6 +302,24 @@ impl Output {
         match self {
             #[cfg(feature = "nats")]
             Self::Nats(output) => output.has_lost().await,
+            Self::Syslog(output) => output.has_lost(),
+            _ => false,
+        }
+    }
+
+    /// How long ago it took what it was offered last: something only where all of it was there before.
+    pub fn age(&self) -> Duration {
+        match self {
+            #[cfg(feature = "nats")]
+            Self::Nats(output) => output.age(),
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// Ends in order; whether all that it took is surely where it was to be.
+    pub async fn settle(&mut self) -> bool {
+        match self {
+            Self::Syslog(output) => output.settle().await,
             _ => false,
         }
     }

@@ -4,9 +4,10 @@
 //! the stream holds last tells what it has. An acknowledgement is not durable (the server syncs every two minutes by
 //! default), so the lane holds events for some time after it, and offers them again once the stream has gone backwards.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic;
 use std::time::Duration;
 
 use async_nats::jetstream::context::{PublishError, PublishErrorKind};
@@ -16,6 +17,7 @@ use async_nats::jetstream::{self, Context};
 use async_nats::{Client, ConnectOptions, HeaderMap};
 use bytes::Bytes;
 use futures::{StreamExt, stream};
+use jiff::Timestamp;
 use log::{info, warn};
 use secrecy::ExposeSecret;
 use tokio::time::timeout;
@@ -50,6 +52,8 @@ pub struct NatsOutput {
     link: Option<Link>,
     /// What the stream was known to hold.
     seen: Option<Seen>,
+    /// How long ago the stream had got what it was offered last.
+    age: Duration,
 }
 
 /// A connection.
@@ -70,6 +74,8 @@ struct Tail {
     last: u64,
     /// Our events up to this `event.sequence` are there.
     stored: u64,
+    /// When the last message was stored, in seconds of Unix; 0 where it was stored by us just now.
+    at: i64,
 }
 
 /// A stream at its best.
@@ -98,11 +104,13 @@ impl NatsOutput {
             settings: settings.clone(),
             link: None,
             seen: None,
+            age: Duration::ZERO,
         }
     }
 
     /// Offers a batch: subject by subject in order, many subjects at once.
     pub async fn deliver(&mut self, batch: &Batch) -> Outcome {
+        self.age = Duration::ZERO;
         let outcome = match self.look().await {
             Ok(true) => Outcome::Forgotten,
             Ok(false) => self.publish(batch).await,
@@ -119,6 +127,12 @@ impl NatsOutput {
         self.seen.is_some() && self.look().await.unwrap_or(false)
     }
 
+    /// How long ago all was stored that was offered last, where nothing of it was news: an earlier process published it, and
+    /// most of what it is held for may be over.
+    pub fn age(&self) -> Duration {
+        self.age
+    }
+
     fn disconnect(&mut self) {
         self.link = None;
         self.credentials.iter_mut().chain(&mut self.token).for_each(KeptSecret::forget);
@@ -126,7 +140,7 @@ impl NatsOutput {
 
     /// Connects where there is no connection, and looks at the stream after each connection; whether it went backwards.
     async fn look(&mut self) -> Result<bool, Outcome> {
-        let connects = |client: &Client| client.statistics().connects.load(Ordering::Relaxed);
+        let connects = |client: &Client| client.statistics().connects.load(atomic::Ordering::Relaxed);
         if let Some(link) = &self.link
             && connects(&link.client) == link.connects
         {
@@ -225,18 +239,19 @@ impl NatsOutput {
             subjects.entry(subject).or_default().push((at, item, Bytes::copy_from_slice(line)));
         }
         let (shared, tails) = (&*link, &link.tails);
-        let journal = &self.journal;
+        let (journal, keeps) = (&self.journal, !self.settings.hold.is_zero());
         let work = subjects.into_iter().map(|(subject, items)| {
             let tail = tails.get(&subject).copied();
             async move {
-                let done = shared.in_order(journal, &subject, tail, items).await;
+                let done = shared.in_order(journal, &subject, tail, items, keeps).await;
                 (subject, done)
             }
         });
         let done: Vec<_> = stream::iter(work).buffer_unordered(AT_ONCE).collect().await;
         let mut trouble: Option<(usize, Published)> = None;
-        let mut last = 0;
-        for (subject, (tail, failed)) in done {
+        let (mut last, mut latest) = (0, Some(0));
+        for (subject, Done { tail, failed, stored_at }) in done {
+            latest = latest.zip(stored_at).map(|(latest, at)| at.max(latest));
             last = last.max(tail.map_or(0, |tail| tail.last));
             match tail {
                 Some(tail) => drop(link.tails.insert(subject, tail)),
@@ -252,7 +267,13 @@ impl NatsOutput {
             seen.last = seen.last.max(last);
         }
         match trouble {
-            None => Outcome::Taken,
+            None => {
+                let newest = batch.items().iter().map(|item| item.event.at).max();
+                self.age = latest
+                    .zip(newest)
+                    .map_or(Duration::ZERO, |(stored_at, newest)| age(stored_at, newest, Timestamp::now()));
+                Outcome::Taken
+            }
             Some((_, Published::Forgotten | Published::Stored)) => Outcome::Forgotten,
             Some((taken, Published::Failed(Outcome::TryAgain { pause, reason, .. }))) => {
                 Outcome::TryAgain { taken, pause, reason }
@@ -262,8 +283,7 @@ impl NatsOutput {
     }
 
     fn failed(&self, error: &dyn std::error::Error) -> Outcome {
-        let host = self.settings.url.host_str().unwrap_or_default();
-        Outcome::again(format!("NATS at {host}: {}", crate::wire::http::chain(error)))
+        Outcome::again(format!("NATS: {}", crate::wire::http::chain(error)))
     }
 }
 
@@ -276,33 +296,60 @@ fn went_backwards(seen: &Seen, now: &Seen) -> bool {
     now.created != seen.created || now.last < seen.last
 }
 
-type Done = (Option<Tail>, Option<(usize, Published)>);
+/// Since when events are there, of which the last was stored at a moment of the server's clock. None was before it was made,
+/// by our clock: a server whose clock is behind lets go of nothing that is new.
+fn age(stored_at: i64, newest: Timestamp, now: Timestamp) -> Duration {
+    let since = stored_at.max(newest.as_second());
+    Duration::from_secs(now.as_second().saturating_sub(since).try_into().unwrap_or(0))
+}
+
+/// What became of the events of one subject.
+struct Done {
+    /// How it ends, as far as is known.
+    tail: Option<Tail>,
+    /// The first that failed, by its place in the batch.
+    failed: Option<(usize, Published)>,
+    /// When the last of them was stored, where all were there before (seconds of Unix).
+    stored_at: Option<i64>,
+}
+
+impl Done {
+    fn failed(at: usize, what: Published) -> Self {
+        Self { tail: None, failed: Some((at, what)), stored_at: None }
+    }
+}
 
 impl Link {
-    /// The events of one subject; the first that failed, and how the subject ends as far as is known.
+    /// The events of one subject; it is asked since when they are there where it `keeps` what was stored.
     async fn in_order(
         &self,
         journal: &JournalHandle,
         subject: &str,
         known: Option<Tail>,
         items: Vec<(usize, &Item, Bytes)>,
+        keeps: bool,
     ) -> Done {
         let mut tail = match known {
             Some(tail) => tail,
             None => match self.tail(journal, subject).await {
                 Ok(tail) => tail,
                 Err(outcome) => {
-                    return (None, items.first().map(|(at, ..)| (*at, Published::Failed(outcome))));
+                    return Done::failed(items.first().map_or(0, |(at, ..)| *at), Published::Failed(outcome));
                 }
             },
+        };
+        let last = items.last().map_or(0, |(_, item, _)| item.sequence);
+        let stored_at = match keeps && last <= tail.stored {
+            true => self.stored_at(subject, &tail, last).await,
+            false => None,
         };
         for (at, item, line) in items {
             match self.one(journal, subject, &mut tail, item, line).await {
                 Published::Stored => tail.stored = tail.stored.max(item.sequence),
-                failed => return (None, Some((at, failed))),
+                failed => return Done::failed(at, failed),
             }
         }
-        (Some(tail), None)
+        Done { tail: Some(tail), failed: None, stored_at }
     }
 
     async fn one(
@@ -327,7 +374,7 @@ impl Link {
                     Err(outcome) => return Published::Failed(outcome),
                 },
                 Ok(ack) => {
-                    tail.last = ack.sequence;
+                    (tail.last, tail.at) = (ack.sequence, 0);
                     return Published::Stored;
                 }
                 Err(error) => error,
@@ -383,7 +430,26 @@ impl Link {
             (Some(before), Some(id)) if is_ours(journal, before, id).await => sequence,
             _ => 0,
         };
-        Ok(Tail { last: message.sequence, stored })
+        Ok(Tail { last: message.sequence, stored, at: message.time.unix_timestamp() })
+    }
+
+    /// When our event of this number was stored, which lies at or before the tail; unknown where others write there too.
+    async fn stored_at(&self, subject: &str, tail: &Tail, wanted: u64) -> Option<i64> {
+        if wanted == tail.stored {
+            return Some(tail.at).filter(|at| *at > 0);
+        }
+        let (mut first, mut last) = (1, tail.last);
+        while first <= last {
+            let middle = first + (last - first) / 2;
+            let message = self.stream.get_first_raw_message_by_subject(subject, middle).await.ok()?;
+            let found: u64 = message.headers.get(SEQUENCE)?.as_str().parse().ok()?;
+            match found.cmp(&wanted) {
+                Ordering::Equal => return Some(message.time.unix_timestamp()),
+                Ordering::Less => first = message.sequence + 1,
+                Ordering::Greater => last = middle - 1,
+            }
+        }
+        None
     }
 }
 
@@ -412,6 +478,18 @@ mod tests {
             [("monday", 7, false), ("monday", 8, false), ("monday", 6, true), ("tuesday", 9, true)]
         {
             assert_eq!(went_backwards(&seen, &Seen { created: created.to_owned(), last }), lost);
+        }
+    }
+
+    #[test]
+    fn nothing_is_older_than_its_event_whatever_the_clock_of_the_server_says() {
+        let at = |second: i64| Timestamp::from_second(second).unwrap();
+        for (stored_at, newest, seconds) in [(60, 50, 40), (10, 50, 50), (130, 50, 0), (60, 120, 0)] {
+            assert_eq!(
+                age(stored_at, at(newest), at(100)),
+                Duration::from_secs(seconds),
+                "{stored_at} {newest}"
+            );
         }
     }
 }

@@ -85,6 +85,8 @@ fn mailbox(body: &EventBody) -> Option<&str> {
     #[allow(clippy::wildcard_enum_match_arm, reason = "what has no mailbox")]
     match body {
         EventBody::MessageNew(message) => Some(message.mailbox.as_str()),
+        EventBody::MessageFlags(change) => Some(change.mailbox.as_str()),
+        EventBody::MessageExpunged(gone) => Some(gone.mailbox.as_str()),
         EventBody::MailboxReset(reset) => Some(reset.mailbox.as_str()),
         EventBody::MailboxGap(gap) => Some(gap.mailbox.as_str()),
         EventBody::AccountState(change) => change.mailbox.as_ref().map(|mailbox| mailbox.as_str()),

@@ -112,6 +112,7 @@ fn choices(transcript: &Transcript) -> u16 {
         | is("caution", "", choice::CAUTION)
         | is("password", "pä", choice::EIGHT_BIT)
         | is("token", "", choice::TOKEN)
+        | is("changes", "", choice::CHANGES)
         | is("mailbox", "INBOX/Größe", choice::EIGHT_BIT)
         | if transcript.checkpoint.is_some() { choice::CHECKPOINT } else { 0 }
 }

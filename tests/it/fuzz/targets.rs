@@ -8,12 +8,14 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::executor::block_on;
 use futures::future::LocalBoxFuture;
-use idlewatch::account::session::{Delivers, pump};
+use idlewatch::account::outlet::Delivers;
+use idlewatch::account::pump::pump;
 use idlewatch::config::settings::LoginMeans;
 use idlewatch::config::{from_text, from_texts};
 use idlewatch::event::{
     AccountIdentity, Cursor, Event, EventBody, MailboxKey, MailboxName, NewMessage, Source,
 };
+use idlewatch::imap::changes::WantedChanges;
 use idlewatch::imap::command::{Credentials, Proof};
 use idlewatch::imap::conversation::{Delivery, Finding, Goal, Plan, Security, ToldFrom, Until, Watch};
 use idlewatch::imap::reply::{AttachmentPart, FetchItems, MAX_TEXT, Reply, StatusText, Structure};
@@ -23,10 +25,11 @@ use idlewatch::imap::titles::TitleQuery;
 use idlewatch::imap::utf7;
 use idlewatch::journal::sqlite::SqliteJournal;
 use idlewatch::journal::{Entry, Journal, Receipt};
-use idlewatch::messages::{Batch, Checkpoint, Undelivered};
+use idlewatch::messages::{Batch, Checkpoint, Replaces, Undelivered};
 use idlewatch::secrets::SecretSource;
 use idlewatch::sink::encode::{Encoder, EncoderSettings, Format};
 use idlewatch::text::is_deceptive;
+use idlewatch::uid_set::UidSet;
 use idlewatch::wire::link::{Link, LinkError};
 use jiff::Timestamp;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, duplex};
@@ -101,6 +104,7 @@ pub mod choice {
     pub const SEARCH: u16 = 1 << 10;
     pub const ONCE: u16 = 1 << 11;
     pub const TOKEN: u16 = 1 << 12;
+    pub const CHANGES: u16 = 1 << 13;
 }
 
 fn search() -> Arc<Criteria> {
@@ -114,22 +118,27 @@ fn plan(choices: u16) -> Plan {
     let told_from = if has(choice::ALL) { Some(Timestamp::MIN) } else { "2026-01-02T00:00:00Z".parse().ok() };
     let watch = Watch {
         mailbox: mailbox.clone(),
-        checkpoint: has(choice::CHECKPOINT).then(|| Cursor::baseline(7, 11, Some(10))),
+        checkpoint: has(choice::CHECKPOINT).then(|| Cursor {
+            changes: Some(10),
+            gone: Some(UidSet::new()),
+            ..Cursor::baseline(7, 11, Some(10))
+        }),
         told_from: told_from.filter(|_| has(choice::ALL | choice::SINCE)).map(ToldFrom::Time),
         caution: if has(choice::CAUTION) { 5 } else { 0 },
         search: has(choice::SEARCH).then(search),
+        changes: WantedChanges { flags: has(choice::CHANGES), expunges: has(choice::CHANGES) },
         until: if has(choice::ONCE) { Until::CaughtUp } else { Until::Stopped },
     };
     Plan {
         goal: match () {
             () if has(choice::LIST) => Goal::ListMailboxes,
-            () if has(choice::TITLES) => Goal::Titles(TitleQuery {
+            () if has(choice::TITLES) => Goal::Titles(Box::new(TitleQuery {
                 mailbox,
                 count: 3,
                 since: told_from.filter(|_| has(choice::SINCE)),
                 criteria: has(choice::SEARCH).then(search),
-            }),
-            () => Goal::Watch(watch),
+            })),
+            () => Goal::Watch(Box::new(watch)),
         },
         security: match () {
             () if has(choice::STARTTLS) => Security::StartTls,
@@ -151,7 +160,7 @@ fn plan(choices: u16) -> Plan {
         poll_interval: Duration::from_secs(60),
         greeting_timeout: Duration::from_secs(10),
         command_timeout: Duration::from_secs(30),
-        tag_prefix: "t".to_owned(),
+        tag_prefix: "t".into(),
         wanted: Arc::new(Wanted::default()),
     }
 }
@@ -171,7 +180,7 @@ pub fn conversation(data: &[u8]) {
     let (stop, stopped) = oneshot::channel();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let (_, said) = runtime.unwrap().block_on(async {
-        let client = pump(ours, plan, &memory, |_| {}, secure, watch::channel(0).1, stopped);
+        let client = pump(Link::new(ours), plan, &memory, |_| {}, secure, watch::channel(0).1, stopped);
         let life = async { tokio::join!(client, serve(script, theirs, stop)) };
         tokio::time::timeout(Duration::from_secs(24 * 3600), life).await.expect("it ends")
     });
@@ -238,6 +247,11 @@ fn assert_changes_nothing(command: &[u8]) {
         "AUTHENTICATE OAUTHBEARER",
         "AUTHENTICATE XOAUTH2",
         "ID (",
+        "ENABLE UTF8=ACCEPT\r\n",
+        "ENABLE QRESYNC\r\n",
+        "ENABLE UTF8=ACCEPT QRESYNC\r\n",
+        "STATUS \"INBOX\" (HIGHESTMODSEQ)\r\n",
+        "STATUS \"INBOX/",
         "LIST \"\" ",
         "EXAMINE ",
         "UID FETCH ",
@@ -275,6 +289,7 @@ fn is_response(line: &[u8]) -> bool {
 struct Memory {
     mailbox: MailboxName,
     journal: OnceCell<RefCell<SqliteJournal>>,
+    begins_with: Option<Cursor>,
     last: RefCell<Option<Cursor>>,
 }
 
@@ -284,7 +299,19 @@ impl Memory {
             Goal::Watch(watch) => (watch.mailbox.clone(), watch.checkpoint.clone()),
             _ => (MailboxName::inbox(), None),
         };
-        Self { mailbox, journal: OnceCell::new(), last: RefCell::new(last) }
+        Self { mailbox, journal: OnceCell::new(), begins_with: last.clone(), last: RefCell::new(last) }
+    }
+
+    /// A journal that holds what the conversation began with.
+    fn begun(&self, key: &MailboxKey) -> SqliteJournal {
+        let mut journal = SqliteJournal::in_memory().unwrap();
+        let checkpoint = self.begins_with.clone().map(|cursor| Checkpoint {
+            key: key.clone(),
+            cursor,
+            replaces: Replaces::Nothing,
+        });
+        journal.commit(&[Entry::new(Batch { checkpoint, ..Batch::default() })], &[]).unwrap();
+        journal
     }
 
     fn assert_tells_once(&self, Delivery { findings, cursor, .. }: &Delivery) {
@@ -308,12 +335,12 @@ impl Memory {
 impl Delivers for Memory {
     fn deliver(&self, delivery: Delivery) -> LocalBoxFuture<'static, Result<Receipt, Undelivered>> {
         self.assert_tells_once(&delivery);
-        let journal = self.journal.get_or_init(|| RefCell::new(SqliteJournal::in_memory().unwrap()));
-        let mut journal = journal.borrow_mut();
         let key = MailboxKey { account: "a".into(), mailbox: self.mailbox.clone() };
-        let checkpoint = Some(Checkpoint { key: key.clone(), cursor: delivery.cursor });
+        let mut journal = self.journal.get_or_init(|| RefCell::new(self.begun(&key))).borrow_mut();
+        let replaces = delivery.before.into();
+        let checkpoint = Some(Checkpoint { key: key.clone(), cursor: delivery.cursor, replaces });
         let batch = Batch { checkpoint, ..Batch::default() };
-        let receipt = journal.commit(&[Entry::new(batch)], &[]).unwrap().remove(0);
+        let receipt = journal.commit(&[Entry::new(batch)], &[]).unwrap().remove(0).unwrap();
         assert_eq!(journal.cursor(&key).unwrap().as_ref(), receipt.cursor());
         *self.last.borrow_mut() = receipt.cursor().cloned();
         async move {
@@ -475,7 +502,8 @@ static STATE: LazyLock<State> = LazyLock::new(|| {
     let events: Vec<_> = (1..=40).map(|uid| new_message(uid, Default::default())).collect();
     let cursors: Vec<_> = (1..=2).map(|next| Cursor::baseline(7, next, Some(5))).collect();
     let entry = |events: &[Event], cursor: &Cursor| {
-        let checkpoint = Some(Checkpoint { key: watched(), cursor: cursor.clone() });
+        let checkpoint =
+            Some(Checkpoint { key: watched(), cursor: cursor.clone(), replaces: Replaces::Anything });
         Entry::new(Batch { events: events.to_vec(), checkpoint, ..Batch::default() })
     };
     let open = || SqliteJournal::open(dir.path(), false, false).unwrap().0;

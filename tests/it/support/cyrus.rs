@@ -58,6 +58,15 @@ impl Cyrus {
         self.say(&["a LOGIN user1 secret", &format!("b CREATE \"{mailbox}\""), "c LOGOUT"], "");
     }
 
+    /// Another client of `user1` does this in the INBOX.
+    pub fn in_inbox(&self, commands: &[&str]) {
+        let tagged = commands.iter().zip(1..).map(|(command, n)| format!("c{n} {command}"));
+        let tagged: Vec<_> = tagged.collect();
+        let all = ["a LOGIN user1 secret", "b SELECT INBOX"].into_iter();
+        let all: Vec<_> = all.chain(tagged.iter().map(String::as_str)).chain(["z LOGOUT"]).collect();
+        self.say(&all, "");
+    }
+
     /// One message, by APPEND.
     pub fn deliver_to(&self, mailbox: &str, subject: &str) {
         let message = format!("From: sender@example.org\r\nSubject: {subject}\r\n\r\nhello\r\n");

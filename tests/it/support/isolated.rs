@@ -4,7 +4,7 @@ use std::process::Command;
 
 const MARK: &str = "IDLEWATCH_TEST_ISOLATED";
 
-/// Runs the test of this name again, in a network namespace that goes with it. True there, with a loopback.
+/// Runs the test of this name again, in a network and a mount namespace that go with it. True there, with a loopback.
 pub fn isolated(test: &str) -> bool {
     if std::env::var_os(MARK).is_some() {
         shell("ip link set lo up");
@@ -12,7 +12,7 @@ pub fn isolated(test: &str) -> bool {
     }
     let mut again = Command::new("unshare");
     again
-        .arg("--net")
+        .args(["--net", "--mount"])
         .arg(std::env::current_exe().unwrap())
         .args([test, "--exact", "--nocapture"])
         .env(MARK, "1");

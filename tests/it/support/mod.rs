@@ -1,6 +1,7 @@
 //! What the tests share: the monitor as a process, a real Dovecot, and the schema that every line must match.
 
 pub mod certificates;
+pub mod consumers;
 pub mod cyrus;
 pub mod disk;
 pub mod dovecot;
@@ -8,13 +9,24 @@ pub mod faults;
 pub mod filter;
 pub mod imap4d;
 pub mod isolated;
+pub mod journald;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod limits;
 pub mod monitor;
+pub mod name_server;
 #[cfg(feature = "nats")]
 pub mod nats;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 pub mod process;
+pub mod prometheus;
 pub mod proxy;
 pub mod receiver;
+pub mod redis;
+pub mod relay;
+pub mod rotel;
+pub mod rsyslog;
 pub mod scripted;
 pub mod token_endpoint;
 

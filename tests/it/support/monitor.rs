@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -13,6 +15,9 @@ use super::event;
 
 /// How long anything may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// SIGTERM in a mask of signals.
+const TERMINATE: u64 = 1 << 14;
 
 /// A directory with a configuration, a state and an output file, and the process on it.
 pub struct Monitor {
@@ -128,8 +133,24 @@ impl Monitor {
 
     /// Ends it as an operator does.
     pub fn stop(&mut self) -> ExitStatus {
+        self.wait_for_ears();
         self.signal("TERM");
         self.wait_end()
+    }
+
+    /// Until it hears a SIGTERM, or has ended: what it told in an earlier life does not show that this one has come so far.
+    fn wait_for_ears(&self) {
+        let end = Instant::now() + PATIENCE;
+        while self.is_alive() && self.caught_signals() & TERMINATE == 0 && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// The mask of the signals that have a handler.
+    fn caught_signals(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap_or_default();
+        u64::from_str_radix(mask.trim(), 16).unwrap_or_default()
     }
 
     pub fn wait_end(&mut self) -> ExitStatus {
@@ -148,6 +169,29 @@ impl Monitor {
     pub fn kill(&mut self) {
         self.signal("KILL");
         let _ = self.child.take().unwrap().wait();
+    }
+
+    /// Killed `rounds` times, with 1 to 19 messages by `deliver` before each and a pause of less than `pause` after them; how
+    /// many messages that were.
+    pub async fn kill_again_and_again(
+        &mut self,
+        seed: u64,
+        rounds: u32,
+        pause: Duration,
+        mut deliver: impl FnMut(),
+    ) -> u64 {
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut sent = 0;
+        for _ in 0..rounds {
+            for _ in 0..random.random_range(1..20) {
+                deliver();
+                sent += 1;
+            }
+            tokio::time::sleep(pause.mul_f64(random.random_range(0.0..1.0))).await;
+            self.kill();
+            self.start();
+        }
+        sent
     }
 
     /// `kill -9`, unless it has ended by itself.

@@ -52,8 +52,7 @@ impl Nats {
 
     /// `STOP`, `CONT`
     pub fn signal(&self, name: &str) {
-        let pid = fs::read_to_string(self.dir.path().join("log.pid")).unwrap();
-        assert!(Command::new("kill").args(["-s", name, pid.trim()]).status().unwrap().success());
+        self.server.as_ref().unwrap().signal(name);
     }
 
     /// Remembers what is stored now; the server must be stopped.

@@ -28,9 +28,9 @@ impl Server {
     /// Runs `command` and waits until something listens on all `ports`.
     pub fn start(command: &str, env: &[(&str, &str)], ports: &[u16], log: &Path) -> Self {
         let leader = log.with_extension("pid");
-        // The shell lives as long as our end of its stdin; then the server's whole session goes.
+        // The shell lives as long as our end of its stdin; then the server's whole session goes, asleep or not.
         let script = format!(
-            "setsid {command} >>{log:?} 2>&1 </dev/null & p=$!; echo $p >{leader:?}; cat >/dev/null; kill -TERM -- -$p; wait $p"
+            "setsid {command} >>{log:?} 2>&1 </dev/null & p=$!; echo $p >{leader:?}; cat >/dev/null; kill -TERM -- -$p; kill -CONT -- -$p; wait $p"
         );
         let mut shell = Command::new("bash");
         shell.args(["-c", &script]).envs(env.iter().copied()).stdin(Stdio::piped());
@@ -48,8 +48,13 @@ impl Server {
 impl Server {
     /// `kill -9` of all its processes.
     pub fn kill(&self) {
-        let leader = fs::read_to_string(&self.leader).unwrap();
-        assert!(Command::new("pkill").args(["-KILL", "-s", leader.trim()]).status().unwrap().success());
+        self.signal("KILL");
+    }
+
+    /// `STOP`, `CONT` to all its processes.
+    pub fn signal(&self, name: &str) {
+        let (leader, signal) = (fs::read_to_string(&self.leader).unwrap(), format!("-{name}"));
+        assert!(Command::new("pkill").args([&signal, "-s", leader.trim()]).status().unwrap().success());
     }
 }
 

@@ -22,6 +22,8 @@ pub enum Answer {
     Take,
     /// Takes it, and hangs up.
     Lose,
+    /// It was taken, and this is said of it.
+    Told(String),
     /// A status, with these further header lines.
     Status(u16, String),
     /// Says nothing until the other side goes.
@@ -38,15 +40,26 @@ impl Answer {
     }
 }
 
+/// What takes requests in place of the webhook's receiver: the events that are new to it, and its answer.
+pub trait Consumer: Send {
+    /// # Errors
+    /// What no such request may be.
+    fn take(&mut self, head: &[String], body: &[u8]) -> Result<(Vec<Value>, String), String>;
+}
+
 #[derive(Default)]
 struct Inbox {
+    consumer: Option<Box<dyn Consumer>>,
     /// The next answers; then `rule`.
     script: VecDeque<Answer>,
     /// Answers at random.
     chaos: Option<StdRng>,
+    /// Whoever comes is hung up on.
+    closed: bool,
     /// Batches with this text are not acceptable.
     poison: Option<String>,
     asked: Vec<String>,
+    bodies: Vec<String>,
     keys: HashMap<String, Vec<String>>,
     repeated: usize,
     taken: Vec<Value>,
@@ -62,9 +75,17 @@ pub struct Receiver {
 
 impl Receiver {
     pub fn start(script: impl IntoIterator<Item = Answer>) -> Self {
+        Self::serving(script, None)
+    }
+
+    pub fn of(consumer: impl Consumer + 'static, script: impl IntoIterator<Item = Answer>) -> Self {
+        Self::serving(script, Some(Box::new(consumer)))
+    }
+
+    fn serving(script: impl IntoIterator<Item = Answer>, consumer: Option<Box<dyn Consumer>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let inbox = Inbox { script: script.into_iter().collect(), ..Inbox::default() };
+        let inbox = Inbox { script: script.into_iter().collect(), consumer, ..Inbox::default() };
         let receiver = Self { port, inbox: Arc::new(Mutex::new(inbox)) };
         let server = receiver.clone();
         std::thread::spawn(move || {
@@ -85,6 +106,12 @@ impl Receiver {
         self.inbox(|inbox| inbox.chaos = Some(StdRng::seed_from_u64(seed)));
     }
 
+    /// Whether it is as good as not there.
+    #[cfg(feature = "nats")]
+    pub fn close(&self, closed: bool) {
+        self.inbox(|inbox| inbox.closed = closed);
+    }
+
     pub fn reject(&self, text: &str) {
         self.inbox(|inbox| inbox.poison = Some(text.to_owned()));
     }
@@ -102,6 +129,11 @@ impl Receiver {
         self.inbox(|inbox| inbox.asked.clone())
     }
 
+    /// What came with them.
+    pub fn bodies(&self) -> Vec<String> {
+        self.inbox(|inbox| inbox.bodies.clone())
+    }
+
     /// Requests whose key had been seen before.
     pub fn repeated(&self) -> usize {
         self.inbox(|inbox| inbox.repeated)
@@ -110,6 +142,9 @@ impl Receiver {
     fn serve(&self, stream: &TcpStream) {
         let mut reader = BufReader::new(stream);
         while let Some((head, body)) = request(&mut reader) {
+            if self.inbox(|inbox| inbox.closed) {
+                return;
+            }
             let answer = self.inbox(|inbox| inbox.take(&head, &body));
             if reply(stream, &answer).is_none() {
                 return;
@@ -137,6 +172,11 @@ pub fn request(reader: &mut impl BufRead) -> Option<(Vec<String>, Vec<u8>)> {
     Some((head, body))
 }
 
+/// A header field that has to be there.
+pub fn field<'a>(head: &'a [String], name: &str) -> Result<&'a str, String> {
+    header(head, name).ok_or_else(|| format!("no {name}: {head:?}"))
+}
+
 fn header<'a>(head: &'a [String], name: &str) -> Option<&'a str> {
     let fields = head.iter().skip(1).filter_map(|line| line.split_once(": "));
     fields.into_iter().find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value)
@@ -147,6 +187,10 @@ fn reply(mut stream: &TcpStream, answer: &Answer) -> Option<()> {
     match answer {
         Answer::Take => stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").ok(),
         Answer::Lose => None,
+        Answer::Told(text) => {
+            let text = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len());
+            stream.write_all(text.as_bytes()).ok()
+        }
         Answer::Status(status, more) => {
             let text = format!("HTTP/1.1 {status} X\r\nContent-Length: 9\r\n{more}\r\nsome\x1b[2Jw");
             stream.write_all(text.as_bytes()).ok()
@@ -177,6 +221,10 @@ fn reply(mut stream: &TcpStream, answer: &Answer) -> Option<()> {
 impl Inbox {
     fn take(&mut self, head: &[String], body: &[u8]) -> Answer {
         self.asked.push(head[0].clone());
+        self.bodies.push(String::from_utf8_lossy(body).into_owned());
+        if self.consumer.is_some() {
+            return self.consume(head, body);
+        }
         let events = match self.read(head, body) {
             Ok(events) => events,
             Err(violation) => {
@@ -189,6 +237,24 @@ impl Inbox {
             self.taken.extend(events);
         }
         answer
+    }
+
+    fn consume(&mut self, head: &[String], body: &[u8]) -> Answer {
+        let answer = self.answer(body);
+        let Some(consumer) = &mut self.consumer else { return answer };
+        if !matches!(answer, Answer::Take | Answer::Lose) {
+            return answer;
+        }
+        match consumer.take(head, body) {
+            Ok((events, said)) => {
+                self.taken.extend(events);
+                if matches!(answer, Answer::Lose) { answer } else { Answer::Told(said) }
+            }
+            Err(violation) => {
+                self.violations.push(violation);
+                Answer::status(400)
+            }
+        }
     }
 
     fn answer(&mut self, body: &[u8]) -> Answer {
@@ -210,9 +276,8 @@ impl Inbox {
 
     /// Everything that a webhook promises.
     fn read(&mut self, head: &[String], body: &[u8]) -> Result<Vec<Value>, String> {
-        let field = |name| header(head, name).ok_or_else(|| format!("no {name}: {head:?}"));
-        verify(field("idlewatch-signature")?, body)?;
-        let lines = match field("content-type")? {
+        verify(field(head, "idlewatch-signature")?, body)?;
+        let lines = match field(head, "content-type")? {
             "application/x-ndjson" => String::from_utf8(body.to_vec()).unwrap(),
             "application/json" => {
                 let array: Vec<Value> = serde_json::from_slice(body).map_err(|error| error.to_string())?;
@@ -227,7 +292,7 @@ impl Inbox {
         let sequences: Vec<_> =
             events.iter().filter_map(|event| event["event"]["sequence"].as_u64()).collect();
         let (first, last) = (sequences[0], sequences[sequences.len() - 1]);
-        let (key, wanted) = (field("idempotency-key")?.to_owned(), format!("test-{first}-{last}"));
+        let (key, wanted) = (field(head, "idempotency-key")?.to_owned(), format!("test-{first}-{last}"));
         if key != wanted || !sequences.is_sorted() || events.len() > 10 {
             return Err(format!("{key} for {sequences:?}"));
         }

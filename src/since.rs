@@ -1,4 +1,4 @@
-//! `--since 24h|RFC3339|UID`
+//! From where messages are told: `24h`, a day, a moment (RFC 3339), a UID.
 
 use std::str::FromStr;
 
@@ -11,11 +11,11 @@ use crate::imap::conversation::ToldFrom;
 
 /// From where messages are told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Since(pub(super) ToldFrom);
+pub(crate) struct Since(pub(crate) ToldFrom);
 
 impl Since {
     /// The moment, unless it is a UID.
-    pub(super) fn time(self) -> Option<Timestamp> {
+    pub(crate) fn time(self) -> Option<Timestamp> {
         match self.0 {
             ToldFrom::Time(at) => Some(at),
             ToldFrom::Uid(_) => None,

@@ -1,29 +1,20 @@
-//! `idlewatch state`
+//! `state dead-letters`
 
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 
-use super::{Exit, Globals, say, tell};
+use super::{Done, Exit, lock, not_opened, say, tell};
 use crate::config::settings::Settings;
 use crate::event::Filtered;
-use crate::journal::lock::StateLock;
 use crate::journal::sqlite::SqliteJournal;
-use crate::journal::{Entry, Journal, OpenError};
+use crate::journal::{Entry, Journal};
 use crate::sink::dead_letters::{DeadLetter, DeadLetters};
-use crate::text;
-
-/// What to look at.
-#[derive(Debug, Subcommand)]
-pub(super) enum StateCommand {
-    /// Events that an output never took.
-    #[command(subcommand)]
-    DeadLetters(DeadLettersCommand),
-}
+use crate::text::{self, counted};
 
 /// What to do with them.
 #[derive(Debug, Subcommand)]
-pub(super) enum DeadLettersCommand {
+pub(in crate::cli) enum DeadLettersCommand {
     /// Show them, oldest first.
     List(ListArgs),
     /// Put them back: the next start offers them to their outputs again. The monitor must not run.
@@ -34,7 +25,7 @@ pub(super) enum DeadLettersCommand {
 
 /// Flags of `list`.
 #[derive(Debug, Args)]
-pub(super) struct ListArgs {
+pub(in crate::cli) struct ListArgs {
     #[command(flatten)]
     which: Which,
     /// One JSON object a line: reason, and the whole event.
@@ -44,7 +35,7 @@ pub(super) struct ListArgs {
 
 /// Flags of `drop`.
 #[derive(Debug, Args)]
-pub(super) struct DropArgs {
+pub(in crate::cli) struct DropArgs {
     #[command(flatten)]
     which: Which,
     /// All of them.
@@ -54,7 +45,7 @@ pub(super) struct DropArgs {
 
 /// All of them, unless narrowed.
 #[derive(Debug, Args)]
-pub(super) struct Which {
+pub(in crate::cli) struct Which {
     /// Only those of this output.
     #[arg(long, value_name = "NAME")]
     output: Option<String>,
@@ -70,31 +61,20 @@ impl Which {
     }
 }
 
-pub(super) fn execute(command: &StateCommand, globals: &Globals) -> Exit {
-    let StateCommand::DeadLetters(command) = command;
-    let settings = match globals.load() {
-        Ok(settings) => settings,
-        Err(exit) => return exit,
-    };
-    let done = match command {
-        DeadLettersCommand::List(args) => list(args, &settings),
-        DeadLettersCommand::Replay(which) => replay(which, &settings),
-        DeadLettersCommand::Drop(args) => remove(&args.which, &settings),
-    };
-    done.unwrap_or_else(|(exit, problem)| {
-        tell(&format!("error: {problem}"));
-        exit
-    })
+pub(super) fn execute(command: &DeadLettersCommand, settings: &Settings) -> Done {
+    match command {
+        DeadLettersCommand::List(args) => list(args, settings),
+        DeadLettersCommand::Replay(which) => replay(which, settings),
+        DeadLettersCommand::Drop(args) => remove(&args.which, settings),
+    }
 }
-
-type Done = Result<Exit, (Exit, String)>;
 
 fn read(settings: &Settings) -> Result<(DeadLetters, Vec<DeadLetter>), (Exit, String)> {
     let file = DeadLetters::in_dir(&settings.monitor.state_dir);
     let (letters, unreadable) =
         file.read().map_err(|error| (Exit::Io, format!("{}: {error}", file.path().display())))?;
     if unreadable > 0 {
-        tell(&format!("warning: {}: {unreadable} lines cannot be read", file.path().display()));
+        tell(&format!("warning: {}: not readable: {}", file.path().display(), counted(unreadable, "line")));
     }
     Ok((file, letters))
 }
@@ -115,18 +95,6 @@ fn line(letter: &DeadLetter) -> String {
     text::line(&row, 600) + "\n"
 }
 
-/// Nobody else writes the file or the journal meanwhile.
-fn lock(settings: &Settings) -> Result<StateLock, (Exit, String)> {
-    StateLock::take(&settings.monitor.state_dir).map_err(not_opened)
-}
-
-fn not_opened(error: OpenError) -> (Exit, String) {
-    match error {
-        OpenError::Locked { .. } => (Exit::Locked, format!("{error}: stop it first")),
-        error => (Exit::CannotStart, error.to_string()),
-    }
-}
-
 /// First into the journal, then out of the file: a crash between the two replays them twice, with the same ids.
 fn replay(which: &Which, settings: &Settings) -> Done {
     let _lock = lock(settings)?;
@@ -145,7 +113,7 @@ fn replay(which: &Which, settings: &Settings) -> Done {
         journal.commit(&entries, &[]).map_err(|error| (Exit::Io, error.to_string()))?;
         replace(&file, &kept)?;
     }
-    tell(&format!("{} events are offered again at the next start", chosen.len()));
+    tell(&format!("offered again at the next start: {}", counted(chosen.len(), "event")));
     Ok(Exit::Ok)
 }
 
@@ -163,7 +131,7 @@ fn remove(which: &Which, settings: &Settings) -> Done {
     let before = letters.len();
     let kept: Vec<_> = letters.into_iter().filter(|letter| !which.takes(letter)).collect();
     replace(&file, &kept)?;
-    tell(&format!("{} events are given up", before - kept.len()));
+    tell(&format!("given up: {}", counted(before - kept.len(), "event")));
     Ok(Exit::Ok)
 }
 

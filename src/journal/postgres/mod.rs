@@ -1,0 +1,279 @@
+//! The journal in PostgreSQL: the same promises in another dialect. One connection, one statement for each commit, and no
+//! transaction that waits for us. Whoever holds the lease is told apart by its epoch, which every statement names.
+
+mod failure;
+pub mod lease;
+mod link;
+mod round;
+mod schema;
+mod secured;
+mod standby;
+mod step;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+
+use self::failure::Failure;
+use self::link::{Link, Parameter};
+use self::round::Rounds;
+use self::step::storable;
+use super::checksum::{crc, cursor_crc, lane_crc};
+use super::{
+    Entry, FileEnd, Journal, JournalError, JournalledEvent, KEPT, LanePosition, Receipt, Superseded,
+};
+use crate::event::{AccountId, Cursor, MailboxKey};
+use crate::memory::{Fingerprint, Memory, Told};
+use crate::refusals::Refusals;
+use crate::text;
+use crate::uid_set::UidSet;
+
+/// In place of a message's fingerprint: the moment of the first contact.
+const FIRST_CONTACT: i64 = 0;
+
+/// A journal whose lease is ours.
+#[derive(Debug)]
+pub struct PostgresJournal {
+    link: Link,
+    /// Where the files of outputs are: those of another machine are none of ours.
+    home: String,
+    epoch: i64,
+    rounds: Rounds,
+    /// The last sequence given.
+    last: u64,
+    bytes: u64,
+    /// By which connection the bytes were counted.
+    counted_by: u64,
+    rhythm: Duration,
+}
+
+/// What is asked of the lease in the same statement: without a row, it is not ours any more.
+fn ours(rows: Vec<Row>) -> Result<Vec<Row>, JournalError> {
+    if rows.is_empty() { Err(JournalError::TakenOver) } else { Ok(rows) }
+}
+
+/// A row that is not what was written, of a person's making perhaps, must not end us by surprise.
+fn damaged(error: tokio_postgres::Error) -> JournalError {
+    Failure::Rejected(format!("a row is not what was written: {error}")).into()
+}
+
+fn number(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or_default()
+}
+
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+impl PostgresJournal {
+    fn count(&mut self) -> Result<(), JournalError> {
+        let sum = "SELECT coalesce(sum(octet_length(payload)), 0)::bigint AS bytes FROM events";
+        let rows = self.link.query_all(sum, &[])?;
+        self.bytes = rows.first().map_or(Ok(0), |row| row.try_get("bytes")).map(number).map_err(damaged)?;
+        self.counted_by = self.link.generation();
+        Ok(())
+    }
+
+    fn of_mailbox(&mut self, sql: &str, key: &MailboxKey) -> Result<Vec<Row>, JournalError> {
+        let (account, mailbox) = (storable(key.account.as_str()), storable(key.mailbox.as_str()));
+        let parameters: [Parameter<'_>; 2] = [(&&*account, Type::TEXT), (&&*mailbox, Type::TEXT)];
+        Ok(self.link.query(sql, &parameters)?)
+    }
+
+    /// `$1` is our epoch.
+    fn as_holder(&mut self, sql: &str, beside: &[Parameter<'_>]) -> Result<Vec<Row>, JournalError> {
+        let epoch = self.epoch;
+        let mut parameters: Vec<Parameter<'_>> = vec![(&epoch, Type::INT8)];
+        parameters.extend_from_slice(beside);
+        ours(self.link.query(sql, &parameters)?)
+    }
+}
+
+/// The cursor, and whether it is what was written.
+fn cursor_at(row: &Row, key: &MailboxKey) -> Result<(Cursor, bool), tokio_postgres::Error> {
+    let small = |name| row.try_get(name).map(|value: i64| u32::try_from(value).unwrap_or_default());
+    let large = |name| row.try_get(name).map(|value: Option<i64>| value.and_then(|n| u64::try_from(n).ok()));
+    let uids = |text: String| text.parse().unwrap_or_else(|_| UidSet::new());
+    let blind_since: Option<i64> = row.try_get("blind_since")?;
+    let look_back: Option<i64> = row.try_get("look_back")?;
+    let cursor = Cursor {
+        uid_validity: small("uid_validity")?,
+        uid_next: small("uid_next")?,
+        seen: uids(row.try_get("seen")?),
+        modseq: large("modseq")?,
+        blind_since: blind_since.and_then(|at| Timestamp::from_millisecond(at).ok()),
+        look_back: look_back.and_then(|uid| u32::try_from(uid).ok()),
+        changes: large("changes")?,
+        gone: row.try_get::<_, Option<String>>("gone")?.map(uids),
+    };
+    let sum = i64::from(cursor_crc(key.account.as_str(), key.mailbox.as_str(), &cursor));
+    Ok((cursor, row.try_get::<_, i64>("crc")? == sum))
+}
+
+impl Journal for PostgresJournal {
+    fn commit(
+        &mut self,
+        entries: &[Entry],
+        positions: &[(String, LanePosition)],
+    ) -> Result<Vec<Result<Receipt, Superseded>>, JournalError> {
+        self.commit_rounds(entries, positions)
+    }
+
+    fn cursor(&mut self, key: &MailboxKey) -> Result<Option<Cursor>, JournalError> {
+        let rows = self.of_mailbox("SELECT * FROM cursors WHERE account = $1 AND mailbox = $2", key)?;
+        match rows.first().map(|row| cursor_at(row, key)).transpose().map_err(damaged)? {
+            Some((_, false)) => {
+                let (account, mailbox) = (&key.account, text::line(key.mailbox.as_str(), 200));
+                Err(JournalError::Failed(format!("the cursor of {account}/{mailbox} is damaged")))
+            }
+            found => Ok(found.map(|(cursor, _)| cursor)),
+        }
+    }
+
+    fn memory(&mut self, key: &MailboxKey) -> Result<Memory, JournalError> {
+        let asked = "SELECT received_at, fingerprint FROM told WHERE account = $1 AND mailbox = $2";
+        let (mut first_contact, mut told) = (None, Vec::new());
+        for row in self.of_mailbox(asked, key)? {
+            let at: i64 = row.try_get("received_at").map_err(damaged)?;
+            let Ok(received_at) = Timestamp::from_millisecond(at) else { continue };
+            match row.try_get("fingerprint").map_err(damaged)? {
+                FIRST_CONTACT => first_contact = Some(received_at),
+                fingerprint => told.push(Told { fingerprint: Fingerprint(fingerprint), received_at }),
+            }
+        }
+        Ok(Memory::new(first_contact, &told))
+    }
+
+    fn refusals(&mut self, account: &AccountId) -> Result<Refusals, JournalError> {
+        let name = storable(account.as_str());
+        let asked = "SELECT logins FROM refusals WHERE account = $1";
+        let rows = self.link.query(asked, &[(&&*name, Type::TEXT)])?;
+        let Some(row) = rows.first() else { return Ok(Refusals::default()) };
+        let logins: String = row.try_get("logins").map_err(damaged)?;
+        let failed = |_| JournalError::Failed(format!("the refused logins of {account} are damaged"));
+        serde_json::from_str(&logins).map_err(failed)
+    }
+
+    fn idle_periods(&mut self) -> Result<Vec<(String, Duration)>, JournalError> {
+        let period = |row: &Row| {
+            let milliseconds: i64 = row.try_get("idle_period")?;
+            Ok((row.try_get("host")?, Duration::from_millis(number(milliseconds))))
+        };
+        let rows = self.link.query("SELECT host, idle_period FROM hosts", &[])?;
+        rows.iter().map(period).collect::<Result<_, _>>().map_err(damaged)
+    }
+
+    fn unpipelined(&mut self) -> Result<Vec<String>, JournalError> {
+        let rows = self.link.query("SELECT host FROM unpipelined", &[])?;
+        rows.iter().map(|row| row.try_get("host")).collect::<Result<_, _>>().map_err(damaged)
+    }
+
+    fn begin(&mut self, now: Timestamp) -> Result<(), JournalError> {
+        let sql = "WITH held AS (SELECT alive_at FROM lease WHERE id = 0 AND epoch = $1 FOR UPDATE),
+                blind AS (UPDATE cursors SET blind_since = held.alive_at FROM held
+                    WHERE cursors.blind_since IS NULL AND held.alive_at IS NOT NULL)
+            UPDATE lease SET alive_at = $2, seen = clock_timestamp() FROM held WHERE id = 0 RETURNING epoch";
+        let (epoch, now) = (self.epoch, now.as_millisecond());
+        let parameters: [Parameter<'_>; 2] = [(&epoch, Type::INT8), (&now, Type::INT8)];
+        ours(self.link.query_all(sql, &parameters)?).map(drop)
+    }
+
+    fn alive(&mut self, now: Timestamp) -> Result<(), JournalError> {
+        let sql = "UPDATE lease SET alive_at = $2, seen = clock_timestamp() WHERE id = 0 AND epoch = $1 RETURNING epoch";
+        self.as_holder(sql, &[(&now.as_millisecond(), Type::INT8)]).map(drop)
+    }
+
+    fn forget_gone(&mut self, now: Timestamp) -> Result<usize, JournalError> {
+        let sql = "WITH held AS (SELECT epoch FROM lease WHERE id = 0 AND epoch = $1 FOR SHARE),
+                old AS (SELECT account, mailbox, absent_since <= $2 AS is_absent FROM cursors, held
+                    WHERE gone_since <= $2 OR absent_since <= $2),
+                logins AS (DELETE FROM refusals USING old WHERE old.is_absent AND refusals.account = old.account),
+                memory AS (DELETE FROM told USING old WHERE told.account = old.account AND told.mailbox = old.mailbox),
+                places AS (DELETE FROM cursors USING old
+                    WHERE cursors.account = old.account AND cursors.mailbox = old.mailbox RETURNING 1)
+            SELECT (SELECT count(*) FROM places) AS forgotten FROM held";
+        let Ok(since) = now.checked_sub(KEPT) else { return Ok(0) };
+        let rows = self.as_holder(sql, &[(&since.as_millisecond(), Type::INT8)])?;
+        let forgotten = rows.first().map_or(Ok(0), |row| row.try_get("forgotten")).map_err(damaged)?;
+        Ok(usize::try_from(number(forgotten)).unwrap_or(usize::MAX))
+    }
+
+    fn pending(&mut self, after: u64, most: usize) -> Result<Vec<JournalledEvent>, JournalError> {
+        let sql = "SELECT sequence, payload, crc FROM events WHERE sequence > $1 ORDER BY sequence LIMIT $2";
+        let (after, most) = (signed(after), signed(most as u64));
+        let rows = self.link.query(sql, &[(&after, Type::INT8), (&most, Type::INT8)])?;
+        rows.iter().map(event_at).collect()
+    }
+
+    fn lanes(&mut self, names: &[String]) -> Result<Vec<LanePosition>, JournalError> {
+        // An output that is configured no more holds nothing back.
+        let sql = "WITH held AS (SELECT epoch FROM lease WHERE id = 0 AND epoch = $1 FOR SHARE),
+                made AS (INSERT INTO lanes (name, position) SELECT name, 0 FROM unnest($2) AS name, held ON CONFLICT DO NOTHING),
+                gone AS (DELETE FROM lanes USING held WHERE name <> ALL ($2))
+            SELECT lanes.* FROM held LEFT JOIN lanes ON name = ANY ($2)";
+        let names: Vec<_> = names.iter().map(|name| storable(name).into_owned()).collect();
+        let rows = self.as_holder(sql, &[(&names, Type::TEXT_ARRAY)])?;
+        let known: Result<Vec<_>, _> = rows.iter().map(|row| lane_at(row, &self.home)).collect();
+        let known: Vec<_> = known?.into_iter().flatten().collect();
+        let place =
+            |name| known.iter().find(|(known, _)| known == name).map(|(_, position)| position.clone());
+        Ok(names.iter().map(|name| place(name).unwrap_or_default()).collect())
+    }
+
+    fn forget(&mut self, sequence: u64) -> Result<(), JournalError> {
+        let sql = "WITH held AS (SELECT epoch FROM lease WHERE id = 0 AND epoch = $1 FOR SHARE),
+                gone AS (DELETE FROM events USING held WHERE sequence <= $2 RETURNING octet_length(payload) AS bytes)
+            SELECT (SELECT coalesce(sum(bytes), 0)::bigint FROM gone) AS bytes FROM held";
+        let rows = self.as_holder(sql, &[(&signed(sequence), Type::INT8)])?;
+        let gone = rows.first().map_or(Ok(0), |row| row.try_get("bytes")).map_err(damaged)?;
+        self.bytes = self.bytes.saturating_sub(number(gone));
+        // What an answer that was lost would have said is not known, nor what another server has.
+        if self.counted_by == self.link.generation() { Ok(()) } else { self.count() }
+    }
+
+    fn tidy(&mut self) {
+        self.release();
+    }
+
+    fn rhythm(&self) -> Duration {
+        self.rhythm
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn last(&mut self) -> Result<u64, JournalError> {
+        Ok(self.last)
+    }
+}
+
+fn event_at(row: &Row) -> Result<JournalledEvent, JournalError> {
+    let sequence = number(row.try_get("sequence").map_err(damaged)?);
+    let payload: &str = row.try_get("payload").map_err(damaged)?;
+    let sum: i64 = row.try_get("crc").map_err(damaged)?;
+    let event = serde_json::from_str(payload).ok().filter(|_| sum == i64::from(crc(&[payload.as_bytes()])));
+    let event = event.ok_or_else(|| JournalError::Failed(format!("event {sequence} is damaged")))?;
+    Ok(JournalledEvent { sequence, event: Arc::new(event) })
+}
+
+/// A lane that stood there already; of its file, what is said of one that is here.
+fn lane_at(row: &Row, home: &str) -> Result<Option<(String, LanePosition)>, JournalError> {
+    let Some(name) = row.try_get::<_, Option<String>>("name").map_err(damaged)? else { return Ok(None) };
+    let generation: Option<String> = row.try_get("generation").map_err(damaged)?;
+    let offset: Option<i64> = row.try_get("offset").map_err(damaged)?;
+    let file =
+        generation.zip(offset).map(|(generation, offset)| FileEnd { generation, offset: number(offset) });
+    let sequence = number(row.try_get("position").map_err(damaged)?);
+    let position = LanePosition { sequence, file };
+    let sum: Option<i64> = row.try_get("crc").map_err(damaged)?;
+    if sum.is_some_and(|sum| sum != i64::from(lane_crc(&name, &position))) {
+        return Err(JournalError::Failed(format!("the position of output {name} is damaged")));
+    }
+    let known: Option<&str> = row.try_get("home").map_err(damaged)?;
+    let file = position.file.filter(|_| known == Some(home));
+    Ok(Some((name, LanePosition { file, ..position })))
+}

@@ -1,0 +1,159 @@
+//! A commit is a round: one statement with a number. Where its answer is lost, what became of it is found out before
+//! anything else is stored; so nothing is stored twice, and nothing is taken for stored that is not.
+
+use jiff::Timestamp;
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+
+use super::failure::Failure;
+use super::link::Parameter;
+use super::step::steps;
+use super::{PostgresJournal, damaged, number, ours, signed};
+use crate::journal::checksum::crc;
+use crate::journal::{Entry, JournalError, LanePosition, Receipt, Superseded};
+
+type Answer = Result<Receipt, Superseded>;
+
+/// Which rounds there were.
+#[derive(Debug, Default)]
+pub(super) struct Rounds {
+    /// The number of the last one.
+    last: i64,
+    /// One whose answer was lost.
+    doubtful: Option<Doubtful>,
+    /// What was found out of such rounds, for the entries that are offered again.
+    found_out: Vec<(Entry, Answer)>,
+}
+
+#[derive(Debug)]
+struct Doubtful {
+    number: i64,
+    entries: Vec<Entry>,
+}
+
+impl Rounds {
+    /// After those of whoever had the journal before.
+    pub(super) fn of(last: i64) -> Self {
+        Self { last, ..Self::default() }
+    }
+
+    /// The answers that are known, in the place of their entries.
+    fn answers(&self, entries: &[Entry]) -> Vec<Option<Answer>> {
+        let mut left: Vec<_> = self.found_out.iter().collect();
+        let answer = |entry: &Entry| {
+            let place = left.iter().position(|(known, _)| known == entry)?;
+            Some(left.remove(place).1.clone())
+        };
+        entries.iter().map(answer).collect()
+    }
+}
+
+impl PostgresJournal {
+    /// Whatever was in doubt is settled first.
+    pub(super) fn commit_rounds(
+        &mut self,
+        entries: &[Entry],
+        positions: &[(String, LanePosition)],
+    ) -> Result<Vec<Answer>, JournalError> {
+        self.settle()?;
+        let mut answers = self.rounds.answers(entries);
+        let open = entries.iter().zip(&answers).filter(|(_, answer)| answer.is_none());
+        let open: Vec<&Entry> = open.map(|(entry, _)| entry).collect();
+        if !open.is_empty() || !positions.is_empty() {
+            let mut told = self.round(&open, positions)?.into_iter();
+            let empty = answers.iter_mut().filter(|answer| answer.is_none());
+            empty.for_each(|answer| *answer = told.next());
+        }
+        self.rounds.found_out.clear();
+        Ok(answers.into_iter().map(|answer| answer.unwrap_or(Err(Superseded))).collect())
+    }
+
+    fn round(
+        &mut self,
+        entries: &[&Entry],
+        positions: &[(String, LanePosition)],
+    ) -> Result<Vec<Answer>, JournalError> {
+        self.rounds.last += 1;
+        match self.send(entries, positions) {
+            Ok(rows) => self.receipts(entries, ours(rows)?.first()),
+            Err(failure) => {
+                let entries = entries.iter().map(|entry| (*entry).clone()).collect();
+                self.rounds.doubtful = Some(Doubtful { number: self.rounds.last, entries });
+                Err(failure.into())
+            }
+        }
+    }
+
+    fn send(
+        &mut self,
+        entries: &[&Entry],
+        positions: &[(String, LanePosition)],
+    ) -> Result<Vec<Row>, Failure> {
+        let steps = steps(entries, positions, &self.home, Timestamp::now());
+        let steps = serde_json::to_string(&steps).map_err(|error| Failure::Rejected(error.to_string()))?;
+        let (mut entry_of, mut actions, mut payloads, mut sums) = (vec![], vec![], vec![], vec![]);
+        for (number, entry) in (1_i32..).zip(entries) {
+            for encoded in &entry.events {
+                entry_of.push(number);
+                actions.push(encoded.event.body.action().as_str());
+                payloads.push(encoded.payload.as_str());
+                sums.push(i64::from(crc(&[encoded.payload.as_bytes()])));
+            }
+        }
+        let (epoch, round, last) = (self.epoch, self.rounds.last, signed(self.last));
+        let count = i32::try_from(entries.len()).unwrap_or(i32::MAX);
+        let parameters: [Parameter<'_>; 9] = [
+            (&epoch, Type::INT8),
+            (&round, Type::INT8),
+            (&last, Type::INT8),
+            (&steps, Type::TEXT),
+            (&count, Type::INT4),
+            (&entry_of, Type::INT4_ARRAY),
+            (&actions, Type::TEXT_ARRAY),
+            (&payloads, Type::TEXT_ARRAY),
+            (&sums, Type::INT8_ARRAY),
+        ];
+        self.link.query("SELECT * FROM commit_round($1, $2, $3, $4::jsonb, $5, $6, $7, $8, $9)", &parameters)
+    }
+
+    /// What became of a round whose answer was lost. It may not even have begun: from now on it cannot any more.
+    fn settle(&mut self) -> Result<(), JournalError> {
+        let Some(doubtful) = &self.rounds.doubtful else { return Ok(()) };
+        let number = doubtful.number;
+        let parameters: [Parameter<'_>; 2] = [(&self.epoch, Type::INT8), (&number, Type::INT8)];
+        let rows = ours(self.link.query("SELECT * FROM end_rounds($1, $2)", &parameters)?)?;
+        let row = rows.first();
+        let answered = row.map_or(Ok(0), |row| row.try_get::<_, i64>("answered_round")).map_err(damaged)?;
+        let Some(Doubtful { entries, .. }) = self.rounds.doubtful.take() else { return Ok(()) };
+        if answered == number {
+            let known: Vec<&Entry> = entries.iter().collect();
+            let answers = self.receipts(&known, row)?;
+            self.rounds.found_out.extend(entries.into_iter().zip(answers));
+        }
+        Ok(())
+    }
+
+    /// What was stored, with the numbers that it got.
+    fn receipts(&mut self, entries: &[&Entry], row: Option<&Row>) -> Result<Vec<Answer>, JournalError> {
+        let Some(row) = row else { return Err(JournalError::TakenOver) };
+        let mut next = number(row.try_get("first_sequence").map_err(damaged)?);
+        let stored: Vec<bool> = row.try_get("stored_entries").map_err(damaged)?;
+        let mut answers = Vec::with_capacity(entries.len());
+        for (entry, stored) in entries.iter().zip(stored) {
+            if !stored {
+                answers.push(Err(Superseded));
+                continue;
+            }
+            let first = next;
+            next += entry.len() as u64;
+            self.bytes += entry.bytes();
+            let checkpoint = entry.checkpoint.as_ref();
+            answers.push(Ok(Receipt {
+                checkpoint: checkpoint.map(|stored| (stored.key.clone(), stored.cursor.clone())),
+                sequences: (!entry.is_empty()).then(|| first..=next - 1),
+            }));
+        }
+        self.last = self.last.max(next.saturating_sub(1));
+        Ok(answers)
+    }
+}

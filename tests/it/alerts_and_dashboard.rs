@@ -1,0 +1,115 @@
+//! What the package brings for Prometheus and Grafana, against a real Prometheus.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::time::{Duration, Instant};
+
+use idlewatch::demo::server::{Behaviour, Server};
+use idlewatch::demo::store::Store;
+use serde_json::Value;
+
+use crate::support::monitor::{Monitor, states};
+use crate::support::process::free_port;
+use crate::support::prometheus::{Prometheus, packaged, promtool};
+use crate::support::token_endpoint::TokenEndpoint;
+
+fn read(path: &str) -> String {
+    fs::read_to_string(packaged(path)).unwrap()
+}
+
+/// The values of `key: value` in YAML that has each on a line of its own, or in `- { alertname: X, …`.
+fn values<'a>(text: &'a str, key: &'a str) -> impl Iterator<Item = &'a str> {
+    text.lines()
+        .filter_map(move |line| line.split_once(key))
+        .map(|(_, value)| value.split([',', ' ']).next().unwrap())
+}
+
+#[test]
+fn every_alert_fires_as_it_should_and_says_what_to_do() {
+    for arguments in [["check", "rules", "alerts.yml"], ["test", "rules", "alerts_test.yml"]] {
+        let output = promtool(&arguments);
+        let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{text}");
+    }
+    let (alerts, tests) = (read("prometheus/alerts.yml"), read("prometheus/alerts_test.yml"));
+    let named: BTreeSet<&str> = values(&alerts, "- alert: ").collect();
+    let tested: BTreeSet<&str> = values(&tests, "alertname: ").collect();
+    assert!(named.len() > 10 && named == tested, "{:?}", named.symmetric_difference(&tested));
+    let troubleshooting = read("../docs/troubleshooting.md");
+    for alert in named {
+        assert!(troubleshooting.contains(&format!("\n### {alert}\n")), "{alert}");
+        let anchor = format!("runbook: docs/troubleshooting.md#{}\n", alert.to_lowercase());
+        assert!(alerts.contains(&anchor), "{alert}");
+    }
+}
+
+/// What the panels show, as Grafana would ask it.
+fn expressions(dashboard: &Value) -> Vec<(String, String)> {
+    let panels = dashboard["panels"].as_array().unwrap();
+    let targets = panels.iter().flat_map(|panel| {
+        let targets = panel["targets"].as_array().into_iter().flatten();
+        targets.map(|target| (panel["title"].as_str().unwrap(), target["expr"].as_str().unwrap()))
+    });
+    targets
+        .map(|(title, expression)| {
+            let asked = expression.replace("$instance", ".+").replace("$__rate_interval", "20s");
+            (title.to_owned(), asked)
+        })
+        .collect()
+}
+
+/// All that a dashboard may show: an account that is refused, one with access tokens, a mailbox that was made anew, an output that
+/// may lose events.
+fn configuration(server: &Server, endpoint: &TokenEndpoint, port: u16) -> String {
+    let account = |id: &str, login: &str| {
+        format!(
+            "[[accounts]]\nid = \"{id}\"\nhost = \"127.0.0.1\"\nport = {}\ntls = \"none\"\nuser = \"{id}\"\n{login}\n",
+            server.addr().port()
+        )
+    };
+    let password = "password = { inline = \"CANARY-prometheus-7\" }";
+    let oauth = format!(
+        "[oauth.x]\nflow = \"client_credentials\"\nclient_id = \"tokens\"\nclient_secret = {{ inline = \"canary\" }}\ntoken_url = \"{}\"\nscopes = [\"imap\"]\n",
+        endpoint.url()
+    );
+    let second = "[outputs.second]\ntype = \"file\"\npath = \"second.jsonl\"\nrequired = false\n";
+    let accounts = [account("a", password), account("b", password), account("tokens", "oauth = \"x\"")];
+    format!("{second}[http]\nlisten = \"127.0.0.1:{port}\"\n{oauth}{}", accounts.concat())
+}
+
+/// Every expression has an answer, and all of those that are missing are told.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_panel_of_the_dashboard_shows_what_a_real_prometheus_scraped() {
+    let dashboard: Value = serde_json::from_str(&read("grafana/idlewatch.json")).unwrap();
+    let mut unseen = expressions(&dashboard);
+    let alerts = read("prometheus/alerts.yml");
+    unseen.extend(values(&alerts, "- record: ").map(|rule| ("a recording rule".to_owned(), rule.to_owned())));
+    assert!(unseen.len() > 30, "{}", unseen.len());
+    let users = ["a", "b", "tokens"].map(|user| (user.to_owned(), "CANARY-prometheus-7".to_owned()));
+    let server = Server::start(Store::new(users), Behaviour::default()).await.unwrap();
+    server.store().set_password("b", "another");
+    let endpoint = TokenEndpoint::start(b"a key that signs what is not read here");
+    let port = free_port();
+    let mut monitor = Monitor::new(&configuration(&server, &endpoint, port));
+    monitor.start();
+    monitor
+        .wait("judged", |events| states(events, "a") == ["online"] && states(events, "b") == ["auth_failed"]);
+    let prometheus = Prometheus::start(port);
+    let end = Instant::now() + Duration::from_secs(90);
+    // A rate is seen only of what is counted after a first scrape: a login among it.
+    while prometheus.query("idlewatch_imap_connect_duration_seconds_count").is_empty() {
+        assert!(Instant::now() < end, "nothing was scraped");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    server.store().change("a", "INBOX", |mailbox| mailbox.uid_validity += 1);
+    server.drop_connections();
+    while !unseen.is_empty() {
+        assert!(Instant::now() < end, "{unseen:#?}\n{}", monitor.log());
+        server.store().deliver("a", "INBOX", b"Subject: x\r\n\r\n");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        unseen.retain(|(_, expression)| !prometheus.query(expression).iter().any(|value| value.is_finite()));
+    }
+    assert!(prometheus.query("ALERTS{alertname=\"IdlewatchDown\"}").is_empty());
+    assert_eq!(prometheus.query("ALERTS{alertname=\"IdlewatchAuthFailures\"}"), [1.0]);
+    assert_eq!(monitor.stop().code(), Some(0));
+}

@@ -1,0 +1,432 @@
+//! The journal in PostgreSQL: a real server, killed, stopped, closed to us; and monitors that stand by for each other.
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use idlewatch::demo::server::{Behaviour, Server};
+use idlewatch::demo::store::Store;
+use idlewatch::event::{Cursor, Event, EventBody, MailboxKey, MailboxName, MonitorState};
+use idlewatch::journal::postgres::PostgresJournal;
+use idlewatch::journal::postgres::lease::Opening;
+use idlewatch::journal::{Entry, FileEnd, Journal, JournalError, LanePosition, OpenError};
+use idlewatch::messages::{Batch, Checkpoint};
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::support::monitor::{Monitor, states, told};
+use crate::support::postgres::{Database, PASSWORD, Postgres, shared};
+
+async fn server() -> Server {
+    let store = Store::new([("bob".to_owned(), "pw".to_owned())]);
+    Server::start(store, Behaviour::default()).await.unwrap()
+}
+
+fn configuration(server: &Server, database: &Database, beside: &str) -> String {
+    format!(
+        "{beside}[[accounts]]\nid = \"work\"\nhost = \"127.0.0.1\"\nport = {}\ntls = \"none\"\nuser = \"bob\"\npassword = {{ inline = \"pw\" }}\n{}",
+        server.addr().port(),
+        database.keys("2s")
+    )
+}
+
+fn start(server: &Server, database: &Database) -> Monitor {
+    let mut monitor = Monitor::new(&configuration(server, database, ""));
+    monitor.start();
+    monitor
+}
+
+fn is_online(events: &[Value]) -> bool {
+    states(events, "work").last().is_some_and(|state| state == "online")
+}
+
+fn deliver(server: &Server, count: u64) {
+    for _ in 0..count {
+        server.store().deliver("bob", "INBOX", b"Subject: x\r\n\r\nhi\r\n");
+    }
+}
+
+/// Each once, in order.
+fn has_each_once(events: &[Value], count: u64) -> bool {
+    told(events, "work") == (1..=count).collect::<Vec<_>>()
+}
+
+fn opening(home: &str) -> Opening {
+    Opening { owner: "test".to_owned(), home: home.to_owned(), ..Opening::default() }
+}
+
+fn open(database: &Database) -> Result<PostgresJournal, OpenError> {
+    PostgresJournal::open(&database.settings(Duration::from_secs(2)), &opening("here"))
+        .map(|(journal, _)| journal)
+}
+
+fn entry(id: &str) -> Entry {
+    let body = EventBody::MonitorState(MonitorState::Started);
+    let id = id.to_owned();
+    Entry::new(
+        Event { at: Timestamp::UNIX_EPOCH, id, account: None, body, filtered: None, redacted: Vec::new() }
+            .into(),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_killed_again_and_again_loses_and_doubles_nothing() {
+    let (mut postgres, server) = (Postgres::start(), server().await);
+    let mut monitor = start(&server, &postgres.database());
+    monitor.wait("online", is_online);
+    let mut sent = 0;
+    for round in 0..6 {
+        deliver(&server, 20 + round);
+        sent += 20 + round;
+        tokio::time::sleep(Duration::from_millis(40 * round)).await;
+        postgres.kill();
+        deliver(&server, 5);
+        sent += 5;
+        postgres.launch();
+    }
+    monitor.wait("each once", |events| has_each_once(events, sent));
+    let states = states(&monitor.events(), "work");
+    assert_eq!(
+        states.iter().filter(|state| *state == "online").count(),
+        1,
+        "who waits for a database goes on watching"
+    );
+    assert_eq!(monitor.stop().code(), Some(0));
+    assert!(!monitor.log().contains(PASSWORD));
+    let database =
+        &postgres.ask("postgres", "SELECT max(datname) FROM pg_database WHERE datname LIKE 'mail%'");
+    assert_eq!(postgres.ask(database, "SELECT count(*) FROM idlewatch.events"), "0", "nobody needs them");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_monitor_that_is_killed_again_and_again_loses_and_doubles_nothing() {
+    let server = server().await;
+    let mut monitor = start(&server, &shared().database());
+    monitor.wait("online", is_online);
+    let sent = monitor.kill_again_and_again(7, 5, Duration::from_millis(300), || deliver(&server, 1)).await;
+    monitor.wait("each once", |events| has_each_once(events, sent));
+    assert_eq!(monitor.stop().code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_not_there_is_waited_for_at_the_start_too() {
+    let (mut postgres, server) = (Postgres::start(), server().await);
+    let database = postgres.database();
+    postgres.kill();
+    let mut monitor = Monitor::new(&configuration(&server, &database, ""));
+    let once = monitor.command().args(["run", "--once"]).output().unwrap();
+    assert_eq!(once.status.code(), Some(71), "one that is to end soon does not wait");
+    monitor.start();
+    monitor.wait_log("waiting for it");
+    postgres.launch();
+    monitor.wait("online", is_online);
+    assert_eq!(monitor.stop().code(), Some(0));
+    monitor.start();
+    monitor.wait("again", |events| states(events, "work").len() > 1 && is_online(events));
+    assert_eq!(monitor.stop().code(), Some(0), "what was released is had at once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_monitor_that_stands_by_takes_over_and_the_one_that_was_asleep_stores_nothing_any_more() {
+    let (server, database) = (server().await, shared().database());
+    let mut first = start(&server, &database);
+    first.wait("online", is_online);
+    let mut second = start(&server, &database);
+    second.wait_log("standing by");
+    let once = second.command().args(["run", "--once"]).output().unwrap();
+    assert_eq!(once.status.code(), Some(75), "{}", String::from_utf8_lossy(&once.stderr));
+    deliver(&server, 10);
+    first.wait("the first", |events| has_each_once(events, 10));
+    // What is not durable yet would be offered to the second's output, too.
+    let all_taken = "SELECT bool_and(position = last) FROM idlewatch.lanes, idlewatch.lease";
+    eventually(|| (database_of(&database, all_taken) == "t").then_some(()));
+    first.signal("STOP");
+    deliver(&server, 10);
+    let later: Vec<_> = (11..=20).collect();
+    second.wait("the second", |events| told(events, "work") == later);
+    let stored = database_of(&database, "SELECT last FROM idlewatch.lease");
+    first.signal("CONT");
+    assert_eq!(first.wait_end().code(), Some(75));
+    assert!(first.log().contains("another monitor has taken the journal over"));
+    deliver(&server, 5);
+    let later: Vec<_> = (11..=25).collect();
+    second.wait("the second goes on", |events| told(events, "work") == later);
+    let gained: u64 = database_of(&database, "SELECT last FROM idlewatch.lease").parse().unwrap();
+    assert_eq!(gained, stored.parse::<u64>().unwrap() + 5, "nothing of the first got in");
+    assert_eq!(second.stop().code(), Some(0));
+}
+
+fn database_of(database: &Database, sql: &str) -> String {
+    shared().ask(&database.name, sql)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_monitor_that_ends_in_order_hands_over_at_once() {
+    let (server, database) = (server().await, shared().database());
+    let mut first = start(&server, &database);
+    first.wait("online", is_online);
+    let mut second = start(&server, &database);
+    second.wait_log("standing by");
+    deliver(&server, 3);
+    first.wait("the first", |events| has_each_once(events, 3));
+    assert_eq!(first.stop().code(), Some(0));
+    deliver(&server, 3);
+    second.wait("the second", |events| told(events, "work") == [4, 5, 6]);
+    let mut third = start(&server, &database);
+    third.wait_log("standing by");
+    assert_eq!(third.stop().code(), Some(0), "who stands by can be told to stop");
+    assert_eq!(second.stop().code(), Some(0));
+}
+
+/// Which bytes never arrive; the connection is cut in their place.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Lost {
+    Nothing,
+    Request,
+    Answer,
+}
+
+/// A network between us and the database, which loses what it is told to.
+struct Between {
+    port: u16,
+    lost: Arc<Mutex<Lost>>,
+}
+
+impl Between {
+    fn start(server: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (port, lost) = (listener.local_addr().unwrap().port(), Arc::new(Mutex::new(Lost::Nothing)));
+        let told = lost.clone();
+        std::thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                let server = TcpStream::connect(("127.0.0.1", server)).unwrap();
+                for (from, to, this) in [(&client, &server, Lost::Request), (&server, &client, Lost::Answer)]
+                {
+                    let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+                    let lost = told.clone();
+                    std::thread::spawn(move || carry(from, to, || *lost.lock().unwrap() == this));
+                }
+            }
+        });
+        Self { port, lost }
+    }
+
+    fn loses(&self, lost: Lost) {
+        *self.lost.lock().unwrap() = lost;
+    }
+}
+
+fn carry(mut from: TcpStream, mut to: TcpStream, is_lost: impl Fn() -> bool) {
+    let mut bytes = [0; 1 << 16];
+    while let Ok(read @ 1..) = from.read(&mut bytes) {
+        if is_lost() || to.write_all(&bytes[..read]).is_err() {
+            break;
+        }
+    }
+    let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+}
+
+/// The commit that did happen, and whose answer nobody heard; and the one that did not.
+#[test]
+fn a_commit_whose_answer_is_lost_is_found_again_and_not_repeated() {
+    let database = shared().database();
+    let between = Between::start(database.port);
+    let mut journal = open(&Database { port: between.port, name: database.name.clone() }).unwrap();
+    let key = MailboxKey { account: "a".into(), mailbox: MailboxName::inbox() };
+    let mut before = None;
+    for (round, lost) in [Lost::Answer, Lost::Request, Lost::Answer].into_iter().enumerate() {
+        let cursor = Cursor::baseline(7, u32::try_from(round).unwrap() + 5, None);
+        let replaces = before.replace(Box::new(cursor.clone())).into();
+        let checkpoint = Some(Checkpoint { key: key.clone(), cursor: cursor.clone(), replaces });
+        let moved = Entry::new(Batch { checkpoint, ..Batch::default() });
+        let told = entry(&format!("told {round}"));
+        between.loses(lost);
+        let answer = journal.commit(&[moved.clone(), told.clone()], &[]);
+        assert!(matches!(answer, Err(JournalError::Unreachable)), "{answer:?}");
+        let stored = database_of(&database, "SELECT count(*) FROM idlewatch.events");
+        assert_eq!(stored, (2 * round + usize::from(lost == Lost::Answer)).to_string(), "{lost:?}");
+        between.loses(Lost::Nothing);
+        // What came meanwhile goes with it.
+        let group = [moved, told, entry(&format!("later {round}"))];
+        let receipts = eventually(|| journal.commit(&group, &[]).ok());
+        let receipts: Vec<_> = receipts.into_iter().map(Result::unwrap).collect();
+        assert_eq!(receipts[0].cursor(), Some(&cursor), "{lost:?}");
+        let first = 2 * round as u64 + 1;
+        assert_eq!(
+            [&receipts[1], &receipts[2]].map(|receipt| receipt.sequences()),
+            [Some(first..=first), Some(first + 1..=first + 1)]
+        );
+        assert_eq!(journal.cursor(&key).unwrap(), Some(cursor));
+    }
+    let ids: Vec<_> = journal.pending(0, 99).unwrap().iter().map(|event| event.event.id.clone()).collect();
+    assert_eq!(ids, ["told 0", "later 0", "told 1", "later 1", "told 2", "later 2"]);
+    assert_eq!(journal.last().unwrap(), 6);
+}
+
+fn eventually<T>(mut tried: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + Duration::from_secs(60);
+    loop {
+        if let Some(done) = tried() {
+            return done;
+        }
+        assert!(Instant::now() < end);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// A database that is back from an older copy has forgotten what it gave out.
+#[test]
+fn numbers_are_not_given_twice_even_where_the_database_went_back() {
+    let database = shared().database();
+    let mut journal = open(&database).unwrap();
+    journal.commit(&[entry("one"), entry("two")], &[]).unwrap();
+    database_of(&database, "DELETE FROM idlewatch.events; UPDATE idlewatch.lease SET last = 0");
+    let receipt = journal.commit(&[entry("three")], &[]).unwrap().remove(0).unwrap();
+    assert_eq!(receipt.sequences(), Some(3..=3));
+}
+
+/// An asynchronous standby that lacks what was committed last.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failover_that_forgets_commits_loses_nothing_and_tells_the_same_ids() {
+    let (mut primary, server) = (Postgres::start(), server().await);
+    let database = primary.database();
+    let standby = primary.standby();
+    let plain = configuration(&server, &database, "");
+    let (one, both) =
+        (format!(":{}/", primary.port), format!(":{},127.0.0.1:{}/", primary.port, standby.port));
+    let mut monitor = Monitor::new(&plain.replace(&one, &both));
+    monitor.start();
+    monitor.wait("online", is_online);
+    deliver(&server, 10);
+    monitor.wait("ten", |events| has_each_once(events, 10));
+    let at = |server: &Postgres| server.ask(&database.name, "SELECT last FROM idlewatch.lease");
+    eventually(|| (at(&primary) == at(&standby)).then_some(()));
+    standby.ask("postgres", "ALTER SYSTEM SET primary_conninfo = ''");
+    standby.ask("postgres", "SELECT pg_reload_conf()");
+    eventually(|| (primary.ask("postgres", "SELECT count(*) FROM pg_stat_replication") == "0").then_some(()));
+    deliver(&server, 10);
+    monitor.wait("twenty", |events| has_each_once(events, 20));
+    primary.kill();
+    standby.promote();
+    deliver(&server, 10);
+    let events = monitor.wait("all", |events| {
+        told(events, "work").into_iter().collect::<BTreeSet<_>>() == (1..=30).collect()
+    });
+    let new = events.iter().filter(|event| event["event"]["action"] == "message.new");
+    let ids: BTreeSet<_> = new.map(|event| event["event"]["id"].as_str().unwrap()).collect();
+    assert_eq!(ids.len(), 30, "what is told again has its id");
+    let numbers: Vec<_> = events.iter().map(|event| event["event"]["sequence"].as_u64().unwrap()).collect();
+    assert!(numbers.is_sorted_by(|a, b| a < b), "{numbers:?}");
+    assert_eq!(monitor.stop().code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_tls_the_certificate_has_to_be_good() {
+    let (postgres, server) = (Postgres::start_with_tls(), server().await);
+    let database = postgres.database();
+    let plain = configuration(&server, &database, "");
+    let at = |host: &str, authority: Option<&Path>| {
+        let options = authority.map(|path| format!("tls_options = {{ ca_file = {path:?} }}\n"));
+        let there = plain.replace("@127.0.0.1:", &format!("@{host}:"));
+        there.replace("?sslmode=disable\"\n", &format!("\"\n{}", options.unwrap_or_default()))
+    };
+    let authority = postgres.authority();
+    let mut monitor = Monitor::new("");
+    for (host, authority) in [("localhost", None), ("127.0.0.2", Some(&*authority))] {
+        monitor.configure(&at(host, authority));
+        let once = monitor.command().args(["run", "--once"]).output().unwrap();
+        let log = String::from_utf8_lossy(&once.stderr);
+        assert_eq!(once.status.code(), Some(71), "{log}");
+        assert!(log.contains("certificate"), "{log}");
+    }
+    monitor.configure(&at("localhost", Some(&authority)));
+    monitor.start();
+    monitor.wait("online", is_online);
+    let asked =
+        "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE usename = 'idlewatch'";
+    assert_eq!(postgres.ask("postgres", asked), "t");
+    assert_eq!(monitor.stop().code(), Some(0));
+}
+
+/// The file of another machine may well have the same inode.
+#[test]
+fn a_file_of_an_output_is_known_again_only_where_it_is() {
+    let database = shared().database();
+    let settings = database.settings(Duration::from_millis(300));
+    let file = Some(FileEnd { generation: "1:2".to_owned(), offset: 99 });
+    let there = LanePosition { sequence: 1, file: file.clone() };
+    let mut journal = PostgresJournal::open(&settings, &opening("here")).unwrap().0;
+    journal.lanes(&["out".to_owned()]).unwrap();
+    journal.commit(&[entry("one")], &[("out".to_owned(), there.clone())]).unwrap();
+    for (home, file) in [("elsewhere", None), ("here", file)] {
+        let mut journal = PostgresJournal::open(&settings, &opening(home)).unwrap().0;
+        let found = journal.lanes(&["out".to_owned()]).unwrap();
+        assert_eq!(found, [LanePosition { file, ..there.clone() }], "{home}");
+    }
+}
+
+#[test]
+fn whoever_has_lost_the_lease_stores_nothing() {
+    let database = shared().database();
+    let mut late = open(&database).unwrap();
+    late.lanes(&["out".to_owned()]).unwrap();
+    late.commit(&[entry("one")], &[]).unwrap();
+    assert!(open(&database).is_ok(), "nothing was seen of it for its whole promise");
+    let taken = |result: Result<(), JournalError>| matches!(result, Err(JournalError::TakenOver));
+    assert!(taken(late.commit(&[entry("late")], &[]).map(drop)));
+    assert!(taken(late.begin(Timestamp::now())));
+    assert!(taken(late.alive(Timestamp::now())));
+    assert!(taken(late.forget(9)));
+    assert!(taken(late.lanes(&["other".to_owned()]).map(drop)));
+    late.tidy();
+    assert_eq!(
+        database_of(&database, "SELECT count(*), min(name) FROM idlewatch.events, idlewatch.lanes"),
+        "1|out"
+    );
+    assert_eq!(database_of(&database, "SELECT owner FROM idlewatch.lease"), "test");
+}
+
+#[test]
+fn a_database_that_is_not_ours_to_use_says_so() {
+    let database = shared().database();
+    let refused = |settings: &Database| match open(settings) {
+        Err(OpenError::Database(words)) => words,
+        other => panic!("{other:?}"),
+    };
+    drop(open(&database).unwrap());
+    database_of(&database, "UPDATE idlewatch.version SET number = 99");
+    assert!(refused(&database).contains("a newer idlewatch has written it (schema 99"));
+    let missing = Database { name: "nothing".to_owned(), port: database.port };
+    assert!(refused(&missing).contains("\"nothing\" does not exist"));
+    let mut settings = database.settings(Duration::from_secs(2));
+    settings.user = "nobody".to_owned();
+    let error = PostgresJournal::open(&settings, &opening("here")).unwrap_err().to_string();
+    assert!(error.contains("28P01") && !error.contains(PASSWORD), "{error}");
+    let empty = Opening { require_state: true, waits: true, ..opening("here") };
+    let new = shared().database();
+    let error = PostgresJournal::open(&new.settings(Duration::from_secs(2)), &empty).unwrap_err();
+    assert!(error.to_string().contains("monitor.require_state"), "{error}");
+}
+
+/// Whoever comes second finds it done.
+#[test]
+fn many_that_start_at_once_make_the_tables_once_and_one_has_the_journal() {
+    let database = shared().database();
+    let settings = database.settings(Duration::from_secs(5));
+    let ended: BTreeSet<String> = std::thread::scope(|scope| {
+        let start = |n: usize| {
+            let settings = &settings;
+            scope.spawn(move || {
+                let opened = PostgresJournal::open(settings, &opening(&n.to_string()));
+                opened.map(|(journal, _)| std::mem::forget(journal)).err().map(|error| error.to_string())
+            })
+        };
+        let threads: Vec<_> = (0..4).map(start).collect();
+        threads.into_iter().filter_map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(ended.len() <= 3 && !ended.is_empty(), "{ended:?}");
+    assert_eq!(database_of(&database, "SELECT count(*) FROM idlewatch.version"), "1");
+}

@@ -1,0 +1,181 @@
+//! A real PostgreSQL, in a directory of its own.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use idlewatch::config::settings::{DatabaseServer, DatabaseSettings};
+use idlewatch::secrets::SecretSource;
+use secrecy::SecretString;
+use tempfile::TempDir;
+
+use super::certificates;
+use super::process::{Server, free_port, open_dir};
+
+pub const PASSWORD: &str = "canary-of-postgres";
+
+const PROGRAMS: &str = "/usr/lib/postgresql/15/bin";
+
+/// Its superuser is `postgres`, by the socket; `idlewatch` has to show a password.
+pub struct Postgres {
+    dir: TempDir,
+    pub port: u16,
+    /// More of its settings.
+    options: String,
+    server: Option<Server>,
+}
+
+impl Postgres {
+    /// Its certificate is that of `localhost`, signed by [`Self::authority`].
+    pub fn start_with_tls() -> Self {
+        let certificates = open_dir();
+        certificates::write(certificates.path());
+        let (from, owned) = (certificates.path(), ["-o", "postgres", "-m", "600", "-t"]);
+        let mut postgres = Self::start();
+        let mut install = Command::new("install");
+        install.args(owned).arg(postgres.data()).arg(from.join("good.pem")).arg(from.join("good.key"));
+        assert!(install.status().unwrap().success());
+        std::fs::copy(from.join("ca.pem"), postgres.authority()).unwrap();
+        postgres.kill();
+        postgres.options = "-c ssl=on -c ssl_cert_file=good.pem -c ssl_key_file=good.key".to_owned();
+        postgres.launch();
+        postgres
+    }
+
+    /// Another server that follows this one, asynchronously.
+    pub fn standby(&self) -> Self {
+        let standby = Self { dir: open_dir(), port: free_port(), options: String::new(), server: None };
+        let made =
+            Command::new("install").args(["-d", "-o", "postgres", "-m", "700"]).arg(standby.data()).status();
+        assert!(made.unwrap().success());
+        let mut copy = as_postgres("pg_basebackup");
+        copy.arg("-h").arg(self.data()).args([
+            "-p",
+            &self.port.to_string(),
+            "-R",
+            "-X",
+            "stream",
+            "-c",
+            "fast",
+            "-D",
+        ]);
+        let copied = copy.arg(standby.data()).output().unwrap();
+        assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
+        let mut standby = standby;
+        standby.launch();
+        standby
+    }
+
+    /// Makes it the one that takes writes.
+    pub fn promote(&self) {
+        assert_eq!(self.ask("postgres", "SELECT pg_promote()"), "t");
+    }
+
+    pub fn authority(&self) -> PathBuf {
+        self.dir.path().join("ca.pem")
+    }
+
+    pub fn start() -> Self {
+        assert!(Path::new(PROGRAMS).exists(), "install postgresql-15 (see tests/packages.txt)");
+        let mut postgres = Self { dir: open_dir(), port: free_port(), options: String::new(), server: None };
+        let data = postgres.data();
+        std::fs::create_dir(&data).unwrap();
+        assert!(Command::new("chown").arg("postgres").arg(&data).status().unwrap().success());
+        let options =
+            ["--auth-local=trust", "--auth-host=scram-sha-256", "--no-sync", "--encoding=UTF8", "-D"];
+        let made = as_postgres("initdb").args(options).arg(&data).output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        postgres.launch();
+        postgres.ask("postgres", &format!("CREATE ROLE idlewatch LOGIN PASSWORD '{PASSWORD}'"));
+        postgres
+    }
+
+    fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    pub fn launch(&mut self) {
+        let data = self.data().display().to_string();
+        let command = format!(
+            "setpriv --reuid=postgres --regid=postgres --clear-groups {PROGRAMS}/postgres -D {data} -k {data} -p {} \
+             -c listen_addresses=127.0.0.1,127.0.0.2 -c fsync=off -c max_connections=50 {}",
+            self.port, self.options
+        );
+        self.server = Some(Server::start(&command, &[], &[self.port], &self.dir.path().join("log")));
+        let end = Instant::now() + Duration::from_secs(60);
+        while !self.psql("postgres", "SELECT 1").status().unwrap().success() {
+            assert!(Instant::now() < end, "it does not come up");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    pub fn kill(&mut self) {
+        self.server.as_ref().unwrap().kill();
+        self.server = None;
+    }
+
+    fn psql(&self, database: &str, sql: &str) -> Command {
+        let mut command = as_postgres("psql");
+        let (socket, port) = (self.data(), self.port.to_string());
+        command.arg("-h").arg(socket).args(["-p", &port, "-d", database, "-X", "-q", "-A", "-t", "-c", sql]);
+        command
+    }
+
+    /// What psql answers to the superuser.
+    pub fn ask(&self, database: &str, sql: &str) -> String {
+        let answer = self.psql(database, sql).output().unwrap();
+        assert!(answer.status.success(), "{sql}: {}", String::from_utf8_lossy(&answer.stderr));
+        String::from_utf8(answer.stdout).unwrap().trim().to_owned()
+    }
+
+    /// A database that nobody has used.
+    pub fn database(&self) -> Database {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!("mail{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        self.ask("postgres", &format!("CREATE DATABASE {name} OWNER idlewatch"));
+        Database { name, port: self.port }
+    }
+}
+
+fn as_postgres(program: &str) -> Command {
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--reuid=postgres", "--regid=postgres", "--clear-groups"])
+        .arg(format!("{PROGRAMS}/{program}"));
+    command.current_dir("/");
+    command
+}
+
+pub struct Database {
+    pub name: String,
+    pub port: u16,
+}
+
+impl Database {
+    /// As the configuration says it.
+    pub fn keys(&self, ttl: &str) -> String {
+        let Self { name, port } = self;
+        format!(
+            "[journal]\nurl = \"postgres://idlewatch@127.0.0.1:{port}/{name}?sslmode=disable\"\npassword = {{ inline = \"{PASSWORD}\" }}\nttl = \"{ttl}\"\n"
+        )
+    }
+
+    pub fn settings(&self, ttl: Duration) -> DatabaseSettings {
+        DatabaseSettings {
+            servers: vec![DatabaseServer { host: "127.0.0.1".to_owned(), port: self.port }],
+            user: "idlewatch".to_owned(),
+            name: self.name.clone(),
+            password: Some(SecretSource::Inline(SecretString::from(PASSWORD))),
+            tls_options: None,
+            ttl,
+        }
+    }
+}
+
+/// One for all tests that let it live; it ends with the process.
+pub fn shared() -> &'static Postgres {
+    static SHARED: LazyLock<Postgres> = LazyLock::new(Postgres::start);
+    &SHARED
+}
