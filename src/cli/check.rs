@@ -16,7 +16,7 @@ use crate::account::session::Wires;
 use crate::config::settings::Settings;
 use crate::config::{Issue, Severity};
 use crate::imap::changes::WantedChanges;
-use crate::journal::peek;
+use crate::journal::sqlite::peek;
 use crate::once::MOST_AT_ONCE;
 use crate::process;
 use crate::survey::report::AccountReport;

@@ -7,6 +7,7 @@ mod demo;
 mod event;
 mod init;
 mod mailboxes;
+mod monitor;
 mod oauth;
 mod outputs;
 mod problems;

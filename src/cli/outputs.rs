@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 
-use super::running::failed;
+use super::monitor::failed;
 use super::{Exit, Globals, say};
 use crate::status::{OutputList, OutputReport, RetryReport, ago};
 use crate::text::{counted, line};

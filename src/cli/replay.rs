@@ -3,7 +3,7 @@
 use clap::Args;
 use jiff::Timestamp;
 
-use super::running::failed;
+use super::monitor::failed;
 use super::{Exit, Globals, say, tell};
 use crate::admin::client::AskError;
 use crate::app::{self, RunOptions};

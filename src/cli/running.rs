@@ -1,16 +1,15 @@
 //! Commands that ask the monitor that runs: `status`, `accounts`, `resume`, `reconnect`, `reload`.
 
 use std::fmt::Write;
-use std::path::Path;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 
+use super::monitor::failed;
 use super::outputs::standing;
 use super::{Exit, Globals, say, tell};
 use crate::admin::client::{AskError, MonitorClient};
-use crate::config;
 use crate::event::AccountState;
 use crate::messages::ReloadReport;
 use crate::status::{AccountPage, AccountReport, MonitorStatus, TroubleGroup, WishReport, ago};
@@ -176,49 +175,6 @@ fn state(name: &str) -> Result<AccountState, Exit> {
         tell(&format!("error: --state: \"{}\" is none of {}", line(name, MOST_ERROR), known.join(", ")));
         Exit::Usage
     })
-}
-
-pub(super) fn failed(error: &AskError) -> Exit {
-    match error {
-        AskError::Refused { problems, .. } if !problems.is_empty() => {
-            problems.iter().for_each(|problem| tell(problem));
-            tell(&format!("error: {error}"));
-            return Exit::Config;
-        }
-        AskError::NotRunning(_) => {
-            tell(&format!("error: {error}"));
-            tell(
-                "hint: it is asked where the configuration says (http.socket, monitor.state_dir): is it the one of the monitor that runs?",
-            );
-            return Exit::Unreachable;
-        }
-        AskError::Unknown(_) => {
-            tell(&format!("error: {error}"));
-            return Exit::Config;
-        }
-        error => tell(&format!("error: {error}")),
-    }
-    Exit::SomeFailed
-}
-
-impl Globals {
-    pub(super) fn ask<T, F>(&self, ask: impl FnOnce(MonitorClient) -> F) -> Result<T, AskError>
-    where
-        F: Future<Output = Result<T, AskError>>,
-    {
-        let (sockets, issues) = config::sockets(&self.files);
-        if !issues.is_empty() {
-            self.tell_issues(&issues);
-            tell("hint: the monitor is asked where it usually is");
-        }
-        let socket = sockets.iter().find(|socket| socket.exists()).or(sockets.first());
-        let client = MonitorClient::new(socket.map_or(Path::new(""), |socket| socket))?;
-        let asked = actix::System::new().block_on(ask(client));
-        asked.map_err(|error| match error {
-            AskError::NotRunning(place) if !issues.is_empty() => AskError::Unknown(place),
-            error => error,
-        })
-    }
 }
 
 /// All of them, page by page.

@@ -2,15 +2,11 @@
 
 pub mod aggregate;
 mod checksum;
-mod damage;
-pub mod knowledge;
 pub mod lock;
-pub mod peek;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 mod question;
 mod recent;
-pub mod repair;
 pub mod sqlite;
 pub mod writer;
 

@@ -13,9 +13,9 @@ use super::selection::{matchers, matches};
 use super::{Done, Exit, lock, not_opened, say, tell};
 use crate::config::settings::Settings;
 use crate::journal::OpenError;
-use crate::journal::knowledge::{self, Carried, Import, KnowledgeError, Known};
-use crate::journal::repair::{self, Repaired};
 use crate::journal::sqlite::SqliteJournal;
+use crate::journal::sqlite::knowledge::{self, Carried, Import, KnowledgeError, Known};
+use crate::journal::sqlite::repair::{self, Repaired};
 use crate::status::ago;
 use crate::text::{counted, line};
 

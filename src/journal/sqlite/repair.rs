@@ -9,8 +9,10 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, Row, params, params_from_iter};
 
 use super::knowledge::{columns, table_names};
-use super::sqlite::{self, EVENT_COLUMNS, FILES, LANE_COLUMNS, SqliteJournal, cursor_at, event_at, lane_at};
-use super::{LanePosition, OpenError, StateOrigin, damage};
+use super::opening::{FILES, sync};
+use super::rows::{EVENT_COLUMNS, LANE_COLUMNS, cursor_at, event_at, insert_lane, lane_at};
+use super::{SqliteJournal, damage, schema};
+use crate::journal::{LanePosition, OpenError, StateOrigin};
 use crate::text;
 
 /// Losses that are named.
@@ -132,7 +134,7 @@ fn salvage(dir: &Path, work: &Path) -> Result<Salvaged, Failure> {
         return Err(Failure::Nothing);
     }
     let mut new = Connection::open(work.join("whole.db"))?;
-    sqlite::create(&mut new)?;
+    schema::create(&mut new)?;
     let mut salvaged = Salvaged::default();
     let transaction = new.transaction()?;
     for table in table_names(&transaction)? {
@@ -259,7 +261,7 @@ impl Salvaged {
             match row {
                 Ok((name, position, true)) if position.sequence <= self.given => {
                     let sequence = self.renumbered(position.sequence);
-                    sqlite::insert_lane(new, &name, &LanePosition { sequence, ..position })?;
+                    insert_lane(new, &name, &LanePosition { sequence, ..position })?;
                 }
                 Ok((name, ..)) => {
                     self.lost.add(&format!("the position of output {name}: it may get events twice"))
@@ -315,7 +317,7 @@ fn replace(dir: &Path, work: &Path) -> io::Result<PathBuf> {
     for name in FILES.iter().filter(|name| dir.join(name).exists()) {
         fs::hard_link(dir.join(name), aside(name))?;
     }
-    sqlite::sync(dir)?;
+    sync(dir)?;
     let whole = work.join("whole.db");
     fs::set_permissions(&whole, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
     fs::File::open(&whole)?.sync_all()?;
@@ -324,7 +326,7 @@ fn replace(dir: &Path, work: &Path) -> io::Result<PathBuf> {
         fs::remove_file(dir.join(name))?;
     }
     fs::rename(whole, dir.join("journal.db"))?;
-    sqlite::sync(dir)?;
+    sync(dir)?;
     Ok(aside("journal.db"))
 }
 

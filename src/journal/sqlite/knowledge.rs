@@ -11,9 +11,11 @@ use rusqlite::{Connection, OpenFlags, Row, Transaction, params_from_iter};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::sqlite::{SCHEMA_VERSION, SqliteJournal, cursor_at};
-use super::{OpenError, damage};
+use super::rows::cursor_at;
+use super::schema::SCHEMA_VERSION;
+use super::{SqliteJournal, damage};
 use crate::event::{AccountId, Cursor, MailboxName};
+use crate::journal::OpenError;
 use crate::refusals::Refusals;
 use crate::text::counted;
 

@@ -3,7 +3,8 @@
 
 use rusqlite::{Connection, ErrorCode, ffi};
 
-use super::sqlite::{EVENT_COLUMNS, LANE_COLUMNS, SCHEMA, cursor_at, event_at, lane_at};
+use super::rows::{EVENT_COLUMNS, LANE_COLUMNS, cursor_at, event_at, lane_at};
+use super::schema::SCHEMA;
 use crate::text;
 
 /// What is wrong with it, in words.
