@@ -12,3 +12,4 @@ mod proxy;
 pub mod records;
 pub mod tls;
 pub mod transcript;
+mod verified;

@@ -4,17 +4,15 @@ use std::sync::Arc;
 
 use data_encoding::BASE64;
 use ring::digest::{SHA256, digest};
-use tokio_rustls::rustls::client::WebPkiServerVerifier;
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use tokio_rustls::rustls::crypto::{
     CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
 };
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::server::ParsedCertificate;
-use tokio_rustls::rustls::{
-    self, CertificateError, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme,
-};
+use tokio_rustls::rustls::{self, CertificateError, DigitallySignedStruct, OtherError, SignatureScheme};
 
+use super::verified::RememberingVerifier;
 use crate::config::settings::Pin;
 
 /// The key of a server is none of those that are pinned; its own pin is this.
@@ -39,26 +37,14 @@ pub(super) fn judge(pins: &[Pin], certificate: &CertificateDer<'_>) -> Result<()
 pub(super) struct PinVerifier {
     pins: Vec<Pin>,
     /// `None`: the pin is enough.
-    chain: Option<Arc<WebPkiServerVerifier>>,
+    chain: Option<RememberingVerifier>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl PinVerifier {
-    /// `roots` are `None` where the pin is enough. Fails where there is no root.
-    pub(super) fn new(
-        pins: &[Pin],
-        roots: Option<RootCertStore>,
-        provider: &Arc<CryptoProvider>,
-    ) -> Option<Self> {
-        let chain = match roots {
-            Some(roots) => {
-                let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone());
-                Some(builder.build().ok()?)
-            }
-            None => None,
-        };
-        let algorithms = provider.signature_verification_algorithms;
-        Some(Self { pins: pins.to_vec(), chain, algorithms })
+    /// `chain` is `None` where the pin is enough.
+    pub(super) fn new(pins: &[Pin], chain: Option<RememberingVerifier>, provider: &CryptoProvider) -> Self {
+        Self { pins: pins.to_vec(), chain, algorithms: provider.signature_verification_algorithms }
     }
 }
 

@@ -13,17 +13,20 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::client::{Resumption, WantsClientCert};
+use tokio_rustls::rustls::client::{Resumption, WantsClientCert, WebPkiServerVerifier};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{
-    self, CertificateError, ClientConfig, ConfigBuilder, RootCertStore, SupportedProtocolVersion,
-    crypto::ring, version,
+    self, CertificateError, CipherSuite, ClientConfig, ConfigBuilder, RootCertStore,
+    SupportedProtocolVersion,
+    crypto::{CryptoProvider, ring},
+    version,
 };
 
 use super::peer::{Peer, TlsPeer};
 use super::pin::{PinVerifier, Unpinned};
 use super::records::Metered;
+use super::verified::RememberingVerifier;
 use crate::config::settings::{ClientCertificate, TlsBackend, TlsOptions, TlsVersion};
 
 /// TLS contexts, one per policy, made when first needed. Cheap to clone.
@@ -190,18 +193,15 @@ impl TlsContexts {
 }
 
 fn rustls_config(options: &TlsOptions) -> Result<ClientConfig, TlsError> {
-    let provider = Arc::new(ring::default_provider());
+    let provider = Arc::new(provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(versions(options.min_version))
         .map_err(|error| TlsError::Broken { host: String::new(), reason: error.to_string() })?;
-    let roots = if options.pin_only { None } else { Some(roots(options.ca_file.as_deref())?) };
-    let builder = match roots {
-        Some(roots) if options.pins.is_empty() => builder.with_root_certificates(roots),
-        roots => {
-            let verifier = PinVerifier::new(&options.pins, roots, &provider).ok_or(TlsError::NoRoots)?;
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
-        }
-    };
+    let chain = if options.pin_only { None } else { Some(chain_verifier(options, &provider)?) };
+    let builder = builder.dangerous().with_custom_certificate_verifier(match chain {
+        Some(chain) if options.pins.is_empty() => Arc::new(chain),
+        chain => Arc::new(PinVerifier::new(&options.pins, chain, &provider)),
+    });
     let mut config = match &options.client {
         Some(client) => with_client(builder, client)?,
         None => builder.with_no_client_auth(),
@@ -209,6 +209,23 @@ fn rustls_config(options: &TlsOptions) -> Result<ClientConfig, TlsError> {
     // A ticket would tell the server that two accounts are watched by the same monitor.
     config.resumption = Resumption::disabled();
     Ok(config)
+}
+
+/// AES with 128 bits goes first, as browsers have it: its hash is the one that processors have instructions for.
+fn provider() -> CryptoProvider {
+    let mut provider = ring::default_provider();
+    provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+    provider
+}
+
+/// The chain, the name and the dates.
+fn chain_verifier(
+    options: &TlsOptions,
+    provider: &Arc<CryptoProvider>,
+) -> Result<RememberingVerifier, TlsError> {
+    let roots = Arc::new(roots(options.ca_file.as_deref())?);
+    let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider.clone()).build();
+    Ok(RememberingVerifier::new(verifier.map_err(|_| TlsError::NoRoots)?))
 }
 
 fn with_client(
