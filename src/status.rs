@@ -107,7 +107,7 @@ pub struct OutputReport {
     /// How many events may wait for it, where their number is bounded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capacity: Option<u64>,
-    /// `ok`, or `retrying` where the last try failed.
+    /// `ok`; `retrying` where the last try failed; `stalled` where it says nothing to what it was given.
     pub state: String,
     /// Since when.
     pub since: Timestamp,

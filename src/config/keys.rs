@@ -482,8 +482,8 @@ pub const OUTPUT: &[Key] = &[
     key(
         "max_bytes",
         Kind::Number,
-        "8192",
-        "syslog: the longest message with its header; longer events are shortened. udp://: 2048.",
+        "",
+        "The longest line; longer events are shortened. Default: events.max_bytes, which is the bound for all. syslog: the longest message with its header, 8192; udp://: 2048.",
     ),
     key(
         "token",
@@ -544,7 +544,12 @@ pub const OUTPUT: &[Key] = &[
         "loki: event_id and idlewatch_account_id beside the line; false for servers before 3.0.",
     ),
     key("headers", Kind::TextTable, "", "webhook, elasticsearch, loki, otlp: further headers."),
-    key("body", Kind::Choice(&["ndjson", "json"]), "\"ndjson\"", "webhook: one object a line, or one array."),
+    key(
+        "body",
+        Kind::Choice(&["ndjson", "json", "single", "binary"]),
+        "\"ndjson\"",
+        "webhook: one object a line; one array; one event a request; one CloudEvent a request, its attributes as headers.",
+    ),
     key("tls_options", Kind::Table(OUTPUT_TLS), "", "The TLS policy; of outputs that connect."),
     key(
         "proxy",

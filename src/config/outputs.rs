@@ -95,6 +95,7 @@ pub fn stdout_output() -> OutputSettings {
         queue_max_events: 10_000,
         include: Action::ALL.to_vec(),
         format: OutputFormat::Auto,
+        max_bytes: None,
         batch_max_events: 100,
         batch_max_delay: Duration::ZERO,
         privacy: PrivacySettings::default(),
@@ -202,10 +203,17 @@ fn output<'a>(
         queue_max_events: queue.number("max_events", 10_000, 1..=u64::from(u32::MAX), issues),
         include: actions(section, issues).unwrap_or_else(|| Action::ALL.to_vec()),
         format: section.choice("format", default, &formats, issues),
+        max_bytes: max_bytes(section, issues),
         batch_max_events: usize::try_from(batch.number("max_events", 100, 1..=1000, issues)).unwrap_or(100),
         batch_max_delay: batch.duration("max_delay", Duration::ZERO, Duration::ZERO..=LONGEST_DELAY, issues),
     };
     Some(OutputSettings { kind: kind?, ..output })
+}
+
+/// As `events.max_bytes`, and never more.
+fn max_bytes(section: &Section<'_>, issues: &mut Issues) -> Option<usize> {
+    let most = section.has("max_bytes").then(|| section.number("max_bytes", 8000, 2000..=1 << 20, issues))?;
+    usize::try_from(most).ok()
 }
 
 fn required(section: &Section<'_>, key: &str, issues: &mut Issues) -> Option<()> {
@@ -217,9 +225,17 @@ fn required(section: &Section<'_>, key: &str, issues: &mut Issues) -> Option<()>
 }
 
 fn webhook(section: &Section<'_>, issues: &mut Issues) -> Option<OutputKind> {
-    let bodies = [("ndjson", WebhookBody::Ndjson), ("json", WebhookBody::Json)];
+    let bodies = [
+        ("ndjson", WebhookBody::Ndjson),
+        ("json", WebhookBody::Json),
+        ("single", WebhookBody::Single),
+        ("binary", WebhookBody::Binary),
+    ];
     let (secret, http) = (secret(section, "secret", issues), http(section, issues));
     let body = section.choice("body", WebhookBody::Ndjson, &bodies, issues);
+    if body == WebhookBody::Binary && section.text("format", issues) != Some("cloudevents") {
+        section.error("body", "\"binary\" is a form of cloudevents: set format = \"cloudevents\"", issues);
+    }
     Some(OutputKind::Webhook(Box::new(WebhookSettings { http: http?, secret, body })))
 }
 
@@ -659,6 +675,11 @@ mod tests {
             (
                 "type = \"syslog\"\nurl = \"udp://127.0.0.1\"\nmax_bytes = 500",
                 "outputs.x.max_bytes: expected 2048",
+            ),
+            ("type = \"stdout\"\nmax_bytes = 500", "outputs.x.max_bytes: expected 2000"),
+            (
+                "type = \"webhook\"\nurl = \"https://x.example\"\nbody = \"binary\"",
+                "outputs.x.body: \"binary\" is a form of cloudevents",
             ),
             ("type = \"exec\"", "outputs.x: missing required key `command`"),
             ("type = \"exec\"\ncommand = []", "outputs.x.command: expected [\"program\""),

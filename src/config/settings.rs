@@ -409,6 +409,8 @@ pub struct OutputSettings {
     pub include: Vec<Action>,
     /// The form.
     pub format: OutputFormat,
+    /// The longest line, where it is shorter than `events.max_bytes`; syslog counts its header too.
+    pub max_bytes: Option<usize>,
     /// At most this many events at once.
     pub batch_max_events: usize,
     /// How long events may wait for others to go with them.

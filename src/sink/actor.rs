@@ -103,7 +103,7 @@ impl Handler<ExchangeOutputs> for Sink {
 fn tell_what_is_left(output: &OutputHealth, ended: bool, keeps: bool) {
     let (name, waiting, health) = (&output.name, output.waiting(), output.now());
     let left = format!("for the next start: up to {}", counted(waiting, "event"));
-    let why = health.last_error.filter(|_| health.state == LaneState::Retrying);
+    let why = health.last_error.filter(|_| health.state != LaneState::Ok);
     let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
     if !ended {
         warn!(output:% = name; "it did not end in time: it hangs, or waits for an answer; {left}{why}");

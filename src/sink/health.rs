@@ -37,6 +37,8 @@ pub enum LaneState {
     Ok,
     /// The last try failed; events wait.
     Retrying,
+    /// It has a batch and says nothing: a file system that hangs, a reader that sleeps.
+    Stalled,
 }
 
 impl LaneState {
@@ -45,6 +47,7 @@ impl LaneState {
         match self {
             Self::Ok => "ok",
             Self::Retrying => "retrying",
+            Self::Stalled => "stalled",
         }
     }
 }

@@ -17,6 +17,7 @@ use super::Fatal;
 use super::attempts::{Attempts, Step};
 use super::batch::{Batch, Item};
 use super::dead_letters::{DeadLetter, DeadLetters};
+use super::echo;
 use super::encode::Encoder;
 use super::health::{LaneHealth, LaneState};
 use super::held::Held;
@@ -79,6 +80,9 @@ pub(super) struct Refit {
     pub(super) held: (Duration, u64),
 }
 
+/// An output without a deadline of its own is told to be stalled after this, and is waited for all the same.
+const STALLED: Duration = Duration::from_secs(10);
+
 /// How often an output is asked whether it still has what is held for it.
 const ASK: Duration = Duration::from_secs(5);
 
@@ -95,6 +99,38 @@ impl From<JournalError> for Ended {
             JournalError::Closed => Self::Stopped,
             error => Self::Fatal(error.into()),
         }
+    }
+}
+
+/// Sees an output that says nothing.
+struct Stall<'a> {
+    name: &'a str,
+    health: &'a watch::Sender<LaneHealth>,
+    /// It gives up by itself.
+    has_deadline: bool,
+}
+
+impl Stall<'_> {
+    /// Waits for the output as long as it takes, and tells where that is long.
+    async fn watch<T>(self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        if !self.has_deadline {
+            if let Ok(done) = timeout(STALLED, work.as_mut()).await {
+                return done;
+            }
+            self.tell();
+        }
+        work.await
+    }
+
+    fn tell(&self) {
+        let reason =
+            format!("it has taken nothing for {STALLED:?}: its file system hangs, or its reader sleeps");
+        warn!(output:% = self.name; "{reason}; events wait in the journal");
+        self.health.send_modify(|health| {
+            health.enter(LaneState::Stalled);
+            health.last_error = Some(reason);
+        });
     }
 }
 
@@ -222,7 +258,8 @@ impl Lane {
             let was_failing = attempts.failing();
             let step = attempts.judge(&outcome, piece.len(), rand::rng().random_range(0.0..1.0));
             if let Some(reason) = outcome.reason() {
-                self.tell(reason, was_failing || matches!(step, Step::Split));
+                let reason = echo::without(reason, &piece);
+                self.tell(&reason, was_failing || matches!(step, Step::Split));
             }
             let mut pause = None;
             let done = match step {
@@ -277,12 +314,16 @@ impl Lane {
 
     async fn offer(&mut self, piece: &Batch) -> Result<Outcome, Ended> {
         self.saved().await?;
-        match self.output.prepare().await {
+        let stall =
+            Stall { name: &self.name, health: &self.health, has_deadline: self.output.has_deadline() };
+        match stall.watch(self.output.prepare()).await {
             Ok(end) => self.begin_at(end).await?,
             Err(error) => return Ok(error.into()),
         }
+        let stall =
+            Stall { name: &self.name, health: &self.health, has_deadline: self.output.has_deadline() };
         let since = Instant::now();
-        let outcome = self.output.deliver(piece).await;
+        let outcome = stall.watch(self.output.deliver(piece)).await;
         self.metrics.offered(&self.name, since.elapsed());
         Ok(outcome)
     }
@@ -310,7 +351,7 @@ impl Lane {
     fn taken(&self, piece: &Batch, was_failing: bool) {
         let events = piece.len();
         self.metrics.taken(&self.name, piece.text().len());
-        if was_failing {
+        if was_failing || self.health.borrow().state == LaneState::Stalled && events > 0 {
             info!(output:% = self.name; "the output takes events again");
         }
         if events > 0 {
@@ -364,7 +405,7 @@ impl Lane {
     /// Durable before the position moves over it. Where it cannot be, the event is not given up. `false` as of
     /// [`Self::pause`]: another output may take it.
     async fn bury(&mut self, piece: &Batch, outcome: &Outcome) -> Result<bool, Ended> {
-        let reason = self.named(outcome.reason().unwrap_or_default());
+        let reason = self.named(&echo::without(outcome.reason().unwrap_or_default(), piece));
         for Item { sequence, event, .. } in piece.items() {
             let letter = DeadLetter {
                 at: Timestamp::now(),

@@ -4,6 +4,7 @@ pub mod actor;
 mod attempts;
 pub mod batch;
 pub mod dead_letters;
+mod echo;
 pub mod encode;
 pub(crate) mod exchange;
 pub mod health;

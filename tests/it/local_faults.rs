@@ -16,6 +16,7 @@ use rand::{Rng, SeedableRng};
 use serde_json::Value;
 
 use crate::support::faults::{Mount, Stream, copy, deliver, strace};
+use crate::support::fuse::Fuse;
 use crate::support::monitor::{Monitor, events, states, told};
 use crate::support::process::open_dir;
 use crate::support::{action, event};
@@ -278,6 +279,51 @@ async fn an_output_disk_without_room_holds_up_its_own_output_only() {
     monitor.wait("the other one too", |_| told(&events(&second), "work").len() == 51);
     assert_eq!(monitor.stop().code(), Some(0));
     assert_eq!(told(&sound(&second), "work"), up_to(51));
+}
+
+/// L37: the accounts go on, the other outputs too, whatever is asked of the one that hangs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_system_that_hangs_holds_up_its_own_output_only() {
+    let server = server().await;
+    let second =
+        "[outputs.second]\ntype = \"file\"\npath = \"hangs/second.jsonl\"\nrotate = { max_age = \"1d\" }\n";
+    let mut monitor = Monitor::new(&format!("shutdown_timeout = \"2s\"\n{}{second}", account(&server)));
+    let Some(disk) = Fuse::mount(&monitor.dir.path().join("hangs")) else { return };
+    let copy = monitor.dir.path().join("copy");
+    let has = |last: u64| {
+        disk.copy("second.jsonl", &copy);
+        told(&events(&copy), "work").len() as u64 >= last
+    };
+    monitor.start();
+    online(&monitor);
+    deliver(server.store());
+    monitor.wait("both have it", |_| has(1));
+    disk.hang();
+    deliver(server.store());
+    all_told(&monitor, 2);
+    monitor.wait_log("it has taken nothing for 10s");
+    let status = monitor.command().arg("status").output().unwrap();
+    let status = String::from_utf8_lossy(&status.stdout).into_owned();
+    assert!(status.contains("output    second stalled"), "{status}");
+    disk.go_on();
+    monitor.wait_log("the output takes events again");
+    assert!(has(2));
+    // To close a file that has nothing to write waits too.
+    disk.hang();
+    monitor.signal("USR1");
+    deliver(server.store());
+    all_told(&monitor, 3);
+    monitor.signal("TERM");
+    monitor.wait_log("it did not end in time");
+    monitor.wait_log("INFO  stopped");
+    // The kernel lets nobody go who waits in it.
+    disk.go_on();
+    assert_eq!(monitor.wait_end().code(), Some(0));
+    monitor.start();
+    monitor.wait("the other one too", |_| has(3));
+    assert_eq!(monitor.stop().code(), Some(0));
+    disk.copy("second.jsonl", &copy);
+    assert_eq!(told(&sound(&copy), "work"), up_to(3));
 }
 
 /// L5: nobody knows what is on disk then, but for a restart.

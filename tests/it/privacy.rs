@@ -8,7 +8,7 @@ use idlewatch::demo::server::{Behaviour, Server};
 use idlewatch::demo::store::Store;
 
 use crate::support::monitor::{Monitor, states, told};
-use crate::support::receiver::{Receiver, SECRET};
+use crate::support::receiver::{Answer, Receiver, SECRET};
 
 /// H22: a subject that holds a secret, and the people of a message.
 #[tokio::test(flavor = "multi_thread")]
@@ -55,6 +55,40 @@ async fn what_is_withheld_is_in_no_output_no_log_and_no_dead_letter() {
     let said = monitor.log();
     let said: Vec<_> = said.lines().filter(|line| !line.contains(" TRACE ")).collect();
     assert!(!said.concat().to_lowercase().contains("canary"), "{said:#?}");
+}
+
+/// A receiver that may know everything repeats it: that is no reason to have it in the log, the status or the dead letters.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_receiver_repeats_of_a_mail_or_of_a_login_is_not_passed_on() {
+    let store = Store::new([("bob".to_owned(), "pw".to_owned())]);
+    let server = Server::start(store, Behaviour::default()).await.unwrap();
+    let receiver = Receiver::start((0..5).map(|_| Answer::Repeat(422)).chain([Answer::Repeat(401)]));
+    let mut monitor = Monitor::new(&format!(
+        "[[accounts]]\nid = \"work\"\nhost = \"127.0.0.1\"\nport = {}\ntls = \"none\"\nuser = \"bob\"\npassword = {{ inline = \"pw\" }}\n\
+         [outputs.hook]\ntype = \"webhook\"\nurl = \"http://127.0.0.1:{}/\"\nsecret = {{ inline = \"{SECRET}\" }}\n\
+         token = {{ inline = \"canary.token\" }}\ninclude = [\"message.new\"]\n",
+        server.addr().port(),
+        receiver.port
+    ));
+    monitor.start();
+    monitor.wait("online", |events| states(events, "work").last().is_some_and(|state| state == "online"));
+    let mail = "From: Bird <bird@example.org>\r\nSubject: your canary.secret is 1234\r\n\r\nhi\r\n";
+    server.store().deliver("bob", "INBOX", mail.as_bytes());
+    monitor.wait_log("now in the dead letters");
+    server.store().deliver("bob", "INBOX", mail.as_bytes());
+    monitor.wait_log("the answer is 401");
+    let status = monitor.command().args(["status", "--json"]).output().unwrap();
+    assert_eq!(monitor.stop().code(), Some(0));
+    let letters = fs::read_to_string(monitor.dir.path().join("state/dead-letters.jsonl")).unwrap();
+    let letter: serde_json::Value = serde_json::from_str(letters.trim()).unwrap();
+    let (status, said) = (String::from_utf8(status.stdout).unwrap(), monitor.log());
+    let said: String = said.lines().filter(|line| !line.contains(" TRACE ")).collect();
+    for (what, text) in
+        [("the reason", &letter["reason"].to_string()), ("the status", &status), ("the log", &said)]
+    {
+        assert!(text.contains("Bearer [secret]") && !text.contains("canary"), "{what}: {text}");
+    }
+    assert!(letters.contains("your canary.secret is 1234"), "the event itself is whole");
 }
 
 /// The same for those that are no files: a program, syslog, the journal.

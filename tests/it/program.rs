@@ -45,6 +45,36 @@ async fn hostile_mail_is_one_harmless_line_and_the_mailbox_is_never_changed() {
     assert!(!format!("{text}{}", monitor.log()).contains("CANARY-pw"));
 }
 
+/// Each output has lines as long as it takes.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_output_with_shorter_lines_says_what_it_left_out() {
+    let server = server(Behaviour::default()).await;
+    let second = "[outputs.second]\ntype = \"file\"\npath = \"second.jsonl\"\nmax_bytes = 2000\n";
+    let mut monitor = Monitor::new(&format!("{second}{}", accounts(&server)));
+    monitor.start();
+    monitor.wait("online", |events| !states(events, "work").is_empty());
+    let people: Vec<_> = (0..20).map(|n| format!("{}{n}@example.org", "x".repeat(50))).collect();
+    let mail = format!("To: {}\r\nSubject: {}\r\n\r\nhi\r\n", people.join(", "), "y".repeat(900));
+    server.store().deliver("bob", "INBOX", mail.as_bytes());
+    let new = |path: &std::path::Path| {
+        let events = crate::support::monitor::events(path);
+        events.into_iter().find(|event| action(event) == "message.new")
+    };
+    let second = monitor.dir.path().join("second.jsonl");
+    monitor.wait("both have it", |_| new(&monitor.output()).is_some() && new(&second).is_some());
+    let (whole, short) = (new(&monitor.output()).unwrap(), new(&second).unwrap());
+    let length = |event: &serde_json::Value| event["email"]["to"]["address"].as_array().unwrap().len();
+    assert_eq!((length(&whole), length(&short)), (20, 5));
+    let cut = serde_json::json!(["email.to.address", "email.subject"]);
+    assert_eq!(
+        (&whole["idlewatch"]["truncated"], &short["idlewatch"]["truncated"]),
+        (&serde_json::Value::Null, &cut)
+    );
+    let text = std::fs::read_to_string(&second).unwrap();
+    assert!(text.lines().all(|line| line.len() <= 2000), "{text}");
+    assert_eq!(monitor.stop().code(), Some(0));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_without_idle_is_polled() {
     let server = server(Behaviour { idle: false, pushes: false, searches: true }).await;

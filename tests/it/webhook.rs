@@ -48,10 +48,13 @@ async fn monitor(receiver: &Receiver, more: &str) -> (Server, Monitor) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_event_comes_signed_and_in_order_as_lines_or_as_an_array() {
-    for body in ["ndjson", "json"] {
-        let receiver = Receiver::start([]);
-        let more = format!("body = \"{body}\"\nheaders = {{ X-Team = \"mail\" }}");
+async fn every_event_comes_signed_and_in_order_in_each_form_of_a_body() {
+    for (body, format) in
+        [("ndjson", "ecs"), ("json", "ecs"), ("single", "cloudevents"), ("binary", "cloudevents")]
+    {
+        // The second is refused at first, and goes before the third all the same.
+        let receiver = Receiver::start([Answer::Take, Answer::status(503)]);
+        let more = format!("body = \"{body}\"\nformat = \"{format}\"\nheaders = {{ X-Team = \"mail\" }}");
         let (server, mut monitor) = monitor(&receiver, &more).await;
         (1..=25).for_each(|n| deliver(&server, &format!("number {n}")));
         monitor.wait("taken", |_| uids(&receiver).len() == 25);

@@ -11,17 +11,8 @@ use super::super::settings::{OutputKind, SyslogServer, SyslogSettings, SyslogTra
 use super::super::validate::{DAY, SECOND};
 use super::{required, rustls_options};
 
-pub(super) const KEYS: [&str; 9] = [
-    "url",
-    "facility",
-    "app_name",
-    "max_bytes",
-    "tls_options",
-    "allow_plaintext",
-    "connect_timeout",
-    "timeout",
-    "hold",
-];
+pub(super) const KEYS: [&str; 8] =
+    ["url", "facility", "app_name", "tls_options", "allow_plaintext", "connect_timeout", "timeout", "hold"];
 
 /// What every receiver of datagrams should take (RFC 5426 section 3.2).
 const DATAGRAM: u64 = 2048;

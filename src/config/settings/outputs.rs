@@ -169,6 +169,10 @@ pub enum WebhookBody {
     Ndjson,
     /// One JSON array.
     Json,
+    /// One event a request.
+    Single,
+    /// One event a request, a CloudEvent in HTTP's binary mode: its attributes are headers.
+    Binary,
 }
 
 /// `type = "nats"`

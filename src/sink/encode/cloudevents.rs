@@ -9,21 +9,35 @@ use crate::text::{cap, json_string};
 /// No mailbox's name takes more of the envelope.
 const MOST_NAME: usize = 256;
 
+/// Between the attributes and the data.
+const DATA: &[u8] = b",\"data\":";
+
 pub(super) fn line(settings: &EncoderSettings, sequence: u64, event: &Event, out: &mut Vec<u8>) -> bool {
     let start = out.len();
     out.push(b'{');
-    for (name, value) in attributes(settings, sequence, event) {
+    for (at, (name, value)) in attributes(settings, sequence, event).into_iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
         json_string(name, out);
         out.push(b':');
         json_string(&value, out);
-        out.push(b',');
     }
-    out.extend_from_slice(b"\"data\":");
+    out.extend_from_slice(DATA);
     let room = settings.max_bytes.saturating_sub(out.len() - start + 1);
     let within = EncoderSettings { max_bytes: room, ..settings.clone() };
     let shortened = ecs::line(&within, sequence, event, out);
     out.push(b'}');
     shortened
+}
+
+/// Of a line, its attributes as one object, and its data.
+pub(in crate::sink) fn parts(line: &[u8]) -> Option<(Vec<u8>, &[u8])> {
+    // Within a value its quotes would be escaped.
+    let at = line.windows(DATA.len()).position(|part| part == DATA)?;
+    let (attributes, data) = line.split_at_checked(at)?;
+    let data = data.get(DATA.len()..)?.strip_suffix(b"}")?;
+    Some(([attributes, b"}"].concat(), data))
 }
 
 /// Names as CloudEvents and its extensions (`partitionkey`, `sequence`) have them.

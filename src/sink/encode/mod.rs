@@ -1,6 +1,6 @@
 //! Events in the form that an output asks for: exactly one line each.
 
-mod cloudevents;
+pub(in crate::sink) mod cloudevents;
 mod ecs;
 mod flat;
 mod pretty;
@@ -57,7 +57,8 @@ impl EncoderSettings {
             OutputFormat::CloudEvents => Format::CloudEvents,
             OutputFormat::Pretty => pretty,
         };
-        let max_bytes = options.events.max_bytes.min(most_bytes(&output.kind, &options.instance));
+        let most = output.max_bytes.unwrap_or(usize::MAX).min(most_bytes(&output.kind, &options.instance));
+        let max_bytes = options.events.max_bytes.min(most);
         Self { instance: options.instance.clone(), max_bytes, format }
     }
 }

@@ -26,12 +26,19 @@ use crate::journal::FileEnd;
 /// A file that cannot be renamed is written on, and tried again after this.
 const RENAMED_AGAIN: Duration = Duration::from_secs(60);
 
+/// A file that is locked is tried so often, with this between.
+const LOCK_TRIES: u32 = 20;
+const LOCKED_AGAIN: Duration = Duration::from_millis(10);
+
 /// The file.
 #[derive(Debug)]
 pub struct FileOutput {
     path: PathBuf,
-    /// `None` after a failure, or when it is to be opened anew.
+    /// `None` after a failure.
     file: Option<File>,
+    /// The file is to be opened anew. It stays until then: to close it may wait for its file system, which is not for this
+    /// thread.
+    is_stale: bool,
     end: FileEnd,
     rotation: Option<Rotation>,
 }
@@ -78,14 +85,14 @@ impl FileOutput {
         let failed = |cause| OutputError::Io { path: path.clone(), cause };
         let (file, mut end) = append(&path).map_err(failed)?;
         let Some(known) = &past.position.file else {
-            return Ok((Self { path, file: Some(file), end, rotation: None }, false));
+            return Ok((Self::new(path, file, end), false));
         };
         if is_ahead(&path, &end, known, past).map_err(failed)? {
             let aside = orphan(&path);
             warn!("{} goes on behind what the journal knows of: kept as {}", path.display(), aside.display());
             fs::rename(&path, &aside).map_err(failed)?;
             let (file, end) = append(&path).map_err(failed)?;
-            return Ok((Self { path, file: Some(file), end, rotation: None }, true));
+            return Ok((Self::new(path, file, end), true));
         }
         // Shorter than we left it: somebody truncated it, which is their right.
         if known.generation == end.generation && known.offset < end.offset {
@@ -94,7 +101,11 @@ impl FileOutput {
             file.set_len(known.offset).and_then(|()| file.sync_data()).map_err(failed)?;
             end.offset = known.offset;
         }
-        Ok((Self { path, file: Some(file), end, rotation: None }, false))
+        Ok((Self::new(path, file, end), false))
+    }
+
+    const fn new(path: PathBuf, file: File, end: FileEnd) -> Self {
+        Self { path, file: Some(file), is_stale: false, end, rotation: None }
     }
 
     /// The file and its end, as far as it is ours.
@@ -103,8 +114,8 @@ impl FileOutput {
     }
 
     /// Opens the path anew before the next write: its file may have been renamed (logrotate).
-    pub fn reopen(&mut self) {
-        self.file = None;
+    pub const fn reopen(&mut self) {
+        self.is_stale = true;
     }
 
     /// The file that the next write goes to, and its end: the one at the path, which may be another than the last time.
@@ -112,18 +123,24 @@ impl FileOutput {
     /// # Errors
     /// Where it cannot be opened.
     pub async fn prepare(&mut self) -> Result<FileEnd, OutputError> {
-        let path = self.path.clone();
+        let (path, is_stale) = (self.path.clone(), self.is_stale);
         let (file, end) = (self.file.take(), self.end.clone());
-        self.blocking(move || current(&path, file, end)).await?;
-        self.rotate().await?;
+        let is_aging = self.rotation.as_ref().is_some_and(|rotation| rotation.settings.max_age.is_some());
+        let age = self.blocking(move || {
+            let (file, end) = current(&path, file.filter(|_| !is_stale), end)?;
+            let age = is_aging.then(|| age(&file)).flatten();
+            Ok((file, end, age))
+        });
+        let age = age.await?;
+        self.is_stale = false;
+        self.rotate(age).await?;
         Ok(self.end.clone())
     }
 
     /// Ends the file where it has had its time. Everything in it is known to the journal by now, so whatever a crash leaves
     /// of this is whole: the file by its old name, or by its new one, and then an empty one or none.
-    async fn rotate(&mut self) -> Result<(), OutputError> {
+    async fn rotate(&mut self, age: Option<Duration>) -> Result<(), OutputError> {
         let Some(rotation) = &mut self.rotation else { return Ok(()) };
-        let age = self.file.as_ref().and_then(age);
         let failed_lately = rotation.failed.is_some_and(|at| at.elapsed() < RENAMED_AGAIN);
         if failed_lately || !is_due(&rotation.settings, self.end.offset, age) {
             return Ok(());
@@ -136,12 +153,12 @@ impl FileOutput {
             return Ok(());
         }
         rotation.failed = None;
-        self.file = None;
-        let (path, end) = (self.path.clone(), self.end.clone());
+        let (path, end, ended) = (self.path.clone(), self.end.clone(), self.file.take());
         self.blocking(move || {
-            let opened = current(&path, None, end)?;
+            drop(ended);
+            let (file, end) = current(&path, None, end)?;
             sync_directory(&path)?;
-            Ok(opened)
+            Ok((file, end, ()))
         })
         .await?;
         self.rotation.iter().for_each(|rotation| rotation.archive.tidy());
@@ -161,23 +178,33 @@ impl FileOutput {
                 Some(file) => (file, end),
                 None => current(&path, None, end)?,
             };
-            append_lines(file, end, &lines)
+            let (file, end) = append_lines(file, end, &lines)?;
+            Ok((file, end, ()))
         })
         .await
     }
 
     /// File systems block, so not on the caller's thread.
-    async fn blocking(
+    async fn blocking<T: Send + 'static>(
         &mut self,
-        work: impl FnOnce() -> io::Result<(File, FileEnd)> + Send + 'static,
-    ) -> Result<(), OutputError> {
+        work: impl FnOnce() -> io::Result<(File, FileEnd, T)> + Send + 'static,
+    ) -> Result<T, OutputError> {
         let failed = |cause| OutputError::Io { path: self.path.clone(), cause };
         let done = tokio::task::spawn_blocking(work).await;
-        let (file, end) =
+        let (file, end, more) =
             done.map_err(|panic| failed(io::Error::other(panic))).and_then(|done| done.map_err(failed))?;
         self.file = Some(file);
         self.end = end;
-        Ok(())
+        Ok(more)
+    }
+}
+
+/// To close a file may wait for its file system (FUSE, NFS): not on a thread that has others to serve.
+impl Drop for FileOutput {
+    fn drop(&mut self) {
+        if let Some(file) = self.file.take() {
+            let _ = std::thread::Builder::new().name("close".to_owned()).spawn(move || drop(file));
+        }
     }
 }
 
@@ -188,12 +215,21 @@ fn append(path: &Path) -> io::Result<(File, FileEnd)> {
         return Err(io::Error::new(ErrorKind::InvalidInput, "it is no regular file"));
     }
     let file = OpenOptions::new().append(true).create(true).mode(0o640).open(path)?;
-    // A file system without locks has to do without.
-    if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
+    if is_taken(&file) {
         return Err(io::Error::new(ErrorKind::ResourceBusy, "another process writes it"));
     }
     let end = end_of(&file)?;
     Ok((file, end))
+}
+
+/// Whether somebody else writes it. We ourselves may be closing it just now. A file system without locks has to do without.
+fn is_taken(file: &File) -> bool {
+    (0..LOCK_TRIES).all(|nth| {
+        if nth > 0 {
+            std::thread::sleep(LOCKED_AGAIN);
+        }
+        matches!(file.try_lock(), Err(TryLockError::WouldBlock))
+    })
 }
 
 /// Whether the file holds what the journal does not know of: more bytes than a batch, more lines than wait, or an event

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use super::kept_secret::KeptSecret;
 use super::{Outcome, OutputError, Pause};
 use crate::config::settings::{EndpointSettings, HttpLogin};
+use crate::imap::sasl::SHORTEST_SECRET;
 use crate::text;
 use crate::wire::http::{chain, retry_after};
 use crate::wire::tls::TlsContexts;
@@ -116,16 +117,28 @@ impl Endpoint {
         body: Bytes,
     ) -> Result<Answer, Outcome> {
         let response = self.send(url, headers, body).await?;
-        Ok(Answer::read(response).await)
+        Ok(self.heard(Answer::read(response).await))
     }
 
     /// One exchange where the body of a good answer counts: it is waited for.
     pub(super) async fn ask(&mut self, url: Url, headers: HeaderMap, body: Bytes) -> Result<Answer, Outcome> {
         let response = self.send(url, headers, body).await?;
-        if response.status().is_success() {
-            return Answer::read_whole(response).await;
+        let answer = match response.status().is_success() {
+            true => Answer::read_whole(response).await?,
+            false => Answer::read(response).await,
+        };
+        Ok(self.heard(answer))
+    }
+
+    /// What the other side repeats of our login is in none of its words; one that is refused may have been exchanged.
+    fn heard(&mut self, mut answer: Answer) -> Answer {
+        if let Some(login) = &mut self.login {
+            login.shown().iter().for_each(|shown| answer.strike(shown));
+            if matches!(answer.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+                login.secret.forget();
+            }
         }
-        Ok(Answer::read(response).await)
+        answer
     }
 
     async fn send(&mut self, url: Url, headers: HeaderMap, body: Bytes) -> Result<Response, Outcome> {
@@ -133,13 +146,7 @@ impl Endpoint {
         if let Some(login) = &mut self.login {
             request = login.sign(request).await?;
         }
-        let response = request.send().await.map_err(|error| Outcome::again(chain(&error.without_url())))?;
-        if matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
-            && let Some(login) = &mut self.login
-        {
-            login.secret.forget();
-        }
-        Ok(response)
+        request.send().await.map_err(|error| Outcome::again(chain(&error.without_url())))
     }
 }
 
@@ -151,6 +158,19 @@ impl Login {
             HttpLogin::Password { user, password } => (Scheme::Basic(user), password),
         };
         Self { scheme, secret: KeptSecret::new(source) }
+    }
+
+    /// As it stands in a request.
+    fn shown(&self) -> Vec<String> {
+        let secret = self.secret.kept().filter(|secret| secret.len() >= SHORTEST_SECRET);
+        let Some(secret) = secret else { return Vec::new() };
+        match &self.scheme {
+            Scheme::Basic(user) => {
+                let pair = data_encoding::BASE64.encode(format!("{user}:{secret}").as_bytes());
+                vec![pair, secret.to_owned()]
+            }
+            Scheme::Bearer | Scheme::ApiKey => vec![secret.to_owned()],
+        }
     }
 
     async fn sign(&mut self, request: RequestBuilder) -> Result<RequestBuilder, Outcome> {
@@ -192,7 +212,9 @@ impl Answer {
         let read = answer.fill(&mut response, MOST_WHOLE_ANSWER).await;
         read.map_err(|error| Outcome::again(chain(&error.without_url())))?;
         if answer.body.len() >= MOST_WHOLE_ANSWER {
-            return Err(Outcome::again("the answer is too long"));
+            // One of fewer events is shorter.
+            let reason = "the answer is too long".to_owned();
+            return Err(Outcome::Strained { pause: Pause::Backoff, reason });
         }
         Ok(answer)
     }
@@ -204,6 +226,17 @@ impl Answer {
         };
         let retry_after = text(header::RETRY_AFTER).and_then(|value| retry_after(&value, Timestamp::now()));
         Self { status: response.status(), retry_after, location: text(header::LOCATION), body: Vec::new() }
+    }
+
+    /// Takes a secret out of it.
+    fn strike(&mut self, secret: &str) {
+        let text = String::from_utf8_lossy(&self.body);
+        if text.contains(secret) {
+            self.body = text.replace(secret, "[secret]").into_bytes();
+        }
+        if let Some(location) = &mut self.location {
+            *location = location.replace(secret, "[secret]");
+        }
     }
 
     async fn fill(&mut self, response: &mut Response, most: usize) -> reqwest::Result<()> {

@@ -1,6 +1,6 @@
 //! A secret that is resolved when it is needed, kept while it works, and resolved anew once it does not.
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::{Outcome, Pause};
 use crate::secrets::SecretSource;
@@ -28,6 +28,11 @@ impl KeptSecret {
             })?);
         }
         self.kept.as_ref().ok_or_else(|| Outcome::again("there is no secret"))
+    }
+
+    /// The one that is in use.
+    pub(super) fn kept(&self) -> Option<&str> {
+        self.kept.as_ref().map(ExposeSecret::expose_secret)
     }
 
     /// It was refused: it may have been rotated.

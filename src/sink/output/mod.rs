@@ -297,6 +297,11 @@ impl Output {
         }
     }
 
+    /// Whether [`Self::prepare`] and [`Self::deliver`] end by themselves, whatever the other side does.
+    pub const fn has_deadline(&self) -> bool {
+        !matches!(self, Self::Stdout(_) | Self::File(_))
+    }
+
     /// Whether it has lost what it took: asked now and then while events are held for it.
     pub async fn has_lost(&mut self) -> bool {
         match self {

@@ -1,5 +1,8 @@
 //! Events by HTTP POST: signed, with a key by which a receiver knows a repetition.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use ring::hmac;
@@ -7,9 +10,10 @@ use secrecy::ExposeSecret;
 
 use super::http::Endpoint;
 use super::kept_secret::KeptSecret;
-use super::{Outcome, OutputError};
+use super::{Outcome, OutputError, Pause};
 use crate::config::settings::{OutputFormat, WebhookBody, WebhookSettings};
 use crate::sink::batch::Batch;
+use crate::sink::encode::cloudevents;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const SIGNATURE: HeaderName = HeaderName::from_static("idlewatch-signature");
@@ -43,18 +47,37 @@ impl WebhookOutput {
         })
     }
 
-    /// Offers a batch: one request.
+    /// Offers a batch: one request, or one after the other for each event.
     pub async fn deliver(&mut self, batch: &Batch) -> Outcome {
+        if matches!(self.body, WebhookBody::Ndjson | WebhookBody::Json) {
+            return self.offer(batch).await;
+        }
+        let mut taken = 0;
+        while taken < batch.len() {
+            let (one, _) = batch.split(taken).1.split(1);
+            match self.offer(&one).await {
+                Outcome::Taken => taken += 1,
+                other => return behind(taken, other),
+            }
+        }
+        Outcome::Taken
+    }
+
+    async fn offer(&mut self, batch: &Batch) -> Outcome {
         match self.post(batch).await {
             Ok(outcome) | Err(outcome) => outcome,
         }
     }
 
     async fn post(&mut self, batch: &Batch) -> Result<Outcome, Outcome> {
-        let body = body(self.body, batch);
-        let (first, last) = batch.sequences();
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));
+        let body = match self.body {
+            WebhookBody::Binary => binary(batch, &mut headers)
+                .ok_or_else(|| Outcome::Rejected { reason: "it makes no CloudEvent".to_owned() })?,
+            form => body(form, batch),
+        };
+        let (first, last) = batch.sequences();
         let key = HeaderValue::try_from(format!("{}-{first}-{last}", self.instance));
         headers.insert(IDEMPOTENCY_KEY, key.map_err(|error| Outcome::again(error.to_string()))?);
         if let Some(secret) = &mut self.secret {
@@ -80,12 +103,49 @@ fn content_type(body: WebhookBody, format: OutputFormat) -> &'static str {
         (WebhookBody::Ndjson, OutputFormat::Pretty) => "text/plain; charset=utf-8",
         (WebhookBody::Ndjson, _) => "application/x-ndjson",
         (WebhookBody::Json, OutputFormat::CloudEvents) => "application/cloudevents-batch+json",
-        (WebhookBody::Json, _) => "application/json",
+        (WebhookBody::Single, OutputFormat::CloudEvents) => "application/cloudevents+json",
+        (WebhookBody::Single, OutputFormat::Pretty) => "text/plain; charset=utf-8",
+        (WebhookBody::Json | WebhookBody::Single | WebhookBody::Binary, _) => "application/json",
     }
 }
 
+/// After `taken` events, which are not offered again with the one that was not.
+fn behind(taken: usize, outcome: Outcome) -> Outcome {
+    match outcome {
+        other if taken == 0 => other,
+        Outcome::TryAgain { pause, reason, .. } | Outcome::Strained { pause, reason } => {
+            Outcome::TryAgain { taken, pause, reason }
+        }
+        // It comes first the next time.
+        Outcome::Rejected { reason } => {
+            Outcome::TryAgain { taken, pause: Pause::For(Duration::ZERO), reason }
+        }
+        other => other,
+    }
+}
+
+/// The data of a CloudEvent; its attributes go into headers (HTTP Protocol Binding for CloudEvents 1.0, section 3.1).
+fn binary(batch: &Batch, headers: &mut HeaderMap) -> Option<Bytes> {
+    let (_, line) = batch.lines().next()?;
+    let (attributes, data) = cloudevents::parts(line)?;
+    let attributes: BTreeMap<String, String> = serde_json::from_slice(&attributes).ok()?;
+    for (name, value) in &attributes {
+        // What it says of the data is said by Content-Type.
+        if name != "datacontenttype" {
+            let name = HeaderName::try_from(format!("ce-{name}")).ok()?;
+            headers.insert(name, HeaderValue::try_from(header_value(value)).ok()?);
+        }
+    }
+    Some(Bytes::copy_from_slice(data))
+}
+
+/// As section 3.1.3.2 has it: spaces, quotes, percent signs and what is not printable ASCII are percent-encoded.
+fn header_value(text: &str) -> String {
+    header_text(text).replace('"', "%22")
+}
+
 fn body(form: WebhookBody, batch: &Batch) -> Bytes {
-    if form == WebhookBody::Ndjson {
+    if form != WebhookBody::Json {
         return batch.text();
     }
     let mut body = vec![b'['];

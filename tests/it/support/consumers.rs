@@ -23,19 +23,19 @@ impl Bulk {
     fn create(&mut self, index: &str, id: &str, line: &str) -> (Value, bool) {
         if self.stored.contains_key(id) {
             let error = json!({"type": "version_conflict_engine_exception", "reason": "exists"});
-            return (json!({"create": {"status": 409, "error": error}}), false);
+            return (json!({"create": {"_id": id, "status": 409, "error": error}}), false);
         }
         if line.contains("poison") {
             let error = json!({"type": "document_parsing_exception", "reason": "failed to parse"});
-            return (json!({"create": {"status": 400, "error": error}}), false);
+            return (json!({"create": {"_id": id, "status": 400, "error": error}}), false);
         }
         if self.busy > 0 {
             self.busy -= 1;
             let error = json!({"type": "es_rejected_execution_exception", "reason": "queue is full"});
-            return (json!({"create": {"status": 429, "error": error}}), false);
+            return (json!({"create": {"_id": id, "status": 429, "error": error}}), false);
         }
         self.stored.insert(id.to_owned(), index.to_owned());
-        (json!({"create": {"status": 201}}), true)
+        (json!({"create": {"_id": id, "status": 201}}), true)
     }
 }
 

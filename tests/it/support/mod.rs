@@ -7,6 +7,7 @@ pub mod disk;
 pub mod dovecot;
 pub mod faults;
 pub mod filter;
+pub mod fuse;
 pub mod imap4d;
 pub mod isolated;
 pub mod journald;

@@ -26,6 +26,8 @@ pub enum Answer {
     Told(String),
     /// A status, with these further header lines.
     Status(u16, String),
+    /// A status, and everything that it was sent, as its words.
+    Repeat(u16),
     /// Says nothing until the other side goes.
     Hang,
     /// A status, and a body of a byte a second.
@@ -145,7 +147,15 @@ impl Receiver {
             if self.inbox(|inbox| inbox.closed) {
                 return;
             }
-            let answer = self.inbox(|inbox| inbox.take(&head, &body));
+            let answer = match self.inbox(|inbox| inbox.take(&head, &body)) {
+                Answer::Repeat(status) => {
+                    if repeat(stream, status, &head, &body).is_none() {
+                        return;
+                    }
+                    continue;
+                }
+                answer => answer,
+            };
             if reply(stream, &answer).is_none() {
                 return;
             }
@@ -182,6 +192,16 @@ fn header<'a>(head: &'a [String], name: &str) -> Option<&'a str> {
     fields.into_iter().find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value)
 }
 
+/// What is said is said first of what nobody should repeat.
+fn repeat(mut stream: &TcpStream, status: u16, head: &[String], body: &[u8]) -> Option<()> {
+    let login = header(head, "authorization").unwrap_or_default();
+    let subject = String::from_utf8_lossy(body);
+    let subject = subject.split_once("\"subject\":").map_or("", |(_, rest)| rest);
+    let said: String = format!("{login} {subject}").chars().take(190).collect();
+    let text = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n\r\n{said}", said.len());
+    stream.write_all(text.as_bytes()).ok()
+}
+
 /// `None` where the connection is over.
 fn reply(mut stream: &TcpStream, answer: &Answer) -> Option<()> {
     match answer {
@@ -195,6 +215,7 @@ fn reply(mut stream: &TcpStream, answer: &Answer) -> Option<()> {
             let text = format!("HTTP/1.1 {status} X\r\nContent-Length: 9\r\n{more}\r\nsome\x1b[2Jw");
             stream.write_all(text.as_bytes()).ok()
         }
+        Answer::Repeat(status) => repeat(stream, *status, &[], &[]),
         Answer::Hang => {
             let _ = stream.read(&mut [0]);
             None
@@ -279,6 +300,11 @@ impl Inbox {
         verify(field(head, "idlewatch-signature")?, body)?;
         let lines = match field(head, "content-type")? {
             "application/x-ndjson" => String::from_utf8(body.to_vec()).unwrap(),
+            "application/json" if header(head, "ce-specversion").is_some() => binary(head, body)?,
+            "application/cloudevents+json" => {
+                let event: Value = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+                format!("{}\n", event["data"])
+            }
             "application/json" => {
                 let array: Vec<Value> = serde_json::from_slice(body).map_err(|error| error.to_string())?;
                 array.iter().map(|event| format!("{event}\n")).collect()
@@ -304,6 +330,29 @@ impl Inbox {
         }
         Ok(events)
     }
+}
+
+/// The event of a CloudEvent in binary mode.
+fn binary(head: &[String], body: &[u8]) -> Result<String, String> {
+    let event: Value = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    let (uid, sequence) = (&event["idlewatch"]["imap"]["uid"], event["event"]["sequence"].to_string());
+    let subject = format!("INBOX;UIDVALIDITY={}/;UID={uid}", event["idlewatch"]["imap"]["uid_validity"]);
+    for (name, wanted) in [
+        ("ce-specversion", "1.0"),
+        ("ce-id", event["event"]["id"].as_str().unwrap_or_default()),
+        ("ce-source", "/idlewatch/test/accounts/work"),
+        ("ce-type", "io.idlewatch.message.new.v1"),
+        ("ce-time", event["@timestamp"].as_str().unwrap_or_default()),
+        ("ce-sequence", &sequence),
+        ("ce-subject", &subject),
+        ("ce-partitionkey", "work"),
+    ] {
+        let found = field(head, name)?;
+        if found != wanted {
+            return Err(format!("{name} is {found}, and not {wanted}"));
+        }
+    }
+    Ok(format!("{event}\n"))
 }
 
 fn verify(signature: &str, body: &[u8]) -> Result<(), String> {

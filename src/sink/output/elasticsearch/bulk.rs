@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::super::{Outcome, Pause};
 use super::IndexTemplate;
-use crate::sink::batch::Batch;
+use crate::sink::batch::{Batch, Item};
 use crate::text;
 
 /// Troubles of an index, told as if they were the document's.
@@ -43,6 +43,8 @@ struct Answer {
 
 #[derive(Deserialize)]
 struct Done {
+    #[serde(rename = "_id")]
+    id: Option<String>,
     status: u16,
     #[serde(default)]
     error: Value,
@@ -57,13 +59,17 @@ enum Fate {
     Unacceptable,
 }
 
-/// What an answer with a good status means for `events` events.
-pub(super) fn verdict(events: usize, body: &[u8]) -> Outcome {
+/// What an answer with a good status means for a batch. One that names other documents was meant for another request.
+pub(super) fn verdict(batch: &Batch, body: &[u8]) -> Outcome {
     let items = serde_json::from_slice(body).map(|answer: Answer| answer.items).unwrap_or_default();
     let done: Vec<_> = items.iter().filter_map(|item| item.values().next()).collect();
-    if done.len() != events {
-        let reason = format!("the answer is none of a bulk request: it tells of {} events", done.len());
-        return Outcome::TryAgain { taken: 0, pause: Pause::Slowly, reason };
+    let none = |reason| Outcome::TryAgain { taken: 0, pause: Pause::Slowly, reason };
+    if done.len() != batch.len() {
+        return none(format!("the answer is none of a bulk request: it tells of {} events", done.len()));
+    }
+    let is_other = |(done, item): (&&Done, &Item)| done.id.as_ref().is_some_and(|id| *id != item.event.id);
+    if done.iter().zip(batch.items()).any(is_other) {
+        return none("the answer names other documents than were sent".to_owned());
     }
     let taken = done.iter().take_while(|done| done.fate() == Fate::Taken).count();
     let first = |wanted: &dyn Fn(Fate) -> bool| done.iter().find(|done| wanted(done.fate()));
@@ -118,7 +124,7 @@ mod tests {
     }
 
     fn judged(statuses: &[(u16, &str)]) -> (&'static str, usize, Option<Pause>) {
-        match verdict(statuses.len(), &answer(statuses)) {
+        match verdict(&batch(0..statuses.len() as u64), &answer(statuses)) {
             Outcome::Taken => ("taken", statuses.len(), None),
             Outcome::Rejected { .. } => ("rejected", 0, None),
             Outcome::TryAgain { taken, pause, .. } => ("again", taken, Some(pause)),
@@ -157,6 +163,13 @@ mod tests {
         }
     }
 
+    #[test]
+    fn an_answer_that_names_its_documents_in_their_order_is_good() {
+        let body =
+            br#"{"items":[{"create":{"_id":"id-3","status":201}},{"create":{"_id":"id-4","status":409}}]}"#;
+        assert_eq!(verdict(&batch(3..5), body), Outcome::Taken);
+    }
+
     /// A page of a proxy with status 200 has taken nothing.
     #[test]
     fn an_answer_that_does_not_tell_of_every_event_has_taken_none() {
@@ -165,9 +178,14 @@ mod tests {
             b"{}".to_vec(),
             Vec::new(),
             answer(&[(201, "")]),
+            answer(&[(201, ""); 3]),
             b"{\"items\":[{},{}]}".to_vec(),
+            br#"{"items":[{"create":{"_id":"id-4","status":201}},{"create":{"_id":"id-3","status":201}}]}"#
+                .to_vec(),
+            br#"{"items":[{"create":{"_id":"id-1","status":201}},{"create":{"_id":"id-2","status":201}}]}"#
+                .to_vec(),
         ] {
-            let outcome = verdict(2, &body);
+            let outcome = verdict(&batch(3..5), &body);
             assert!(
                 matches!(outcome, Outcome::TryAgain { taken: 0, pause: Pause::Slowly, .. }),
                 "{outcome:?}"
@@ -178,7 +196,7 @@ mod tests {
     #[test]
     fn what_a_stranger_gives_as_reason_is_harmless() {
         let body = json!({"items": [{"create": {"status": 400, "error": {"type": "\u{1b}[2J", "reason": "x".repeat(9000)}}}]});
-        let outcome = verdict(1, body.to_string().as_bytes());
+        let outcome = verdict(&batch(3..4), body.to_string().as_bytes());
         let reason = outcome.reason().unwrap();
         assert!(reason.len() < 300 && !reason.contains('\u{1b}'), "{reason}");
     }

@@ -14,7 +14,7 @@ use crate::config::settings::ElasticsearchSettings;
 use crate::sink::batch::Batch;
 
 /// What of an answer is wanted.
-const FIELDS: &str = "items.*.status,items.*.error.type,items.*.error.reason";
+const FIELDS: &str = "items.*._id,items.*.status,items.*.error.type,items.*.error.reason";
 
 /// The cluster.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ impl ElasticsearchOutput {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
         let body = bulk::body(&self.index, batch);
         match self.endpoint.ask(self.url.clone(), headers, body).await {
-            Ok(answer) if answer.status.is_success() => bulk::verdict(batch.len(), &answer.body),
+            Ok(answer) if answer.status.is_success() => bulk::verdict(batch, &answer.body),
             Ok(answer) => answer.outcome(),
             Err(outcome) => outcome,
         }
