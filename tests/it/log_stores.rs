@@ -111,7 +111,8 @@ async fn refusals_hangs_and_lost_answers_are_repeated_and_the_file_does_not_wait
 /// A page of a proxy in place of an answer has taken nothing, where the answer counts.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_good_status_without_a_good_answer_is_no_success() {
-    for case in cases([Answer::Told("<html>welcome</html>".to_owned())]) {
+    let page = Answer::Told("<html>welcome</html>".to_owned());
+    for case in cases([page, Answer::Half(200)]) {
         if case.0 == "loki" {
             continue;
         }

@@ -90,6 +90,21 @@ async fn refusals_hangs_and_lost_answers_are_repeated_under_the_same_key() {
     assert_eq!(monitor.stop().code(), Some(0));
 }
 
+/// Connections are used again, and answers are not: what comes for an earlier request, or for none, acknowledges nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_comes_late_or_twice_acknowledges_no_other_request() {
+    let late = Answer::Late(Duration::from_millis(1500));
+    let receiver =
+        Receiver::start([late.clone(), Answer::Twice(503), Answer::Half(503), late, Answer::Twice(429)]);
+    let (server, mut monitor) = monitor(&receiver, "").await;
+    deliver(&server, "one");
+    monitor.wait("the first", |_| !uids(&receiver).is_empty());
+    deliver(&server, "two");
+    monitor.wait("both", |_| uids(&receiver) == [1, 2]);
+    assert_eq!(receiver.repeated(), 5);
+    assert_eq!(monitor.stop().code(), Some(0));
+}
+
 /// A redirect, into the cloud's own network too, is never followed; nor are such events given up, nor others delayed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redirect_is_not_followed_and_what_only_a_person_mends_is_never_buried() {

@@ -28,6 +28,12 @@ pub enum Answer {
     Status(u16, String),
     /// A status, and everything that it was sent, as its words.
     Repeat(u16),
+    /// A status, and behind it at once another answer that nobody asked for: 204.
+    Twice(u16),
+    /// A status with half a body, and hangs up.
+    Half(u16),
+    /// A 204 that comes so late, when nobody may wait for it any longer.
+    Late(Duration),
     /// Says nothing until the other side goes.
     Hang,
     /// A status, and a body of a byte a second.
@@ -216,6 +222,19 @@ fn reply(mut stream: &TcpStream, answer: &Answer) -> Option<()> {
             stream.write_all(text.as_bytes()).ok()
         }
         Answer::Repeat(status) => repeat(stream, *status, &[], &[]),
+        Answer::Twice(status) => {
+            let text = format!("HTTP/1.1 {status} X\r\nContent-Length: 2\r\n\r\nno");
+            stream.write_all(format!("{text}HTTP/1.1 204 No Content\r\n\r\n").as_bytes()).ok()
+        }
+        Answer::Half(status) => {
+            let text = format!("HTTP/1.1 {status} X\r\nContent-Length: 100\r\n\r\n{{\"items\":[");
+            let _ = stream.write_all(text.as_bytes());
+            None
+        }
+        Answer::Late(after) => {
+            std::thread::sleep(*after);
+            stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").ok()
+        }
         Answer::Hang => {
             let _ = stream.read(&mut [0]);
             None
