@@ -13,7 +13,7 @@ mod lane;
 mod lanes;
 pub mod output;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use actix::prelude::*;
@@ -26,7 +26,7 @@ use self::dead_letters::DeadLetters;
 use self::health::OutputHealth;
 use self::lanes::Lanes;
 use self::output::OutputError;
-use crate::config::settings::{DatabaseSettings, EventSettings, JournalSettings, OutputSettings};
+use crate::config::settings::{DatabaseSettings, EventSettings, JournalSettings, OutputSettings, Settings};
 use crate::event::Action;
 use crate::exit::Exit;
 use crate::journal::lock::StateLock;
@@ -231,7 +231,7 @@ fn journal(options: &SinkOptions) -> Result<Source, SinkStartError> {
         StateUse::Kept => {
             let lock = StateLock::take(&options.state_dir)?;
             let (journal, origin) = match &options.journal.database {
-                Some(database) => in_database(database, options)?,
+                Some(database) => in_file_s_place(database, options)?,
                 None => in_file(options)?,
             };
             Ok((Some(lock), journal, origin))
@@ -256,28 +256,58 @@ fn in_file(options: &SinkOptions) -> Result<Kept, OpenError> {
     Ok((Box::new(journal), origin))
 }
 
-#[cfg(feature = "postgres")]
-fn in_database(database: &DatabaseSettings, options: &SinkOptions) -> Result<Kept, OpenError> {
-    use crate::journal::postgres::PostgresJournal;
-    use crate::journal::postgres::lease::Opening;
-
+fn in_file_s_place(database: &DatabaseSettings, options: &SinkOptions) -> Result<Kept, OpenError> {
     if options.new_state {
         let cause = "--new-state is for a journal in a file; here, a person drops the schema idlewatch";
         return Err(OpenError::Database(cause.to_owned()));
     }
+    let owner = Owner { instance: &options.instance, state_dir: &options.state_dir };
+    in_database(database, owner, options.require_state, options.waits)
+}
+
+/// The journal of a monitor that does not run, and has run before.
+pub(crate) fn journal_at_rest(settings: &Settings) -> Result<Box<dyn Journal>, OpenError> {
+    let (instance, state_dir) = (&settings.monitor.instance, &settings.monitor.state_dir);
+    let (journal, _) = match &settings.journal.database {
+        Some(database) => in_database(database, Owner { instance, state_dir }, true, false)?,
+        None => {
+            let (journal, origin) = SqliteJournal::open(state_dir, true, false)?;
+            (Box::new(journal) as Box<dyn Journal>, origin)
+        }
+    };
+    Ok(journal)
+}
+
+/// Whose a journal in a database is.
+#[cfg_attr(not(feature = "postgres"), allow(dead_code, reason = "nobody's"))]
+struct Owner<'a> {
+    instance: &'a str,
+    state_dir: &'a Path,
+}
+
+#[cfg(feature = "postgres")]
+fn in_database(
+    database: &DatabaseSettings,
+    owner: Owner<'_>,
+    require_state: bool,
+    waits: bool,
+) -> Result<Kept, OpenError> {
+    use crate::journal::postgres::PostgresJournal;
+    use crate::journal::postgres::lease::Opening;
+
     let machine = gethostname::gethostname().to_string_lossy().into_owned();
     let opening = Opening {
-        owner: format!("{} (pid {})", options.instance, std::process::id()),
-        home: format!("{machine}:{}", options.state_dir.display()),
-        require_state: options.require_state,
-        waits: options.waits,
+        owner: format!("{} (pid {})", owner.instance, std::process::id()),
+        home: format!("{machine}:{}", owner.state_dir.display()),
+        require_state,
+        waits,
     };
     let (journal, origin) = PostgresJournal::open(database, &opening)?;
     Ok((Box::new(journal), origin))
 }
 
 #[cfg(not(feature = "postgres"))]
-fn in_database(_: &DatabaseSettings, _: &SinkOptions) -> Result<Kept, OpenError> {
+fn in_database(_: &DatabaseSettings, _: Owner<'_>, _: bool, _: bool) -> Result<Kept, OpenError> {
     Err(OpenError::Database("this build is without the feature postgres".to_owned()))
 }
 

@@ -19,6 +19,7 @@ use serde_json::Value;
 
 use crate::support::monitor::{Monitor, states, told};
 use crate::support::postgres::{Database, PASSWORD, Postgres, shared};
+use crate::support::receiver::{Receiver, SECRET};
 
 async fn server() -> Server {
     let store = Store::new([("bob".to_owned(), "pw".to_owned())]);
@@ -70,6 +71,44 @@ fn entry(id: &str) -> Entry {
         Event { at: Timestamp::UNIX_EPOCH, id, account: None, body, filtered: None, redacted: Vec::new() }
             .into(),
     )
+}
+
+/// They are in the state directory of whoever buried them, and go back into the journal, wherever that is.
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_are_replayed_through_the_database_and_dropped() {
+    let (server, receiver) = (server().await, Receiver::start([]));
+    receiver.reject("poison");
+    let hook = format!(
+        "[outputs.hook]\ntype = \"webhook\"\nurl = \"http://127.0.0.1:{}/\"\nsecret = {{ inline = \"{SECRET}\" }}\ninclude = [\"message.new\"]\n",
+        receiver.port
+    );
+    let mut monitor = Monitor::new(&configuration(&server, &shared().database(), &hook));
+    monitor.start();
+    monitor.wait("online", is_online);
+    server.store().deliver("bob", "INBOX", b"Subject: poison\r\n\r\nhi\r\n");
+    monitor.wait_log("now in the dead letters");
+    let letters = |monitor: &Monitor, arguments: &[&str]| {
+        let output = monitor.command().args(["state", "dead-letters"]).args(arguments).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let id = event_id(letters(&monitor, &["list", "--json"]).1.trim());
+    for command in [&["replay"][..], &["drop", "--all"]] {
+        assert_eq!(letters(&monitor, command).0, Some(75), "the monitor runs");
+    }
+    assert_eq!(monitor.stop().code(), Some(0));
+    assert_eq!(letters(&monitor, &["drop", "--output", "other"]).0, Some(0));
+    assert_eq!(letters(&monitor, &["replay"]).0, Some(0));
+    assert_eq!(letters(&monitor, &["list"]), (Some(0), String::new()));
+    receiver.reject("no such text");
+    monitor.start();
+    monitor.wait("replayed", |_| !receiver.taken().is_empty());
+    assert_eq!(receiver.taken()[0]["event"]["id"], id.as_str());
+    assert_eq!(monitor.stop().code(), Some(0));
+}
+
+fn event_id(letter: &str) -> String {
+    let letter: Value = serde_json::from_str(letter).unwrap();
+    letter["event"]["id"].as_str().unwrap().to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,9 +7,9 @@ use clap::{Args, Subcommand};
 use super::{Done, Exit, lock, not_opened, say, tell};
 use crate::config::settings::Settings;
 use crate::event::Filtered;
-use crate::journal::sqlite::SqliteJournal;
-use crate::journal::{Entry, Journal};
+use crate::journal::Entry;
 use crate::sink::dead_letters::{DeadLetter, DeadLetters};
+use crate::sink::journal_at_rest;
 use crate::text::{self, counted};
 
 /// What to do with them.
@@ -107,8 +107,7 @@ fn replay(which: &Which, settings: &Settings) -> Done {
     }
     kept.extend(homeless);
     if !chosen.is_empty() {
-        let (mut journal, _) =
-            SqliteJournal::open(&settings.monitor.state_dir, true, false).map_err(not_opened)?;
+        let mut journal = journal_at_rest(settings).map_err(not_opened)?;
         let entries: Vec<_> = chosen.iter().cloned().map(entry).collect();
         journal.commit(&entries, &[]).map_err(|error| (Exit::Io, error.to_string()))?;
         replace(&file, &kept)?;

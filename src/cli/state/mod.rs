@@ -32,9 +32,9 @@ pub(super) enum StateCommand {
 }
 
 impl StateCommand {
-    /// Whether it looks only at what is in the state directory in any case.
-    fn is_of_files(&self) -> bool {
-        matches!(self, Self::DeadLetters(dead_letters::DeadLettersCommand::List(_)))
+    /// Whether it needs no journal, or takes any.
+    fn takes_any_journal(&self) -> bool {
+        matches!(self, Self::DeadLetters(_))
     }
 }
 
@@ -45,7 +45,7 @@ pub(super) fn execute(command: &StateCommand, globals: &Globals) -> Exit {
         Ok(settings) => settings,
         Err(exit) => return exit,
     };
-    if settings.journal.database.is_some() && !command.is_of_files() {
+    if settings.journal.database.is_some() && !command.takes_any_journal() {
         tell("error: only the state of a journal in a file can be looked at and changed; docs/cluster.md");
         return Exit::CannotStart;
     }
@@ -71,7 +71,9 @@ fn lock(settings: &Settings) -> Result<StateLock, (Exit, String)> {
 
 fn not_opened(error: OpenError) -> (Exit, String) {
     match error {
-        OpenError::Locked { .. } => (Exit::Locked, format!("{error}: stop it first")),
+        OpenError::Locked { .. } | OpenError::Held { .. } => {
+            (Exit::Locked, format!("{error}: stop it first"))
+        }
         error => (Exit::CannotStart, error.to_string()),
     }
 }
