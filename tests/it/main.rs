@@ -13,6 +13,7 @@ mod alerts_and_dashboard;
 mod changes;
 mod check;
 mod client_certificates;
+mod contract;
 mod docs;
 mod exec;
 mod faults;

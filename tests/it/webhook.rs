@@ -9,6 +9,7 @@ use idlewatch::demo::store::Store;
 use serde_json::Value;
 
 use crate::support::monitor::{Monitor, states, told};
+use crate::support::proxy::{Protocol, RealProxy};
 use crate::support::receiver::{Answer, Receiver, SECRET};
 
 async fn server() -> Server {
@@ -88,6 +89,29 @@ async fn refusals_hangs_and_lost_answers_are_repeated_under_the_same_key() {
     assert!(log.contains("the output takes events again"));
     assert!(monitor.peak_memory() < 100 << 20, "{}", monitor.peak_memory());
     assert_eq!(monitor.stop().code(), Some(0));
+}
+
+/// Where a proxy is configured nothing goes around it, whatever it does.
+#[tokio::test(flavor = "multi_thread")]
+async fn events_go_through_the_proxy_that_is_configured_or_wait() {
+    for protocol in [Protocol::Socks5, Protocol::Http] {
+        let (receiver, server, proxy) = (Receiver::start([]), server().await, RealProxy::start(protocol));
+        let url = |password: &str| {
+            format!("proxy = \"{}://me:{password}@127.0.0.1:{}\"", protocol.scheme(), proxy.port)
+        };
+        let mut monitor = Monitor::new(&configuration(&server, &receiver, &url("canary-wrong")));
+        monitor.start();
+        online(&monitor);
+        deliver(&server, "one");
+        monitor.wait_log("events wait in the journal");
+        assert_eq!(monitor.stop().code(), Some(0));
+        assert!(receiver.asked().is_empty(), "{:?}", receiver.asked());
+        monitor.configure(&configuration(&server, &receiver, &url("sesame")));
+        monitor.start();
+        monitor.wait("taken", |_| uids(&receiver) == [1]);
+        assert_eq!(monitor.stop().code(), Some(0));
+        assert!(!monitor.log().contains("canary-wrong") && !monitor.log().contains("sesame"));
+    }
 }
 
 /// Connections are used again, and answers are not: what comes for an earlier request, or for none, acknowledges nothing.
