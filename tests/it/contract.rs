@@ -53,11 +53,15 @@ fn present() -> BTreeSet<String> {
             let event: Value = serde_json::from_str(line).unwrap();
             let at = ["/event/action", "/event_action", "/data/event/action"];
             let action = at.iter().find_map(|at| event.pointer(at)?.as_str()).unwrap();
-            keys("", &event, &mut |key, kind| drop(present.insert(format!("{form} {action} {key} {kind}"))));
+            keys("", &event, &mut |key, kind| {
+                present.insert(format!("{form} {action} {key} {kind}"));
+            });
         }
     }
     let schema: Value = serde_json::from_str(&idlewatch(&["event", "schema"])).unwrap();
-    properties("", &schema, &mut |key| drop(present.insert(format!("schema {key}"))));
+    properties("", &schema, &mut |key| {
+        present.insert(format!("schema {key}"));
+    });
     present
 }
 
