@@ -27,6 +27,7 @@ pub mod metrics;
 pub mod oauth;
 pub mod once;
 pub mod privacy;
+mod private_file;
 pub mod process;
 pub mod refusals;
 pub mod secrets;

@@ -109,7 +109,19 @@ pub fn forms(credentials: &Credentials) -> Vec<SecretString> {
     let responses = responses.map(|response| SecretString::from(response.as_str()));
     // LOGIN sends it as a quoted string (RFC 9051 section 4.3).
     let quoted = Zeroizing::new(secret.expose_secret().replace('\\', "\\\\").replace('"', "\\\""));
-    responses.chain([SecretString::from(quoted.as_str()), secret.clone()]).collect()
+    let plain = [SecretString::from(quoted.as_str()), secret.clone()];
+    responses.chain(plain).chain(in_base64(secret.expose_secret())).collect()
+}
+
+/// What stands in the base64 of anything that has the secret in it, wherever there it begins: the characters that are
+/// of the secret alone.
+fn in_base64(secret: &str) -> impl Iterator<Item = SecretString> {
+    ["", "-", "--"].into_iter().map(move |before| {
+        let clear = Zeroizing::new([before, secret].concat());
+        let encoded = Zeroizing::new(data_encoding::BASE64_NOPAD.encode(clear.as_bytes()));
+        let own = (before.len() * 8).div_ceil(6)..clear.len() * 8 / 6;
+        SecretString::from(encoded.get(own).unwrap_or_default())
+    })
 }
 
 /// `saslname` of RFC 5801 section 4.
@@ -176,7 +188,15 @@ mod tests {
         let credentials = Credentials { user: "bob".to_owned(), proof };
         let forms = forms(&credentials);
         let forms: Vec<_> = forms.iter().map(ExposeSecret::expose_secret).collect();
-        assert_eq!(forms, ["AGJvYgBhICJiXA==", "a \\\"b\\\\", "a \"b\\"]);
+        let (travelling, in_base64) = forms.split_at(3);
+        assert_eq!(travelling, ["AGJvYgBhICJiXA==", "a \\\"b\\\\", "a \"b\\"]);
+        for before in 0..7 {
+            for after in 0..4 {
+                let said = format!("{}a \"b\\{}", "x".repeat(before), "y".repeat(after));
+                let said = data_encoding::BASE64.encode(said.as_bytes());
+                assert!(in_base64.iter().any(|form| form.len() >= 5 && said.contains(form)), "{said}");
+            }
+        }
     }
 
     #[test]

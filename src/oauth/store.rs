@@ -2,9 +2,8 @@
 //!
 //! One file for each grant in `state_dir/tokens`, mode 0600 in 0700; whole, or the one before.
 
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::PathBuf;
 
 use data_encoding::BASE64;
@@ -13,6 +12,8 @@ use ring::digest::{SHA256, digest};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
+
+use crate::private_file;
 
 /// No file of ours is longer.
 const MOST_BYTES: u64 = 256 << 10;
@@ -106,10 +107,6 @@ impl Store {
     /// # Errors
     /// Where it cannot be written; then what was kept before still is.
     pub fn write(&self, grant: &str, kept: &Kept) -> io::Result<()> {
-        match DirBuilder::new().mode(0o700).create(&self.dir) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
-        }
         let on_disk = OnDisk {
             refresh_token: kept.refresh_token.as_ref().map(|token| token.expose_secret().to_owned()),
             successor_of: kept.successor_of.clone(),
@@ -122,17 +119,13 @@ impl Store {
         if let Some(mut token) = on_disk.refresh_token {
             zeroize::Zeroize::zeroize(&mut token);
         }
-        let (path, new) = (self.path(grant), self.dir.join(format!("{grant}.new")));
-        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        file.write_all(&bytes)?;
-        file.sync_all()?;
-        fs::rename(&new, &path)?;
-        File::open(&self.dir)?.sync_all()
+        private_file::write(&self.path(grant), &bytes, true)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;

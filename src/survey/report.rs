@@ -198,6 +198,9 @@ impl Watching {
     }
 }
 
+/// Patterns may be meant for mailboxes that are still to come.
+const NONE_FITS: &str = "there is no mailbox that `mailboxes` names, so nothing is watched until one appears; `idlewatch mailboxes` lists those that there are";
+
 fn warnings(
     finding: &Finding,
     changes: WantedChanges,
@@ -209,12 +212,14 @@ fn warnings(
         .filter(|surveyed| !surveyed.capabilities.has("IDLE"))
         .map(|_| format!("the server has no IDLE: it is asked every {:?}", finding.account.poll_interval));
     let unlisted = surveyed.filter(|surveyed| surveyed.listing.truncated);
+    let unfitting = surveyed.filter(|surveyed| surveyed.mailboxes.is_empty() && surveyed.unopened == 0);
     let warnings = [
         tls.filter(|tls| tls.days_left < SOON)
             .map(|tls| format!("the certificate expires in {} days", tls.days_left)),
         clear_text(&finding.account),
         polled,
         unlisted.map(|_| "there are more mailboxes than are looked at".to_owned()),
+        unfitting.map(|_| NONE_FITS.to_owned()),
         finding
             .refusals
             .as_ref()

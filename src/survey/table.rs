@@ -132,12 +132,9 @@ fn mailboxes(mailboxes: &MailboxesReport) -> String {
     let shown: Vec<_> = opened.chain(failed).take(MOST_MAILBOXES).collect();
     let more = mailboxes.chosen.saturating_sub(shown.len());
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    format!(
-        "{} of {}: {}{more}",
-        thousands(mailboxes.chosen - mailboxes.failed.len()),
-        thousands(mailboxes.available),
-        shown.join(", ")
-    )
+    let names = if shown.is_empty() { String::new() } else { format!(": {}{more}", shown.join(", ")) };
+    let good = mailboxes.chosen.saturating_sub(mailboxes.failed.len());
+    format!("{} of {}{names}", thousands(good), thousands(mailboxes.available))
 }
 
 /// The servers, where there are too many accounts for one row each.
@@ -228,6 +225,7 @@ fn duration(seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::report::{ErrorReport, MailboxReport, TlsReport};
     use super::super::summary::tests::{report, settings};
     use super::*;
 
@@ -250,6 +248,66 @@ mod tests {
              plan: 20,000 connections to 2 hosts, set up in 34 min at the soonest (imap.example.com takes longest)\n\
              failed: 10 of 10,000 accounts\n"
         );
+    }
+
+    fn tls(days_left: i64) -> TlsReport {
+        let name = String::new();
+        let not_after = jiff::Timestamp::UNIX_EPOCH;
+        TlsReport {
+            version: Some("1.3"),
+            chain: 2,
+            subject: name.clone(),
+            issuer: name,
+            not_after,
+            days_left,
+        }
+    }
+
+    fn chosen(available: usize, names: &[(&str, u32)]) -> MailboxesReport {
+        let opened = names.iter().map(|&(name, messages)| MailboxReport { name: name.to_owned(), messages });
+        MailboxesReport { available, chosen: names.len(), opened: opened.collect(), failed: Vec::new() }
+    }
+
+    #[test]
+    fn the_screen_in_the_documents_is_what_is_shown() {
+        let document = include_str!("../../docs/check.md");
+        let screen = document.split("```\n").nth(1).unwrap();
+        let hint = screen.lines().find_map(|line| line.strip_prefix("  hint: ")).unwrap();
+        assert!(include_str!("hints.rs").contains(hint), "{hint}");
+        let refused = ErrorReport {
+            error_type: "auth",
+            code: Some("AUTHENTICATIONFAILED".to_owned()),
+            message: "Invalid credentials (Failure)".to_owned(),
+        };
+        let reports = [
+            AccountReport {
+                tls: Some(tls(62)),
+                mailboxes: Some(chosen(14, &[("INBOX", 3_120), ("Projects", 17)])),
+                ..report("alice", "imap.example.com", None)
+            },
+            AccountReport {
+                port: 143,
+                mailboxes: Some(chosen(1, &[("INBOX", 0)])),
+                watched_by: Some("poll"),
+                connections: 1,
+                warnings: vec!["the server has no IDLE: it is asked every 60s".to_owned()],
+                ..report("lab", "127.0.0.1", None)
+            },
+            AccountReport {
+                tls: Some(tls(58)),
+                watched_by: None,
+                connections: 1,
+                error: Some(refused),
+                hint: Some(hint.to_owned()),
+                ..report("carol", "imap.gmail.com", Some(""))
+            },
+        ];
+        assert_eq!(shown(&reports), screen);
+    }
+
+    #[test]
+    fn nothing_chosen_is_told_as_that() {
+        assert_eq!(mailboxes(&chosen(5, &[])), "0 of 5");
     }
 
     #[test]

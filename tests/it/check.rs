@@ -45,7 +45,7 @@ fn all(output: &Output) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_screen_shows_every_account_and_each_trouble_with_what_helps() {
-    let server = server(&["alice", "bob", "carol"]).await;
+    let server = server(&["alice", "bob", "carol", "dave"]).await;
     for _ in 0..3 {
         server.store().deliver("alice", "INBOX", b"Subject: x\r\n\r\n");
     }
@@ -53,7 +53,8 @@ async fn the_screen_shows_every_account_and_each_trouble_with_what_helps() {
     let port = server.addr().port();
     let config = account("alice", port, "")
         + &account("bob", port, "mailboxes = [\"INBOX\", \"Projects\"]\n")
-        + &account("carol", port, "");
+        + &account("carol", port, "")
+        + &account("dave", port, "mailboxes = [\"Sales/**\"]\n");
     let output = check(&config, &["--color", "never"]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let screen = String::from_utf8_lossy(&output.stdout).replace(&port.to_string(), "PORT");
@@ -63,6 +64,7 @@ async fn the_screen_shows_every_account_and_each_trouble_with_what_helps() {
     ✓ alice    127.0.0.1:PORT  none  IDLE     1 of 1: INBOX (3)
     ✗ bob      127.0.0.1:PORT  none  IDLE     1 of 1: INBOX (0), Projects (missing)
     ✗ carol    127.0.0.1:PORT  -     -        auth (AUTHENTICATIONFAILED)
+    ! dave     127.0.0.1:PORT  none  IDLE     0 of 1
 
     failed: carol at 127.0.0.1:PORT: auth [AUTHENTICATIONFAILED]: wrong user name or password
       hint: is `user` right (the whole address, or the part before the @), and is it the password for IMAP rather than for the web?
@@ -70,8 +72,10 @@ async fn the_screen_shows_every_account_and_each_trouble_with_what_helps() {
     failed: bob at 127.0.0.1:PORT: mailbox [NONEXISTENT]: Projects: there is no such mailbox
       hint: `idlewatch mailboxes` lists the names as they are here
 
-    plan: 4 connections to 1 host, set up within a second or two
-    failed: 2 of 3 accounts
+    warning: dave at 127.0.0.1:PORT: there is no mailbox that `mailboxes` names, so nothing is watched until one appears; `idlewatch mailboxes` lists those that there are
+
+    plan: 5 connections to 1 host, set up within a second or two
+    failed: 2 of 4 accounts
     ");
     assert!(!all(&output).contains(PASSWORD));
     assert_eq!(server.changing_commands(), 0);

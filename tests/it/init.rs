@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use idlewatch::demo::server::{Behaviour, Server};
 use idlewatch::demo::store::Store;
+use regex::Regex;
 use rexpect::session::{PtySession, spawn_command};
 use tempfile::TempDir;
 
@@ -40,15 +41,32 @@ fn at_a_terminal(home: &Path, authority: &Path) -> PtySession {
     spawn_command(command, Some(PATIENCE)).unwrap()
 }
 
-fn answer(session: &mut PtySession, question: &str, answer: &str) {
-    session.exp_string(question).unwrap_or_else(|error| panic!("{question}: {error}"));
+/// What is on the screen up to there, without colours and moves of the cursor.
+fn screen_up_to(session: &mut PtySession, words: &str) -> String {
+    let shown = session.exp_string(words).unwrap_or_else(|error| panic!("{words}: {error}"));
+    // A character for each byte is what comes.
+    let shown: Vec<u8> = (shown + words).chars().filter_map(|byte| u8::try_from(byte).ok()).collect();
+    let shown = String::from_utf8_lossy(&shown);
+    Regex::new("\x1b\\[[0-9;?]*[a-zA-Z]|\r").unwrap().replace_all(&shown, "").into_owned()
+}
+
+/// The screen that a document shows of a command.
+fn documented(command: &str) -> String {
+    let document = include_str!("../../docs/getting-started.md");
+    let screen = document.split("```\n").find_map(|block| block.strip_prefix(&format!("$ {command}\n")));
+    screen.unwrap_or_else(|| panic!("{command} is not shown")).to_owned()
+}
+
+fn answer(session: &mut PtySession, question: &str, answer: &str) -> String {
+    let screen = screen_up_to(session, question);
     session.send(answer).unwrap();
     session.flush().unwrap();
+    screen
 }
 
 /// Whoever types before the echo is off is not heard.
-fn password(session: &mut PtySession, password: &str) {
-    session.exp_string("Password (not shown)").unwrap();
+fn password(session: &mut PtySession, password: &str) -> String {
+    let screen = screen_up_to(session, "Password (not shown)");
     let end = Instant::now() + Duration::from_millis(PATIENCE);
     loop {
         let terminal = session.process().get_file_handle().unwrap();
@@ -61,6 +79,7 @@ fn password(session: &mut PtySession, password: &str) {
     }
     session.send(password).unwrap();
     session.flush().unwrap();
+    screen
 }
 
 fn mode(path: &Path) -> u32 {
@@ -72,12 +91,16 @@ fn files(dir: &Path) -> usize {
 }
 
 /// The server's questions, answered.
-fn up_to_the_password(session: &mut PtySession, port: u16) {
-    answer(session, "E-mail address", "user1@example.test\r");
-    answer(session, "IMAP server", "localhost\r");
-    answer(session, "Connection", "\r");
-    answer(session, "Port", &format!("{port}\r"));
-    answer(session, "User name", "user1\r");
+fn up_to_the_password(session: &mut PtySession, port: u16) -> String {
+    let port = format!("{port}\r");
+    let answers = [
+        ("E-mail address", "user1@example.test\r"),
+        ("IMAP server", "localhost\r"),
+        ("Connection", "\r"),
+        ("Port", &port),
+        ("User name", "user1\r"),
+    ];
+    answers.iter().map(|(question, own)| answer(session, question, own)).collect()
 }
 
 #[test]
@@ -86,19 +109,29 @@ fn the_whole_dialogue_on_a_real_dovecot_with_a_wrong_password_first() {
     dovecot.adm(&["mailbox", "create", "-u", "user1", "Projects"]);
     dovecot.deliver(&["user1".to_owned()], "the latest subject");
     let home = TempDir::new().unwrap();
-    let config = home.path().join("new/idlewatch.toml");
+    let config = home.path().join("idlewatch/idlewatch.toml");
     let mut session = at_a_terminal(home.path(), &dovecot.ca_file());
-    up_to_the_password(&mut session, dovecot.imaps);
-    password(&mut session, "wrong\r");
-    session.exp_string("hint: is `user` right").unwrap();
-    answer(&mut session, "What now?", "\r");
-    password(&mut session, "secret\r");
-    session.exp_string("the latest subject").unwrap();
-    answer(&mut session, "Mailboxes to watch", "j \r");
-    answer(&mut session, "Write the configuration to", &format!("{}\r", config.display()));
-    answer(&mut session, "Where should the password be?", "\r");
-    session.exp_string("is written. Next:").unwrap();
-    session.exp_string("ended=0").unwrap();
+    let session = &mut session;
+    let screen = [
+        up_to_the_password(session, dovecot.imaps),
+        password(session, "wrong\r"),
+        answer(session, "What now?", "\r"),
+        password(session, "secret\r"),
+        answer(session, "Mailboxes to watch", "j \r"),
+        answer(session, "Write the configuration to", &format!("{}\r", config.display())),
+        answer(session, "Where should the password be?", "\r"),
+        screen_up_to(session, "ended=0"),
+    ]
+    .concat();
+    let port = format!("localhost:{}", dovecot.imaps);
+    let dir = config.parent().unwrap().display().to_string();
+    let days = Regex::new("for [0-9]+ more days?").unwrap();
+    let screen = screen.replace(&port, "localhost:31313").replace(&dovecot.imaps.to_string(), "31313");
+    let screen = screen.replace(&dir, "/home/bob/.config/idlewatch");
+    let screen = days.replace_all(&screen, "for 89 more days");
+    for line in documented("idlewatch init").lines() {
+        assert!(screen.contains(line), "{line:?} is not on the screen: {screen}");
+    }
     session.exp_string("echoes=yes").unwrap();
     let text = fs::read_to_string(&config).unwrap();
     assert!(text.contains("mailboxes = [\"INBOX\", \"Projects\"]") && !text.contains("secret"), "{text}");
@@ -106,14 +139,20 @@ fn the_whole_dialogue_on_a_real_dovecot_with_a_wrong_password_first() {
     assert_eq!((mode(&config), mode(&secret)), (0o600, 0o600));
     assert_eq!(fs::read_to_string(&secret).unwrap(), "secret");
     let check = Command::new(program())
-        .arg("-c")
-        .arg(&config)
         .arg("check")
         .env("SSL_CERT_FILE", dovecot.ca_file())
+        .env("XDG_CONFIG_HOME", home.path())
         .env("XDG_STATE_HOME", home.path())
         .output()
         .unwrap();
     assert_eq!(check.status.code(), Some(0), "{check:?}");
+    let screen = String::from_utf8(check.stdout).unwrap().replace(&port, "localhost:31313");
+    let state = home.path().join("idlewatch").display().to_string();
+    let screen = screen.replace(&state, "/home/bob/.local/state/idlewatch");
+    let screen = Regex::new("1.3 [0-9,]+ d").unwrap().replace(&screen, "1.3 89 d").into_owned();
+    let blanks = Regex::new(" +").unwrap();
+    let [screen, documented] = [screen, documented("idlewatch check")];
+    assert_eq!(blanks.replace_all(&screen, " "), blanks.replace_all(&documented, " "));
 }
 
 /// At the hidden password, and in a list, which hides the cursor.

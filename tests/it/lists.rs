@@ -1,6 +1,7 @@
 //! Accounts from lists, as their users have them: files in, events or errors out.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use idlewatch::demo::server::{Behaviour, Server};
@@ -160,4 +161,35 @@ fn ten_thousand_files_are_ten_thousand_accounts() {
     }
     let (code, summary, errors) = run(&monitor, &["check", "--no-network"]);
     assert!(code == Some(0) && summary.starts_with("ok: 10000 accounts"), "{summary}{errors}");
+}
+
+/// Whole and quickly; `IDLEWATCH_LIST_ACCOUNTS` says how many.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_list_is_online_whole_and_its_mail_is_told_once() {
+    let many = std::env::var("IDLEWATCH_LIST_ACCOUNTS").map_or(300, |many| many.parse().unwrap());
+    let users: Vec<_> = (0..many).map(|n| format!("user{n:05}")).collect();
+    let store = Store::new(users.iter().map(|user| (user.clone(), format!("CANARY-pw-{user}"))));
+    let server = Server::start(store, Behaviour::default()).await.unwrap();
+    let port = server.addr().port();
+    let wide = "[connections]\nrate = \"1000/s\"\n[connections.per_host]\nrate = \"1000/s\"\n";
+    let template = format!(
+        "[templates.local]\nhost = \"127.0.0.1\"\nport = {port}\ntls = \"none\"\nuser = \"{{id}}\"\n"
+    );
+    let list = "[[account_lists]]\npath = \"accounts.csv\"\ntemplate = \"local\"\n";
+    let mut monitor = Monitor::new(&format!("{wide}{template}{list}"));
+    let rows: String = users.iter().map(|user| format!("{user},CANARY-pw-{user}\n")).collect();
+    write(&monitor, "accounts.csv", format!("id,password.inline\n{rows}"));
+    fs::set_permissions(monitor.dir.path().join("accounts.csv"), fs::Permissions::from_mode(0o600)).unwrap();
+    monitor.start();
+    monitor.wait_for_lines("\"state\":\"online\"", many);
+    for user in &users {
+        server.store().deliver(user, "INBOX", MAIL);
+    }
+    monitor.wait_for_lines("\"message.new\"", many);
+    assert_eq!(monitor.stop().code(), Some(0));
+    let events = monitor.events();
+    let told = events.iter().filter(|event| action(event) == "message.new");
+    let mut told: Vec<_> = told.map(|event| event["idlewatch"]["account"]["id"].as_str().unwrap()).collect();
+    told.sort_unstable();
+    assert_eq!(told, users);
 }

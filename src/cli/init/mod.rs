@@ -1,7 +1,6 @@
 //! `idlewatch init`: the first configuration, tried before it is written.
 
 mod dialogue;
-mod private_file;
 mod service;
 
 use std::io::{self, ErrorKind, IsTerminal};
@@ -21,6 +20,7 @@ use crate::config::{Issue, from_text, load};
 use crate::imap::changes::WantedChanges;
 use crate::mailbox_choice::entry_of;
 use crate::once::outcome::Failure;
+use crate::private_file;
 use crate::secrets::SecretSource;
 use crate::survey::Finding;
 use crate::survey::report::AccountReport;
@@ -407,7 +407,7 @@ impl<'a> Init<'a> {
 }
 
 fn put(path: &Path, text: &str, over: bool) -> Result<(), Failed> {
-    private_file::write(path, text, over).map_err(|cause| match cause.kind() {
+    private_file::write(path, text.as_bytes(), over).map_err(|cause| match cause.kind() {
         ErrorKind::AlreadyExists => Failed::Exists(path.to_owned()),
         _ => Failed::Write { path: path.to_owned(), cause },
     })
