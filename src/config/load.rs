@@ -1,5 +1,6 @@
 //! Layers: main files, `conf.d/*.toml`, environment; every value remembers where it stands.
 
+use std::ffi::OsStr;
 use std::fmt::Debug;
 use std::io::Read as _;
 use std::num::NonZeroUsize;
@@ -163,9 +164,17 @@ impl LocatedToml {
         let locator = Locator::new(name, text);
         let table = DeTable::parse(text).map_err(|error| Issue {
             origin: locator.at(&error.span().unwrap_or(0..0)),
-            ..nowhere(error.message().to_owned())
+            ..nowhere(format!("{}{}", error.message(), meant_otherwise(name)))
         })?;
         Ok(Self { values: locator.table(table.get_ref()) })
+    }
+}
+
+/// Other monitors have other languages.
+fn meant_otherwise(name: &str) -> &'static str {
+    match Path::new(name).extension().and_then(OsStr::to_str) {
+        Some("json" | "yaml" | "yml") => " (a configuration is TOML: `idlewatch config init` prints one)",
+        _ => "",
     }
 }
 
@@ -318,5 +327,22 @@ impl Source for LocatedEnv {
 
     fn collect_to(&self, cache: &mut Value) -> Result<(), ConfigError> {
         LocatedToml { values: self.values.clone() }.collect_to(cache)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_writes_another_language_is_told_which_is_meant() {
+        for (name, text, told) in [
+            ("a.json", "{\"accounts\": []}", true),
+            ("a.yaml", "accounts:\n  - id: x\n", true),
+            ("a.toml", "accounts:\n", false),
+        ] {
+            let issues = merge_text(name, text).unwrap_err();
+            assert_eq!(issues[0].message.contains("a configuration is TOML"), told, "{issues:?}");
+        }
     }
 }
