@@ -329,8 +329,13 @@ impl AccountOrder {
 impl AccountQuery {
     fn wants(&self, id: &AccountId, status: &AccountStatus) -> bool {
         self.state.is_none_or(|state| state == status.state)
-            && self.text.as_ref().is_none_or(|text| id.as_str().contains(text.as_str()))
+            && self.text.as_ref().is_none_or(|text| contains(id.as_str(), text))
     }
+}
+
+/// Whatever the case: people search so.
+fn contains(id: &str, text: &str) -> bool {
+    id.to_lowercase().contains(&text.to_lowercase())
 }
 
 impl StatusBoard {
@@ -512,7 +517,9 @@ mod tests {
         let nine = || AccountQuery { limit: 9, ..AccountQuery::default() };
         assert_eq!(ids(AccountQuery { after: Some("b".into()), ..nine() }), ["c", "d"]);
         assert_eq!(ids(AccountQuery { state: Some(AccountState::Online), ..nine() }), ["b"]);
-        assert_eq!(ids(AccountQuery { text: Some("d".to_owned()), ..nine() }), ["d"]);
+        for text in ["d", "D"] {
+            assert_eq!(ids(AccountQuery { text: Some(text.to_owned()), ..nine() }), ["d"]);
+        }
         let since = || AccountQuery { order: AccountOrder::Since, ..nine() };
         let (all, first) = (ids(since()), |id: &str| AccountQuery { after: Some(id.into()), ..since() });
         assert_eq!((all[0].as_str(), all.len()), ("b", 4), "it changed last");

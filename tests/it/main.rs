@@ -39,6 +39,7 @@ mod nats;
 mod network;
 mod oauth;
 mod once;
+mod page;
 mod pipelines;
 #[cfg(feature = "postgres")]
 mod postgres;

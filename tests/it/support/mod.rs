@@ -1,5 +1,6 @@
 //! What the tests share: the monitor as a process, a real Dovecot, and the schema that every line must match.
 
+pub mod browser;
 pub mod certificates;
 pub mod consumers;
 pub mod cyrus;

@@ -51,10 +51,20 @@ impl Server {
         self.signal("KILL");
     }
 
+    /// As [`Self::kill`], where there may be none.
+    pub fn kill_what_is_left(&self) {
+        self.pkill("KILL");
+    }
+
     /// `STOP`, `CONT` to all its processes.
     pub fn signal(&self, name: &str) {
+        assert!(self.pkill(name));
+    }
+
+    /// Whether there was a process.
+    fn pkill(&self, name: &str) -> bool {
         let (leader, signal) = (fs::read_to_string(&self.leader).unwrap(), format!("-{name}"));
-        assert!(Command::new("pkill").args([&signal, "-s", leader.trim()]).status().unwrap().success());
+        Command::new("pkill").args([&signal, "-s", leader.trim()]).status().unwrap().success()
     }
 }
 
