@@ -810,7 +810,10 @@ async fn files_rotated_while_mail_comes_hold_every_message_once() {
             _ => assert_eq!(monitor.stop().code(), Some(0)),
         }
         if round % 3 == 2 {
+            // One that is not yet up would die of the next signal.
+            let before = monitor.log().matches("watching 1 account").count();
             monitor.start();
+            monitor.wait("it is up", |_| monitor.log().matches("watching 1 account").count() > before);
         } else {
             monitor.wait("a new file", |_| monitor.output().exists());
         }
