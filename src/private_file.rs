@@ -4,6 +4,13 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+/// A draft that is older was left by a process that was killed: no write takes as long.
+const ABANDONED: Duration = Duration::from_secs(3600);
+
+/// Characters of what makes the name of a draft its own.
+const OWN_CHARACTERS: usize = 16;
 
 /// Writes `bytes` with mode 0600; over a file that is there only where that is meant. When this returns, it survives a loss of
 /// power. Other processes may write the same file: it is one of theirs or ours, whole.
@@ -13,10 +20,10 @@ use std::path::Path;
 pub(crate) fn write(path: &Path, bytes: &[u8], over: bool) -> io::Result<()> {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let draft = dir.join(format!(".{name}.{}", std::process::id()));
-    // Of a process that had our number, and was killed here.
-    let _ = fs::remove_file(&draft);
+    let drafts = format!(".{}.", path.file_name().unwrap_or_default().to_string_lossy());
+    sweep(dir, &drafts);
+    // Not the number of the process: in containers that share a directory all have the same.
+    let draft = dir.join(format!("{drafts}{:0OWN_CHARACTERS$x}", rand::random::<u64>()));
     let written = fill(&draft, bytes)
         .and_then(|()| if over { fs::rename(&draft, path) } else { fs::hard_link(&draft, path) });
     // Gone already where it was renamed.
@@ -29,6 +36,23 @@ fn fill(draft: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(draft)?;
     file.write_all(bytes)?;
     file.sync_all()
+}
+
+/// Removes what killed processes left of this file: it may hold a secret. What cannot be removed is in nobody's way.
+fn sweep(dir: &Path, drafts: &str) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let own = name.to_str().and_then(|name| name.strip_prefix(drafts));
+        let is_draft =
+            own.is_some_and(|own| own.len() == OWN_CHARACTERS && own.bytes().all(|c| c.is_ascii_hexdigit()));
+        if is_draft && entry.metadata().and_then(|of| of.modified()).is_ok_and(is_abandoned) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+fn is_abandoned(modified: SystemTime) -> bool {
+    SystemTime::now().duration_since(modified).is_ok_and(|age| age > ABANDONED)
 }
 
 #[cfg(test)]
@@ -51,14 +75,40 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_process_left_and_what_another_writes_are_in_nobodys_way() {
+    fn what_a_killed_process_left_is_swept_and_what_another_writes_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.json");
-        for pid in [std::process::id(), 1] {
-            fs::write(dir.path().join(format!(".x.json.{pid}")), "half").unwrap();
-        }
+        let draft = |name: &str, age: Duration| {
+            let file = File::create(dir.path().join(name)).unwrap();
+            file.set_modified(SystemTime::now() - age).unwrap();
+        };
+        draft(".x.json.0123456789abcdef", ABANDONED * 2);
+        let left = [".x.json.1123456789abcdef", ".x.json.swp", ".y.json.0123456789abcdef"];
+        draft(left[0], Duration::ZERO);
+        draft(left[1], ABANDONED * 2);
+        draft(left[2], ABANDONED * 2);
         write(&path, b"whole", true).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "whole");
-        assert_eq!(fs::read_to_string(dir.path().join(".x.json.1")).unwrap(), "half");
+        let mut names: Vec<_> =
+            fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort_unstable();
+        assert_eq!(names, [left[0], left[1], left[2], "x.json"]);
+    }
+
+    #[test]
+    fn many_who_write_the_same_file_at_once_all_succeed_and_it_is_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.json");
+        let whole = |writer: u8| vec![b'a' + writer; 10_000];
+        std::thread::scope(|threads| {
+            let writers = (0..4).map(|writer| {
+                let path = &path;
+                threads.spawn(move || (0..20).for_each(|_| write(path, &whole(writer), true).unwrap()))
+            });
+            writers.collect::<Vec<_>>().into_iter().for_each(|writer| writer.join().unwrap());
+        });
+        let read = fs::read(&path).unwrap();
+        assert!((0..4).any(|writer| read == whole(writer)));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no draft is left");
     }
 }
