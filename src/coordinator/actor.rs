@@ -10,12 +10,11 @@ use futures::stream::FuturesUnordered;
 use jiff::Timestamp;
 use log::{Level, error, info, log, warn};
 use tokio::sync::watch;
-use tokio::task::spawn_blocking;
 
 use super::clock::{self, Moment};
 use super::outages::Outages;
 use super::reconcile::{Steps, reconcile};
-use super::reload::{Loader, waits_for_start};
+use super::reload::{Loader, READING, waits_for_start};
 
 use crate::account::actor::{AccountActor, AccountContext};
 use crate::account::findings::Reporter;
@@ -153,11 +152,10 @@ impl Coordinator {
     /// Reads the configuration; a wrong one changes nothing, a right one touches only what changed.
     fn reload(&mut self, loader: Loader) -> ResponseActFuture<Self, Result<ReloadReport, ReloadError>> {
         self.reloading = true;
-        let loaded = spawn_blocking(move || loader.load()).into_actor(self);
+        let loaded = async move { loader.load_within(READING).await }.into_actor(self);
         let applied = loaded.then(|loaded, actor, ctx| match loaded {
-            Ok(Ok(loaded)) => actor.exchange_outputs(loaded, ctx),
-            Ok(Err(issues)) => Box::pin(fut::err(ReloadError::invalid(&issues))),
-            Err(panic) => Box::pin(fut::err(ReloadError::problem(panic.to_string()))),
+            Ok(loaded) => actor.exchange_outputs(loaded, ctx),
+            Err(refused) => Box::pin(fut::err(refused)),
         });
         Box::pin(applied.map(|report, actor, ctx| {
             actor.reloading = false;

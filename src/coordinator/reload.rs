@@ -3,15 +3,28 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use crate::config::settings::Settings;
 use crate::config::{Issue, Loaded};
+use crate::messages::ReloadError;
+
+/// A pipe that nobody writes to, or a file system that hangs, may keep a reader for ever.
+pub(super) const READING: Duration = Duration::from_secs(60);
+
+/// Each such reader is a thread: there are not more of them.
+const MOST_HANGING: usize = 4;
 
 /// Reads the configuration as the start did: the same files, environment and flags.
 #[derive(Clone)]
 pub struct Loader {
     load: Arc<Load>,
     files: Vec<PathBuf>,
+    readers: Arc<Semaphore>,
 }
 
 type Load = dyn Fn() -> Result<Loaded, Vec<Issue>> + Send + Sync;
@@ -22,7 +35,7 @@ impl Loader {
         files: Vec<PathBuf>,
         load: impl Fn() -> Result<Loaded, Vec<Issue>> + Send + Sync + 'static,
     ) -> Self {
-        Self { load: Arc::new(load), files }
+        Self { load: Arc::new(load), files, readers: Arc::new(Semaphore::new(MOST_HANGING)) }
     }
 
     /// The files that are named; those at the usual places where none is.
@@ -30,14 +43,35 @@ impl Loader {
         &self.files
     }
 
-    /// Reads files: it blocks.
+    /// Reads the files on a thread of their own; one that hangs is left behind.
     ///
     /// # Errors
-    /// Every problem at once.
-    pub fn load(&self) -> Result<Loaded, Vec<Issue>> {
-        (self.load)()
+    /// Every problem at once; that it takes longer than `limit`.
+    pub(super) async fn load_within(&self, limit: Duration) -> Result<Loaded, ReloadError> {
+        let Ok(reader) = self.readers.clone().try_acquire_owned() else {
+            return Err(ReloadError::problem(format!(
+                "{MOST_HANGING} earlier readings of the configuration still hang: {HANGS}"
+            )));
+        };
+        let load = self.load.clone();
+        let reading = spawn_blocking(move || {
+            let loaded = load();
+            drop(reader);
+            loaded
+        });
+        match timeout(limit, reading).await {
+            Ok(Ok(loaded)) => loaded.map_err(|issues| ReloadError::invalid(&issues)),
+            Ok(Err(panic)) => Err(ReloadError::problem(panic.to_string())),
+            Err(_) => Err(ReloadError::problem(format!(
+                "the configuration could not be read within {} seconds: {HANGS}",
+                limit.as_secs()
+            ))),
+        }
     }
 }
+
+/// What to look for.
+const HANGS: &str = "one of its files does not answer; is it a pipe, or on a file system that hangs?";
 
 impl fmt::Debug for Loader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -73,8 +107,33 @@ fn is_part(few: &[String], many: &[String]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Mutex, mpsc};
+
     use super::*;
     use crate::config;
+
+    /// Readers that hang are told of, are not more and more, and are in nobody's way once they end.
+    #[tokio::test]
+    async fn files_that_do_not_answer_are_given_up() {
+        const LONG: Duration = Duration::from_secs(60);
+        const SHORT: Duration = Duration::from_millis(1);
+        let (answer, answers) = mpsc::channel::<()>();
+        let answers = Mutex::new(answers);
+        let loader = Loader::new(Vec::new(), move || {
+            let _ = answers.lock().map(|answers| answers.recv());
+            Err(Vec::new())
+        });
+        for _ in 0..MOST_HANGING {
+            let refused = timeout(LONG, loader.load_within(SHORT)).await.unwrap().unwrap_err();
+            assert!(format!("{refused:?}").contains("could not be read within 0 seconds"), "{refused:?}");
+        }
+        let refused = loader.load_within(LONG).await.unwrap_err();
+        assert!(format!("{refused:?}").contains("still hang"), "{refused:?}");
+        drop(answer);
+        let all = u32::try_from(MOST_HANGING).unwrap();
+        drop(timeout(LONG, loader.readers.acquire_many(all)).await.unwrap());
+        assert_eq!(loader.load_within(LONG).await.unwrap_err(), ReloadError::invalid(&[]));
+    }
 
     fn settings(text: &str) -> Settings {
         config::from_text("t.toml", text).unwrap_or_else(|issues| panic!("{issues:?}")).0
