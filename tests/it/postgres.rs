@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,7 @@ use serde_json::Value;
 
 use crate::support::monitor::{Monitor, states, told};
 use crate::support::postgres::{Database, PASSWORD, Postgres, shared};
+use crate::support::process::signal;
 use crate::support::receiver::{Receiver, SECRET};
 
 async fn server() -> Server {
@@ -138,6 +139,60 @@ async fn a_database_that_is_killed_again_and_again_loses_and_doubles_nothing() {
     let database =
         &postgres.ask("postgres", "SELECT max(datname) FROM pg_database WHERE datname LIKE 'mail%'");
     assert_eq!(postgres.ask(database, "SELECT count(*) FROM idlewatch.events"), "0", "nobody needs them");
+}
+
+/// All files beside those that the monitor is to write, with their lengths.
+fn state_files(monitor: &Monitor) -> Vec<(PathBuf, u64)> {
+    let entries = std::fs::read_dir(monitor.dir.path().join("state")).unwrap().map(Result::unwrap);
+    let mut files: Vec<_> = entries.map(|entry| (entry.path(), entry.metadata().unwrap().len())).collect();
+    files.sort();
+    files
+}
+
+/// It does not refuse, it does not answer; and what it was told before is done later than all that was told since.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_was_asleep_stores_nothing_twice_though_it_wakes_in_parts() {
+    let (postgres, server) = (Postgres::start(), server().await);
+    let database = postgres.database();
+    let configuration = configuration(&server, &database, "").replace("ttl = \"2s\"", "ttl = \"5m\"");
+    let mut monitor = Monitor::new(&configuration);
+    monitor.start();
+    monitor.wait("online", is_online);
+    deliver(&server, 5);
+    monitor.wait("before", |events| has_each_once(events, 5));
+    let ask = |sql: &str| postgres.ask(&database.name, sql);
+    eventually(|| {
+        (ask("SELECT bool_and(position = last) FROM idlewatch.lanes, idlewatch.lease") == "t").then_some(())
+    });
+    let stored: u64 = ask("SELECT last FROM idlewatch.lease").parse().unwrap();
+    let files = state_files(&monitor);
+
+    let late = postgres.stop_backend();
+    postgres.sleep();
+    deliver(&server, 10);
+    monitor.wait_log("the journal's database cannot be reached: nothing is fetched until it can be");
+    let status = monitor.command().arg("status").output().unwrap();
+    let status = String::from_utf8_lossy(&status.stdout).into_owned();
+    assert!(status.contains("the journal's database cannot be reached"), "{status}");
+    deliver(&server, 10);
+    assert!(has_each_once(&monitor.events(), 5), "nothing is told before it is stored");
+    assert_eq!(state_files(&monitor), files, "the mailbox is the spool");
+
+    postgres.wake_but(&late);
+    monitor.wait("after", |events| has_each_once(events, 25));
+    monitor.wait_log("the journal's database answers again");
+    signal("CONT", &late);
+    let waits = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {late}");
+    eventually(|| (postgres.ask("postgres", &waits) == "0").then_some(()));
+    deliver(&server, 5);
+    let events = monitor.wait("later", |events| has_each_once(events, 30));
+    let ids: BTreeSet<_> = events.iter().map(|event| event["event"]["id"].as_str().unwrap()).collect();
+    assert_eq!(ids.len(), events.len(), "each id once");
+    let gained = ask("SELECT last FROM idlewatch.lease").parse::<u64>().unwrap() - stored;
+    assert_eq!(gained, 25, "nothing is stored twice");
+    let states = states(&events, "work");
+    assert_eq!(states.iter().filter(|state| *state == "online").count(), 1, "the connection stays");
+    assert_eq!(monitor.stop().code(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -303,6 +358,28 @@ fn a_commit_whose_answer_is_lost_is_found_again_and_not_repeated() {
     let ids: Vec<_> = journal.pending(0, 99).unwrap().iter().map(|event| event.event.id.clone()).collect();
     assert_eq!(ids, ["told 0", "later 0", "told 1", "later 1", "told 2", "later 2"]);
     assert_eq!(journal.last().unwrap(), 6);
+}
+
+/// The journal is full meanwhile, say: some of what was in doubt is offered later than the rest.
+#[test]
+fn what_was_found_out_is_known_until_it_is_asked_for() {
+    let database = shared().database();
+    let between = Between::start(database.port);
+    let mut journal = open(&Database { port: between.port, name: database.name.clone() }).unwrap();
+    let (one, two) = (entry("one"), entry("two"));
+    between.loses(Lost::Answer);
+    assert!(journal.commit(&[one.clone(), two.clone()], &[]).is_err());
+    between.loses(Lost::Nothing);
+    let mut sequences = |entry: &Entry| {
+        let receipt = eventually(|| journal.commit(std::slice::from_ref(entry), &[]).ok()).remove(0);
+        receipt.unwrap().sequences()
+    };
+    assert_eq!(sequences(&one), Some(1..=1));
+    assert_eq!(sequences(&entry("three")), Some(3..=3));
+    assert_eq!(sequences(&two), Some(2..=2));
+    assert_eq!(database_of(&database, "SELECT count(*) FROM idlewatch.events"), "3");
+    // Offered anew, it is another one.
+    assert_eq!(sequences(&two), Some(4..=4));
 }
 
 fn eventually<T>(mut tried: impl FnMut() -> Option<T>) -> T {

@@ -14,6 +14,9 @@ use crate::journal::{Entry, JournalError, LanePosition, Receipt, Superseded};
 
 type Answer = Result<Receipt, Superseded>;
 
+/// The most answers that are kept for whoever offers their entries again; the writer does so with all but its own.
+const MOST_FOUND_OUT: usize = 100_000;
+
 /// Which rounds there were.
 #[derive(Debug, Default)]
 pub(super) struct Rounds {
@@ -46,6 +49,16 @@ impl Rounds {
         };
         entries.iter().map(answer).collect()
     }
+
+    /// Their answers are given. Those of others are kept: an entry may wait for room before it is offered again.
+    fn answered(&mut self, entries: &[Entry]) {
+        for entry in entries {
+            if let Some(place) = self.found_out.iter().position(|(known, _)| known == entry) {
+                drop(self.found_out.remove(place));
+            }
+        }
+        self.found_out.drain(..self.found_out.len().saturating_sub(MOST_FOUND_OUT));
+    }
 }
 
 impl PostgresJournal {
@@ -64,7 +77,7 @@ impl PostgresJournal {
             let empty = answers.iter_mut().filter(|answer| answer.is_none());
             empty.for_each(|answer| *answer = told.next());
         }
-        self.rounds.found_out.clear();
+        self.rounds.answered(entries);
         Ok(answers.into_iter().map(|answer| answer.unwrap_or(Err(Superseded))).collect())
     }
 

@@ -12,7 +12,7 @@ use secrecy::SecretString;
 use tempfile::TempDir;
 
 use super::certificates;
-use super::process::{Server, free_port, open_dir};
+use super::process::{Server, free_port, open_dir, signal};
 
 pub const PASSWORD: &str = "canary-of-postgres";
 
@@ -114,6 +114,37 @@ impl Postgres {
     pub fn kill(&mut self) {
         self.server.as_ref().unwrap().kill();
         self.server = None;
+    }
+
+    /// `STOP` to the server and to all that work for it.
+    pub fn sleep(&self) {
+        let server = self.server.as_ref().unwrap();
+        // First the one that would start more of them.
+        server.signal("STOP");
+        server.children().iter().for_each(|child| signal("STOP", child));
+    }
+
+    /// `CONT` to all of them but one.
+    pub fn wake_but(&self, asleep: &str) {
+        let server = self.server.as_ref().unwrap();
+        server.children().iter().filter(|child| *child != asleep).for_each(|child| signal("CONT", child));
+        server.signal("CONT");
+    }
+
+    /// Puts the process that serves the monitor to sleep, in a moment when it holds no lock: its number.
+    pub fn stop_backend(&self) -> String {
+        let asked = "SELECT pid, state FROM pg_stat_activity WHERE application_name = 'idlewatch'";
+        let end = Instant::now() + Duration::from_secs(60);
+        loop {
+            let known = self.ask("postgres", asked);
+            let pid = known.split('|').next().unwrap().to_owned();
+            signal("STOP", &pid);
+            if self.ask("postgres", asked) == format!("{pid}|idle") {
+                return pid;
+            }
+            signal("CONT", &pid);
+            assert!(Instant::now() < end, "{known}");
+        }
     }
 
     fn psql(&self, database: &str, sql: &str) -> Command {
