@@ -21,6 +21,8 @@ pub(super) struct Recent(Arc<Mutex<Window>>);
 struct Window {
     events: VecDeque<(JournalledEvent, u64)>,
     bytes: u64,
+    /// The highest number that was seen.
+    last: u64,
     /// How far each lane has come.
     taken: Vec<u64>,
 }
@@ -28,7 +30,7 @@ struct Window {
 impl Recent {
     /// Nothing yet, for lanes that have come so far.
     pub(super) fn new(taken: Vec<u64>) -> Self {
-        Self(Arc::new(Mutex::new(Window { events: VecDeque::new(), bytes: 0, taken })))
+        Self(Arc::new(Mutex::new(Window { events: VecDeque::new(), bytes: 0, last: 0, taken })))
     }
 
     fn window(&self) -> MutexGuard<'_, Window> {
@@ -75,6 +77,11 @@ impl Recent {
 
 impl Window {
     fn push(&mut self, event: JournalledEvent, bytes: u64) {
+        // One whose number became known later than those of others: it would stand for the last one.
+        if event.sequence <= self.last {
+            return self.clear();
+        }
+        self.last = event.sequence;
         // A hole would be passed over by whoever reads on.
         if self.events.back().is_some_and(|(last, _)| last.sequence + 1 != event.sequence) {
             self.clear();
@@ -141,6 +148,18 @@ mod tests {
         assert_eq!(after(&recent, 9, 10), Some(vec![]));
         add(&recent, [10], 1);
         assert_eq!((after(&recent, 8, 10), after(&recent, 9, 10)), (None, Some(vec![10])), "a hole");
+    }
+
+    /// Of a commit whose answer was lost.
+    #[test]
+    fn a_number_that_becomes_known_late_is_not_taken_for_the_last() {
+        let recent = Recent::new(vec![0]);
+        add(&recent, [1], 1);
+        add(&recent, [3], 1);
+        add(&recent, [2], 1);
+        assert_eq!((after(&recent, 1, 10), after(&recent, 2, 10)), (None, None), "the journal has 3");
+        add(&recent, [4], 1);
+        assert_eq!((after(&recent, 2, 10), after(&recent, 3, 10)), (None, Some(vec![4])));
     }
 
     #[test]
