@@ -151,6 +151,13 @@ impl UidSet {
         self.ranges.drain(..excess);
     }
 
+    /// Forgets the highest UIDs, so that at most `most` ranges are left. The lowest that was forgotten.
+    pub fn keep_lowest(&mut self, most: usize) -> Option<u32> {
+        let forgotten = self.ranges.get(most).map(|&(first, _)| first);
+        self.ranges.truncate(most);
+        forgotten
+    }
+
     /// Fills every hole below `uid`, then the lowest holes below `limit` until at most `most` ranges are left, if that
     /// is enough: what keeps a set of years small.
     pub fn collapse(&mut self, uid: u32, limit: u32, most: usize) {
@@ -287,6 +294,13 @@ mod tests {
             prop_assert_eq!(model(&set).range(limit..).copied().collect::<BTreeSet<_>>(), above, "none is added there");
             prop_assert_eq!(set.last(), uids.last().copied());
         }
+    }
+
+    #[test]
+    fn the_highest_ranges_are_forgotten() {
+        let mut set: UidSet = [1, 2, 5, 8, 9].into_iter().collect();
+        assert_eq!((set.keep_lowest(3), set.len()), (None, 5));
+        assert_eq!((set.keep_lowest(1), set.to_string().as_str()), (Some(5), "1:2"));
     }
 
     #[test]

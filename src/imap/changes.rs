@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use super::fetch::MOST_RANGES;
 use super::reply::{FetchItems, MAX_MODSEQ, MOST_VANISHED, Reply};
 use super::summary::harmless_flags;
 use crate::event::Action;
@@ -159,12 +160,36 @@ pub(super) struct Told<'a> {
     pub(super) changes: &'a Changes,
 }
 
-/// UIDs that no message has, of those up to `last`, where these are still there.
-pub(super) fn gone(last: u32, living: &UidSet) -> UidSet {
-    let mut gone = UidSet::range(1, last);
-    gone.subtract(living);
-    gone.keep_highest(MOST_GONE);
-    gone
+/// Which messages are still there, by UID, as far up as there is room for; in whatever order they are told.
+#[derive(Debug)]
+pub(super) struct Living {
+    /// Of what is above it nothing is known.
+    last: u32,
+    uids: UidSet,
+}
+
+impl Living {
+    /// None yet, of those up to `last`.
+    pub(super) fn up_to(last: u32) -> Self {
+        Self { last, uids: UidSet::new() }
+    }
+
+    pub(super) fn told(&mut self, uid: u32) {
+        if uid <= self.last {
+            self.uids.insert(uid);
+            if let Some(forgotten) = self.uids.keep_lowest(MOST_RANGES) {
+                self.last = forgotten - 1;
+            }
+        }
+    }
+
+    /// The UIDs that no message has.
+    pub(super) fn gone(&self) -> UidSet {
+        let mut gone = UidSet::range(1, self.last);
+        gone.subtract(&self.uids);
+        gone.keep_highest(MOST_GONE);
+        gone
+    }
 }
 
 /// What a look has found so far. Bounded: what goes beyond is counted.
@@ -373,11 +398,29 @@ mod tests {
         assert_eq!(gone, seen(), "a server that forgets may name them all again");
     }
 
+    fn gone_beside(living: impl IntoIterator<Item = u32>, last: u32) -> UidSet {
+        let mut told = Living::up_to(last);
+        living.into_iter().for_each(|uid| told.told(uid));
+        told.gone()
+    }
+
+    /// Nothing is taken for gone because there was no room to remember that it is there, in whatever order it was told.
+    #[test]
+    fn of_what_there_is_no_room_for_nothing_is_known() {
+        let last = 3 * u32::try_from(MOST_RANGES).unwrap();
+        let living = || (1..=last / 2).map(|n| 2 * n);
+        let ascending = gone_beside(living(), last);
+        assert_eq!(ascending, gone_beside(living().rev(), last));
+        assert!(living().all(|uid| !ascending.contains(uid)));
+        assert_eq!(ascending.last(), Some(2 * u32::try_from(MOST_RANGES).unwrap() + 1));
+        assert_eq!(gone_beside([3, 9], 5), [1, 2, 4, 5].into_iter().collect());
+    }
+
     /// An old mailbox has more holes than are remembered, and some servers name all of them whenever a message goes.
     #[test]
     fn a_server_that_forgets_tells_no_old_hole_again_and_again() {
         let seen = UidSet::range(1, 20_000);
-        let mut gone = super::gone(20_000, &(1..=10_000).map(|n| 2 * n).collect());
+        let mut gone = gone_beside((1..=10_000).map(|n| 2 * n), 20_000);
         assert_eq!(gone.ranges().len(), MOST_GONE);
         let all: UidSet = (0..10_000).map(|n| 2 * n + 1).collect();
         let named = |more: u32, gone: &mut UidSet| {

@@ -2,10 +2,9 @@
 
 use std::time::Instant;
 
-use super::changes::{self, Look};
+use super::changes::{Living, Look};
 use super::command::{Command, STATUS_HIGHEST, UidRange};
 use super::conversation::{Action, Phase, Shared};
-use super::fetch::MOST_RANGES;
 use super::refusal::{Refusal, Why};
 use super::reply::{Code, Reply, Status, StatusText};
 use super::watch::Selected;
@@ -24,10 +23,7 @@ pub(super) struct Looking {
 #[derive(Debug)]
 enum Step {
     /// Before the first look: which messages are there?
-    Living {
-        last: u32,
-        living: UidSet,
-    },
+    Living(Living),
     Highest(Option<u64>),
     Changes(Box<Look>),
 }
@@ -53,7 +49,7 @@ impl Looking {
         let uids = UidSet::range(1, last);
         let uids = UidRange::Set(&uids);
         let command = Command::UidFetch { uids, items: "(UID)", changed_since: None, vanished: false };
-        let step = Step::Living { last, living: UidSet::new() };
+        let step = Step::Living(Living::up_to(last));
         shared.send_then(&command, now, Phase::Looking(Box::new(Self { selected, step })))
     }
 
@@ -63,8 +59,8 @@ impl Looking {
 
     pub(super) fn told(&mut self, reply: &Reply) {
         match (&mut self.step, reply) {
-            (Step::Living { living, .. }, Reply::Fetch(items)) if living.ranges().len() < MOST_RANGES => {
-                items.uid.into_iter().for_each(|uid| living.insert_range(uid, uid));
+            (Step::Living(living), Reply::Fetch(items)) => {
+                items.uid.into_iter().for_each(|uid| living.told(uid));
             }
             (Step::Highest(highest), Reply::MailboxStatus(status)) => {
                 *highest = highest.or(status.highest_modseq);
@@ -92,12 +88,7 @@ impl Looking {
             return self.refused(shared, text, now);
         }
         match self.step {
-            Step::Living { last, living } => {
-                // There was no room for all: of those above nothing is known.
-                let full = living.ranges().len() >= MOST_RANGES;
-                let last = if full { living.last().unwrap_or(last) } else { last };
-                self.selected.keep_gone(changes::gone(last, &living), shared, now)
-            }
+            Step::Living(living) => self.selected.keep_gone(living.gone(), shared, now),
             Step::Highest(highest) => Self::compare(self.selected, highest.unwrap_or(0), shared, now),
             Step::Changes(mut look) => {
                 said(&mut look, text);

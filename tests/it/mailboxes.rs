@@ -129,7 +129,7 @@ fn deliver_unwatched(server: &Dovecot) {
 #[test]
 fn a_budget_of_three_connections_is_kept_and_misses_nothing() {
     let server = Cyrus::start();
-    let mailboxes: Vec<_> = (1..10).map(|n| format!("Box/{n}")).chain(["INBOX".to_owned()]).collect();
+    let mailboxes: Vec<_> = (1..20).map(|n| format!("Box/{n}")).chain(["INBOX".to_owned()]).collect();
     mailboxes.iter().filter(|name| *name != "INBOX").for_each(|name| server.create(name));
     let more = "mailboxes = [\"INBOX\", \"Box/**\"]\nmax_connections = 3\npoll_interval = \"2s\"";
     let mut monitor = Monitor::new(&account(server.imaps, &server.dir.path().join("ca.pem"), more));
@@ -152,5 +152,9 @@ fn a_budget_of_three_connections_is_kept_and_misses_nothing() {
     delivered.wait(&monitor, "after a kill");
     server.create("Box/new");
     deliver(&mut delivered, "Box/new");
+    assert_eq!(monitor.stop().code(), Some(0));
+    // Names are listed now and then, and at each start.
+    monitor.start();
+    delivered.wait(&monitor, "in a mailbox that is new");
     assert_eq!(monitor.stop().code(), Some(0));
 }
