@@ -244,7 +244,10 @@ fn outputs(outputs: &[OutputReport], now: Timestamp) -> Markup {
                     td class=(if output.is_ok() { "good" } else { "bad" }) { (output.state) " " span.quiet {
                         (ago(output.since, now))
                         @if let Some(at) = output.next_try_at { ", next try in " (ago(now, at)) }
-                    } }
+                    }
+                        // No button: what a browser sends by itself is no proof that its reader wants a change (`access`).
+                        @if output.next_try_at.is_some() { br; code { "idlewatch outputs retry " (line(&output.name, 64)) } }
+                    }
                     td.number data-name="delivered" { (output.delivered) }
                     td.number data-name="waiting" { (output.waiting) }
                     td.number data-name="lag" { (format!("{:.1} s", output.lag_seconds)) }
@@ -306,6 +309,30 @@ mod tests {
     use super::*;
     use crate::event::ErrorType;
     use crate::status::{ConfigStatus, ErrorReport};
+
+    /// The page has no button for it: it says what to type.
+    #[test]
+    fn an_output_that_waits_for_its_next_try_has_the_command_for_one_now() {
+        let now = Timestamp::now();
+        let report = |next_try_at| OutputReport {
+            name: "<b>search".to_owned(),
+            kind: "webhook".to_owned(),
+            required: true,
+            capacity: None,
+            state: "retrying".to_owned(),
+            since: now,
+            last_error: None,
+            next_try_at,
+            waiting: 1,
+            lag_seconds: 0.0,
+            delivered: 0,
+            retries: 1,
+            dead_letters: 0,
+        };
+        let html = outputs(&[report(Some(now))], now).into_string();
+        assert!(html.contains("<code>idlewatch outputs retry &lt;b&gt;search</code>"), "{html}");
+        assert!(!outputs(&[report(None)], now).into_string().contains("outputs retry"));
+    }
 
     /// Whatever a server says is text, and no more.
     #[test]
