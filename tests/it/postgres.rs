@@ -18,8 +18,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::support::monitor::{Monitor, states, told};
-use crate::support::postgres::{Database, PASSWORD, Postgres, shared};
-use crate::support::process::signal;
+use crate::support::postgres::{Database, PASSWORD, Postgres, shared, signal};
 use crate::support::receiver::{Receiver, SECRET};
 
 async fn server() -> Server {

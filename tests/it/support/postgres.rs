@@ -12,7 +12,7 @@ use secrecy::SecretString;
 use tempfile::TempDir;
 
 use super::certificates;
-use super::process::{Server, free_port, open_dir, signal};
+use super::process::{Server, free_port, open_dir};
 
 pub const PASSWORD: &str = "canary-of-postgres";
 
@@ -121,13 +121,13 @@ impl Postgres {
         let server = self.server.as_ref().unwrap();
         // First the one that would start more of them.
         server.signal("STOP");
-        server.children().iter().for_each(|child| signal("STOP", child));
+        children(server).iter().for_each(|child| signal("STOP", child));
     }
 
     /// `CONT` to all of them but one.
     pub fn wake_but(&self, asleep: &str) {
         let server = self.server.as_ref().unwrap();
-        server.children().iter().filter(|child| *child != asleep).for_each(|child| signal("CONT", child));
+        children(server).iter().filter(|child| *child != asleep).for_each(|child| signal("CONT", child));
         server.signal("CONT");
     }
 
@@ -203,6 +203,17 @@ impl Database {
             ttl,
         }
     }
+}
+
+/// Its children, which have sessions of their own.
+fn children(server: &Server) -> Vec<String> {
+    let found = Command::new("pgrep").args(["-P", &server.leader()]).output().unwrap();
+    String::from_utf8(found.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+/// A signal to one process.
+pub fn signal(name: &str, pid: &str) {
+    assert!(Command::new("kill").args([&format!("-{name}"), pid]).status().unwrap().success());
 }
 
 /// One for all tests that let it live; it ends with the process.

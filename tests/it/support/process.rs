@@ -67,20 +67,10 @@ impl Server {
         Command::new("pkill").args([&signal, "-s", &self.leader()]).status().unwrap().success()
     }
 
-    /// Its children, also those with sessions of their own.
-    pub fn children(&self) -> Vec<String> {
-        let found = Command::new("pgrep").args(["-P", &self.leader()]).output().unwrap();
-        String::from_utf8(found.stdout).unwrap().lines().map(str::to_owned).collect()
-    }
-
-    fn leader(&self) -> String {
+    /// The leader of its session.
+    pub fn leader(&self) -> String {
         fs::read_to_string(&self.leader).unwrap().trim().to_owned()
     }
-}
-
-/// A signal to one process.
-pub fn signal(name: &str, pid: &str) {
-    assert!(Command::new("kill").args([&format!("-{name}"), pid]).status().unwrap().success());
 }
 
 impl Drop for Server {
