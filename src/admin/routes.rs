@@ -176,8 +176,8 @@ pub(super) async fn admit_only(
         }
         Err(refusal) => request.into_response(refused(refusal)).map_into_right_body(),
     };
-    if stranger {
-        // There are few places: nobody keeps one who has nothing to show.
+    if stranger || !response.status().is_success() {
+        // There are few places: nobody keeps one who has nothing to show, or was given nothing.
         response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
     }
     let headers = response.headers_mut();

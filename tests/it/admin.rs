@@ -573,7 +573,8 @@ async fn the_page_shows_how_all_are_without_any_script() {
             .iter()
             .all(|(_, head)| head.starts_with("HTTP/1.1 200 ") && head.contains("text/event-stream"))
     );
-    assert!(open().1.starts_with("HTTP/1.1 503 "));
+    let refused = open().1;
+    assert!(refused.starts_with("HTTP/1.1 503 ") && refused.contains("connection: close"), "{refused}");
     let mut first = std::io::BufReader::new(&streams[0].0);
     let mut line = String::new();
     while !line.starts_with("data: ") {
