@@ -1,5 +1,5 @@
-//! A certificate's chain is verified once a minute for a host, and not for each of its thousands of accounts: half of what a
-//! handshake costs here. That the server has the key of the certificate is verified in every handshake.
+//! A certificate's chain is verified once a minute for a host, and not for each of its thousands of accounts.
+//! That the server has the key of the certificate is verified in every handshake.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
