@@ -231,7 +231,7 @@ fn journal(options: &SinkOptions) -> Result<Source, SinkStartError> {
         StateUse::Kept => {
             let lock = StateLock::take(&options.state_dir)?;
             let (journal, origin) = match &options.journal.database {
-                Some(database) => in_file_s_place(database, options)?,
+                Some(database) => opened_in_database(database, options)?,
                 None => in_file(options)?,
             };
             Ok((Some(lock), journal, origin))
@@ -256,7 +256,7 @@ fn in_file(options: &SinkOptions) -> Result<Kept, OpenError> {
     Ok((Box::new(journal), origin))
 }
 
-fn in_file_s_place(database: &DatabaseSettings, options: &SinkOptions) -> Result<Kept, OpenError> {
+fn opened_in_database(database: &DatabaseSettings, options: &SinkOptions) -> Result<Kept, OpenError> {
     if options.new_state {
         let cause = "--new-state is for a journal in a file; here, a person drops the schema idlewatch";
         return Err(OpenError::Database(cause.to_owned()));
