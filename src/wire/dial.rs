@@ -264,10 +264,8 @@ async fn attempt(endpoint: &Endpoint, address: SocketAddr) -> Result<(TcpStream,
 /// A dead link is noticed within the keepalive's time, whether it is idle or something was just written.
 fn tune(stream: &TcpStream, keepalive: &Keepalive) {
     let socket = SockRef::from(stream);
-    let probes = TcpKeepalive::new()
-        .with_time(keepalive.idle)
-        .with_interval(keepalive.interval)
-        .with_retries(keepalive.count);
+    let (idle, interval) = apart(keepalive, rand::random());
+    let probes = TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(keepalive.count);
     let give_up = keepalive.idle + keepalive.interval * keepalive.count;
     let tuned: [io::Result<()>; 3] = [
         stream.set_nodelay(true),
@@ -277,6 +275,16 @@ fn tune(stream: &TcpStream, keepalive: &Keepalive) {
     for error in tuned.into_iter().filter_map(Result::err) {
         log::debug!("a socket option could not be set: {error}");
     }
+}
+
+/// When one connection is probed: never later than asked for, and not when all the others are. Thousands that were made
+/// together would send their probes in one moment, lose them in the kernel's queue (`net.core.netdev_max_backlog`), and
+/// be taken for dead. Each `random` is uniform in `0.0..1.0`.
+fn apart(keepalive: &Keepalive, random: (f64, f64)) -> (Duration, Duration) {
+    // The kernel counts in seconds, and takes no 0.
+    let shortened =
+        |most: Duration, by: f64| most.mul_f64(1.0 - by.clamp(0.0, 1.0)).max(Duration::from_secs(1));
+    (shortened(keepalive.idle, random.0 / 2.0), shortened(keepalive.interval, random.1 / 5.0))
 }
 
 #[cfg(test)]
@@ -301,6 +309,19 @@ mod tests {
         let socket = SockRef::from(&stream);
         assert!(stream.nodelay().unwrap() && socket.keepalive().unwrap());
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn probes_come_apart_and_never_late() {
+        let seconds = |keepalive: (u64, u64), random| {
+            let (idle, interval) = (Duration::from_secs(keepalive.0), Duration::from_secs(keepalive.1));
+            let (idle, interval) = apart(&Keepalive { idle, interval, count: 3 }, random);
+            (idle.as_secs_f64(), interval.as_secs_f64())
+        };
+        assert_eq!(seconds((30, 10), (0.0, 0.0)), (30.0, 10.0), "never later than asked for");
+        assert_eq!(seconds((30, 10), (0.5, 0.5)), (22.5, 9.0));
+        assert_eq!(seconds((30, 10), (1.0, 1.0)), (15.0, 8.0));
+        assert_eq!(seconds((1, 1), (1.0, 1.0)), (1.0, 1.0), "the kernel takes no 0");
     }
 
     #[tokio::test]
