@@ -2,7 +2,6 @@
 //! in them.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -27,7 +26,7 @@ pub struct Arrival {
     /// Its UID.
     pub uid: u32,
     /// How long that took since INTERNALDATE, where it was noticed at once.
-    pub delay: Option<Duration>,
+    pub delay_seconds: Option<f64>,
 }
 
 /// The last hour.
@@ -86,7 +85,7 @@ mod tests {
 
     fn arrival(second: i64) -> Arrival {
         let at = Timestamp::from_second(second).unwrap();
-        Arrival { at, account: "a".into(), mailbox: MailboxName::inbox(), uid: 1, delay: None }
+        Arrival { at, account: "a".into(), mailbox: MailboxName::inbox(), uid: 1, delay_seconds: None }
     }
 
     fn last(counts: &[u32]) -> &[u32] {

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use super::monitor::failed;
 use super::outputs::standing;
+use super::selection::AccountSelection;
 use super::{Exit, Globals, say, tell};
 use crate::admin::client::{AskError, MonitorClient};
 use crate::event::AccountState;
@@ -49,6 +50,8 @@ pub(super) enum AccountsCommand {
 /// Flags of `accounts list`.
 #[derive(Debug, Args)]
 pub(super) struct ListArgs {
+    #[command(flatten)]
+    accounts: AccountSelection,
     /// Only those in this state: online, backoff, auth_failed, ...
     #[arg(long, value_name = "STATE")]
     state: Option<String>,
@@ -110,7 +113,19 @@ pub(super) fn list(args: &ListArgs, globals: &Globals) -> Exit {
         Ok(state) => state,
         Err(exit) => return exit,
     };
-    match globals.ask(|client| async move { accounts(&client, state).await }) {
+    let is_wanted = match args.accounts.matcher() {
+        Ok(is_wanted) => is_wanted,
+        Err(issue) => {
+            tell(&format!("error: {issue}"));
+            return Exit::Usage;
+        }
+    };
+    let asked = globals.ask(|client| async move { accounts(&client, state).await });
+    let wanted = asked.map(|mut accounts| {
+        accounts.retain(|account| is_wanted(account.identity.id.as_str()));
+        accounts
+    });
+    match wanted {
         Ok(accounts) if args.json => {
             let lines = accounts.iter().filter_map(|account| serde_json::to_string(account).ok());
             say(&lines.map(|line| line + "\n").collect::<String>())

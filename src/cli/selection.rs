@@ -34,6 +34,15 @@ impl AccountSelection {
         }
         Ok(())
     }
+
+    /// Whether an id is one of them: every id is, where none was named.
+    ///
+    /// # Errors
+    /// Where a glob is none.
+    pub(super) fn matcher(&self) -> Result<impl Fn(&str) -> bool + use<>, Issue> {
+        let globs = matchers("--account", &self.accounts)?;
+        Ok(move |id: &str| globs.is_empty() || matches(&globs, id))
+    }
 }
 
 /// Which mailboxes.

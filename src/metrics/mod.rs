@@ -378,7 +378,7 @@ impl From<&Event> for Counted {
                     account: account.id.clone(),
                     mailbox: message.mailbox.clone(),
                     uid: message.uid,
-                    delay: delay.map(|(_, delay)| delay),
+                    delay_seconds: delay.map(|(_, delay)| delay.as_secs_f64()),
                 })
             }
             _ => None,

@@ -94,6 +94,9 @@ async fn status_tells_how_all_accounts_are() {
     let account: Value = serde_json::from_slice(&online.stdout).unwrap();
     assert!(account["last_proven_alive"].is_string(), "{account}");
     assert_eq!(account["history"].as_array().unwrap().len(), 1, "{account}");
+    let only_b = text(&ask(&monitor, &["accounts", "list", "-a", "[bx]*"]));
+    assert!(only_b.lines().count() == 2 && only_b.contains("\nb        auth_failed  "), "{only_b}");
+    assert_eq!(ask(&monitor, &["accounts", "list", "-a", "[b"]).status.code(), Some(2));
     assert_eq!(ask(&monitor, &["accounts", "list", "--state", "happy"]).status.code(), Some(2));
     assert_eq!(monitor.stop().code(), Some(0));
     assert!(!socket.exists());

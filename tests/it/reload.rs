@@ -4,6 +4,7 @@
 use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -473,6 +474,65 @@ async fn outputs_come_change_and_go_and_no_connection_notices() {
     monitor.start();
     monitor.wait("told", |events| told(events, "a") == [1, 2, 3, 4, 5, 6]);
     assert_eq!(monitor.stop().code(), Some(0));
+}
+
+/// With its password in a file of its own, as `docs/configuration.md` would have it changed.
+fn set_secret(monitor: &Monitor, id: &str, password: &str) {
+    let (new, name) = (monitor.dir.path().join("new"), monitor.dir.path().join(id));
+    let mut file = fs::File::options().write(true).create_new(true).mode(0o600).open(&new).unwrap();
+    file.write_all(password.as_bytes()).unwrap();
+    fs::rename(new, name).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_that_is_changed_is_noticed_by_its_account_alone() {
+    let ids = ["a", "b", "c"];
+    let server = server(&ids).await;
+    let port = server.addr().port();
+    let in_files = ids.map(|id| {
+        account(&server, id).replace(&format!("inline = \"{PASSWORD}\""), &format!("file = \"{id}\""))
+    });
+    let mut monitor = Monitor::new(&in_files.concat());
+    for id in ids {
+        set_secret(&monitor, id, PASSWORD);
+    }
+    monitor.start();
+    online(&monitor, &ids);
+    let first = connections(&monitor, port);
+    let mail = || server.store().deliver("a", "INBOX", b"Subject: x\r\n\r\n");
+    let logged_in = |times| {
+        let events = monitor.wait("online again", |events| states(events, "a").len() == times);
+        assert_eq!(states(&events, "a").last().unwrap(), "online", "{events:#?}");
+    };
+
+    // On the server, then in the file: it is of no consequence until a connection is made anew.
+    server.store().set_password("a", "CANARY-reload-78");
+    set_secret(&monitor, "a", "CANARY-reload-78");
+    reload(&monitor, "0 accounts added, 0 removed, 0 changed, 3 as before");
+    mail();
+    monitor.wait("told", |events| told(events, "a") == [1]);
+    assert_eq!(connections(&monitor, port), first);
+    assert_eq!(ask(&monitor, &["reconnect", "-a", "a"]).status.code(), Some(0));
+    mail();
+    monitor.wait("told", |events| told(events, "a") == [1, 2]);
+    let second = connections(&monitor, port);
+    assert_eq!((second.len(), second.intersection(&first).count()), (3, 2));
+
+    // A login that comes between is refused, and tried again by itself as soon as the file has the new one.
+    server.store().set_password("a", "CANARY-reload-79");
+    ask(&monitor, &["reconnect", "-a", "a"]);
+    monitor.wait("refused", |events| states(events, "a").last().is_some_and(|state| state == "auth_failed"));
+    let so_far = states(&monitor.events(), "a").len();
+    mail();
+    set_secret(&monitor, "a", "CANARY-reload-79");
+    logged_in(so_far + 1);
+    let events = monitor.wait("told", |events| told(events, "a") == [1, 2, 3]);
+    let third = connections(&monitor, port);
+    let others = &first & &second;
+    assert!(third.len() == 3 && third.is_superset(&others), "{third:?} {others:?}");
+    assert!(["b", "c"].iter().all(|id| states(&events, id) == ["online"]), "{events:#?}");
+    assert_eq!(monitor.stop().code(), Some(0));
+    assert!(!format!("{}{:?}", monitor.log(), monitor.events()).contains("CANARY"));
 }
 
 /// Whatever waits for an output that does not answer goes to the place that the configuration names now.

@@ -1,7 +1,5 @@
 //! The page for people. Pure: from what is known to HTML; maud escapes every text.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 use maud::{DOCTYPE, Markup, html};
 
@@ -216,7 +214,7 @@ fn arrivals(latest: &[Arrival], now: Timestamp) -> Markup {
                         td { (arrival.account.as_str()) }
                         td.words { (line(arrival.mailbox.as_str(), 128)) }
                         td.number data-name="UID" { (arrival.uid) }
-                        td.number data-name="noticed after" { @if let Some(delay) = arrival.delay { (noticed_after(delay)) } }
+                        td.number data-name="noticed after" { @if let Some(seconds) = arrival.delay_seconds { (noticed_after(seconds)) } }
                     }
                 } }
             } }
@@ -225,11 +223,8 @@ fn arrivals(latest: &[Arrival], now: Timestamp) -> Markup {
 }
 
 /// A server whose clock is wrong is no reason for a number that nobody can read.
-fn noticed_after(delay: Duration) -> String {
-    match delay.as_secs() {
-        ..3600 => format!("{:.1} s", delay.as_secs_f64()),
-        _ => "> 1 h".to_owned(),
-    }
+fn noticed_after(seconds: f64) -> String {
+    if seconds < 3600.0 { format!("{seconds:.1} s") } else { "> 1 h".to_owned() }
 }
 
 fn outputs(outputs: &[OutputReport], now: Timestamp) -> Markup {
@@ -340,7 +335,8 @@ mod tests {
         let now = Timestamp::now();
         let evil = "<script>alert(1)</script>\"'&\u{202e}\u{1b}[2J";
         let error = ErrorReport { error_type: ErrorType::Protocol, code: None, message: evil.to_owned() };
-        let arrival = Arrival { at: now, account: "a".into(), mailbox: evil.into(), uid: 1, delay: None };
+        let arrival =
+            Arrival { at: now, account: "a".into(), mailbox: evil.into(), uid: 1, delay_seconds: None };
         let status = MonitorStatus {
             instance: evil.to_owned(),
             version: "0".to_owned(),
