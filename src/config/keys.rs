@@ -112,7 +112,12 @@ const PIN_ONLY: Key = key(
 
 /// `keepalive`
 pub const KEEPALIVE: &[Key] = &[
-    key("idle", Kind::Text, "\"30s\"", "The longest silence before the first probe; each connection takes half of it to all of it, so that probes do not meet."),
+    key(
+        "idle",
+        Kind::Text,
+        "\"30s\"",
+        "The longest silence before the first probe; each connection takes half of it to all of it, so that probes do not meet.",
+    ),
     key("interval", Kind::Text, "\"10s\"", "Between probes."),
     key("count", Kind::Number, "3", "Unanswered probes until the link is dead."),
 ];
