@@ -504,6 +504,30 @@ async fn a_service_manager_is_told() {
     assert_eq!(monitor.wait_end().code(), Some(0));
 }
 
+/// As `LoadCredential=` hands it over: a file of the service's alone, in a directory that the environment names. A new password in it is
+/// noticed while the old one is refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_credential_of_the_service_manager_is_the_password() {
+    let server = server(&["a"]).await;
+    let inline = format!("{{ inline = \"{PASSWORD}\" }}");
+    let config = accounts(&server, &["a"]).replace(&inline, "{ credential = \"work\" }");
+    let mut monitor = Monitor::new(&config);
+    let without = monitor.command().args(["check", "--no-network"]).output().unwrap();
+    assert_eq!(without.status.code(), Some(78));
+    assert!(text(&without).contains("the credential work: $CREDENTIALS_DIRECTORY is not set"), "{without:?}");
+    let credentials = monitor.dir.path().join("credentials");
+    std::fs::create_dir(&credentials).unwrap();
+    let hand_over = |password: &str| std::fs::write(credentials.join("work"), password).unwrap();
+    hand_over("not this");
+    let mut command = monitor.command();
+    command.arg("run").env("CREDENTIALS_DIRECTORY", &credentials);
+    monitor.start_by(command);
+    monitor.wait("refused", |events| states(events, "a") == ["auth_failed"]);
+    hand_over(PASSWORD);
+    online(&monitor, &["a"]);
+    assert_eq!(monitor.stop().code(), Some(0));
+}
+
 /// The unit that is shipped: nothing to say for systemd's own checker, and little for its security audit.
 #[test]
 fn the_unit_is_sound_and_hardened() {
