@@ -107,9 +107,11 @@ impl OutputHealth {
         matches!(timeout(patience, health.wait_for(shows)).await, Ok(Ok(_)))
     }
 
-    /// How many events it still lacks, those that are not for it included.
+    /// How many events it still lacks, those that are not for it included. What is beyond its capacity is lost to it, and
+    /// does not wait.
     pub fn waiting(&self) -> u64 {
-        self.news.borrow().saturating_sub(self.health.borrow().sequence)
+        let lacks = self.news.borrow().saturating_sub(self.health.borrow().sequence);
+        self.capacity.map_or(lacks, |most| lacks.min(most))
     }
 
     /// Whether it has everything that is durable now, once so much time has passed at the latest.

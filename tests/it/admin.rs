@@ -158,6 +158,31 @@ async fn a_person_may_have_an_output_tried_again() {
     assert_eq!(monitor.stop().code(), Some(0));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_output_that_is_not_required_is_told_to_lose_the_oldest_and_gets_the_newest() {
+    let server = server(&["a"]).await;
+    let receiver = Receiver::start([Answer::Status(503, "Retry-After: 3600\r\n".to_owned())]);
+    let hook = format!(
+        "[outputs.hook]\ntype = \"webhook\"\nurl = \"http://127.0.0.1:{}/mail\"\nsecret = {{ inline = \"{SECRET}\" }}\n\
+         required = false\nqueue = {{ max_events = 5 }}\nbatch = {{ max_events = 10 }}\n",
+        receiver.port
+    );
+    let mut monitor = Monitor::new(&(accounts(&server, &["a"]) + &hook));
+    monitor.start();
+    online(&monitor, &["a"]);
+    for _ in 0..20 {
+        server.store().deliver("a", "INBOX", b"Subject: x\r\n\r\n");
+    }
+    monitor.wait("all told", |events| told(events, "a").last() == Some(&20));
+    monitor.wait_log("not required: events are dropped for it");
+    let listed = text(&ask(&monitor, &["outputs", "list"]));
+    assert!(listed.contains("hook retrying · 0 delivered · 5 waiting: "), "{listed}");
+    assert_eq!(ask(&monitor, &["outputs", "retry", "hook"]).status.code(), Some(0));
+    monitor.wait("it has the newest", |_| told(&receiver.taken(), "a").last() == Some(&20));
+    assert!(told(&receiver.taken(), "a").ends_with(&[17, 18, 19, 20]), "{:?}", receiver.taken());
+    assert_eq!(monitor.stop().code(), Some(0));
+}
+
 /// Six refusals, of an earlier process at that. To want new connections is not to want another login.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_suspended_account_is_resumed() {
