@@ -8,7 +8,11 @@ use idlewatch::demo::server::{Behaviour, Server};
 use idlewatch::demo::store::Store;
 use serde_json::Value;
 
+#[cfg(all(feature = "nats", feature = "postgres"))]
+use crate::joint::Consumers;
 use crate::support::monitor::{Monitor, states};
+#[cfg(all(feature = "nats", feature = "postgres"))]
+use crate::support::postgres::Postgres;
 use crate::support::process::free_port;
 use crate::support::prometheus::{Prometheus, packaged, promtool};
 use crate::support::token_endpoint::TokenEndpoint;
@@ -112,4 +116,70 @@ async fn every_panel_of_the_dashboard_shows_what_a_real_prometheus_scraped() {
     assert!(prometheus.query("ALERTS{alertname=\"IdlewatchDown\"}").is_empty());
     assert_eq!(prometheus.query("ALERTS{alertname=\"IdlewatchAuthFailures\"}"), [1.0]);
     assert_eq!(monitor.stop().code(), Some(0));
+}
+
+/// A part of the dashboard, from its title to the next.
+#[cfg(all(feature = "nats", feature = "postgres"))]
+fn row(dashboard: &Value, title: &str) -> Value {
+    let panels = dashboard["panels"].as_array().unwrap();
+    let after = panels.iter().skip_while(|panel| panel["title"] != title).skip(1);
+    let row: Vec<_> = after.take_while(|panel| panel["type"] != "row").collect();
+    serde_json::json!({ "panels": row })
+}
+
+/// Whatever takes events is in each panel of outputs, and the journal in its own, wherever it is.
+#[cfg(all(feature = "nats", feature = "postgres"))]
+#[tokio::test(flavor = "multi_thread")]
+async fn outputs_of_every_type_and_a_journal_in_a_database_are_in_their_panels() {
+    let dashboard: Value = serde_json::from_str(&read("grafana/idlewatch.json")).unwrap();
+    let (of_outputs, of_journal): (Vec<_>, Vec<_>) = expressions(&row(&dashboard, "Outputs"))
+        .into_iter()
+        // Of an output that may lose events, only: the test above has one.
+        .filter(|(_, expression)| !expression.contains("capacity_events"))
+        .partition(|(_, expression)| expression.contains("output"));
+    assert!(of_outputs.len() > 5 && of_journal.len() > 2, "{of_outputs:?} {of_journal:?}");
+    let users = [("a".to_owned(), "pw".to_owned())];
+    let server = Server::start(Store::new(users), Behaviour::default()).await.unwrap();
+    let mut postgres = Postgres::start();
+    let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
+    let consumers = Consumers::start(dir.path()).await;
+    let outputs = consumers.configuration();
+    let mut names: BTreeSet<String> =
+        values(&outputs, "[outputs.").map(|name| name.trim_end_matches(']').to_owned()).collect();
+    names.insert("file".to_owned());
+    assert!(names.len() > 10, "{names:?}");
+    let mut monitor = Monitor::in_dir(
+        dir,
+        &format!(
+            "{outputs}[http]\nlisten = \"127.0.0.1:{port}\"\n{}[[accounts]]\nid = \"a\"\nhost = \"127.0.0.1\"\nport = {}\ntls = \"none\"\n\
+             user = \"a\"\npassword = {{ inline = \"pw\" }}\n",
+            postgres.database().keys("2s"),
+            server.addr().port()
+        ),
+    );
+    monitor.start();
+    monitor.wait("online", |events| states(events, "a") == ["online"]);
+    let prometheus = Prometheus::start(port);
+    let end = Instant::now() + Duration::from_secs(120);
+    let mut unseen = of_outputs;
+    while !unseen.is_empty() {
+        assert!(Instant::now() < end, "{unseen:#?}\n{}", monitor.log());
+        server.store().deliver("a", "INBOX", b"Subject: x\r\n\r\n");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        unseen.retain(|(_, expression)| prometheus.labels(expression, "output") != names);
+    }
+    for name in &names {
+        let delivered = format!("idlewatch_output_events_total{{output=\"{name}\",result=\"delivered\"}}");
+        assert!(prometheus.query(&delivered)[0] > 0.0, "{name}");
+    }
+    for (title, expression) in of_journal {
+        assert!(prometheus.query(&expression)[0].is_finite(), "{title}: {expression}");
+    }
+    assert_eq!(prometheus.query("idlewatch_journal_blocked"), [0.0]);
+    postgres.kill();
+    server.store().deliver("a", "INBOX", b"Subject: x\r\n\r\n");
+    while prometheus.query("idlewatch_journal_blocked") != [1.0] {
+        assert!(Instant::now() < end, "{}", monitor.log());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }

@@ -37,7 +37,8 @@ const BEYOND: u64 = 8 << 20;
 /// What one holds, with event ids in the order of their arrival.
 type Held = Vec<String>;
 
-struct Consumers {
+/// A consumer of each type of output.
+pub(crate) struct Consumers {
     hook: Receiver,
     search: Receiver,
     logs: Receiver,
@@ -57,7 +58,7 @@ const TURNS: [&str; 9] =
     ["hook", "search", "logs", "syslog", "journal", "collector", "bus", "stream", "program"];
 
 impl Consumers {
-    async fn start(dir: &Path) -> Self {
+    pub(crate) async fn start(dir: &Path) -> Self {
         let consumers = Self {
             hook: Receiver::start([]),
             search: Receiver::of(Bulk::default(), []),
@@ -80,7 +81,7 @@ impl Consumers {
         consumers
     }
 
-    fn configuration(&self) -> String {
+    pub(crate) fn configuration(&self) -> String {
         let secret = |key: &str, value: &str| format!("{key} = {{ inline = \"{value}\" }}");
         let outputs = [
             ("stdout", "stdout", "format = \"ecs\"".to_owned()),

@@ -56,6 +56,7 @@ async fn a_person_sees_how_all_are_finds_one_and_is_told_what_comes() {
 
     browser.open(&format!("http://{address}/accounts/user102"));
     browser.wait_for("next try");
+    browser.wait_for("idlewatch resume -a user102");
     // On a telephone nothing is wider than the screen.
     browser.open(&format!("http://{address}/"));
     browser.narrow(400);

@@ -96,6 +96,10 @@ pub(super) fn account_page(account: &AccountReport, now: Timestamp) -> Markup {
         h1 { (identity.id.as_str()) }
         table { tbody {
             @for (name, fact) in facts { @if let Some(fact) = fact { tr { th { (name) } td.words { (fact) } } } }
+            // No button, as for outputs.
+            @if mood(account.state.as_str()) == "bad" {
+                tr { th { "try it now" } td.words { code { "idlewatch resume -a " (identity.id.as_str()) } } }
+            }
             @for (name, value) in identity.labels.iter() { tr { th { "label " (line(name, 64)) } td.words { (line(value, 256)) } } }
         } }
         h2 { "Mailboxes" }
@@ -171,7 +175,7 @@ fn troubles(groups: &[TroubleGroup]) -> Markup {
     html! {
         h2 { "In trouble" }
         div.wide { table.cards {
-            thead { tr { th { "accounts" } th { "state" } th { "error" } th { "one of them" } } }
+            thead { tr { th.number { "accounts" } th { "state" } th { "error" } th { "one of them" } } }
             tbody { @for TroubleGroup { accounts, example, state, error } in groups {
                 tr {
                     td.number data-name="accounts" { (accounts) }
@@ -207,7 +211,7 @@ fn arrivals(latest: &[Arrival], now: Timestamp) -> Markup {
         @if !latest.is_empty() {
             h2 { "The last messages" }
             div.wide { table.cards {
-                thead { tr { th { "ago" } th { "account" } th { "mailbox" } th { "UID" } th { "noticed after" } } }
+                thead { tr { th { "ago" } th { "account" } th { "mailbox" } th.number { "UID" } th.number { "noticed after" } } }
                 tbody { @for arrival in latest.iter().take(MOST_ARRIVALS) {
                     tr {
                         td data-name="ago" { (ago(arrival.at, now)) }
@@ -231,7 +235,7 @@ fn outputs(outputs: &[OutputReport], now: Timestamp) -> Markup {
     html! {
         h2 { "Outputs" }
         div.wide { table.cards {
-            thead { tr { th { "name" } th { "type" } th { "state" } th { "delivered" } th { "waiting" } th { "lag" } th { "last error" } } }
+            thead { tr { th { "name" } th { "type" } th { "state" } th.number { "delivered" } th.number { "waiting" } th.number { "lag" } th { "last error" } } }
             tbody { @for output in outputs {
                 tr {
                     td { (line(&output.name, 64)) }
@@ -264,7 +268,7 @@ fn account_table(page: &AccountPage, wanted: &Wanted, now: Timestamp) -> Markup 
             @if wanted.state.is_some() || !wanted.text.is_empty() { a href="?#accounts" { "all" } }
         }
         div.wide { table.cards {
-            thead { tr { (sorted(wanted, AccountOrder::Id)) th { "state" } (sorted(wanted, AccountOrder::Since)) th { "last alive" } th { "mailboxes" } th { "error" } } }
+            thead { tr { (sorted(wanted, AccountOrder::Id)) th { "state" } (sorted(wanted, AccountOrder::Since)) th { "last alive" } th.number { "mailboxes" } th { "error" } } }
             tbody { @for account in &page.accounts { (account_row(account, now)) } }
         } }
         @if page.accounts.is_empty() { p.quiet { "none" } }

@@ -1,5 +1,6 @@
 //! A real Prometheus that scrapes one monitor every second, with the alerts of the package.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -66,13 +67,26 @@ impl Prometheus {
 
     /// What an expression is now: its samples.
     pub fn query(&self, expression: &str) -> Vec<f64> {
+        self.samples(expression).iter().map(value).collect()
+    }
+
+    /// The values of a label among the samples that are numbers.
+    pub fn labels(&self, expression: &str, label: &str) -> BTreeSet<String> {
+        let samples = self.samples(expression);
+        let numbers = samples.iter().filter(|sample| value(sample).is_finite());
+        numbers.filter_map(|sample| Some(sample["metric"][label].as_str()?.to_owned())).collect()
+    }
+
+    fn samples(&self, expression: &str) -> Vec<Value> {
         let form = Serializer::new(String::new()).append_pair("query", expression).finish();
         let answer = self.ask("POST", "/api/v1/query", &form);
         let (_, body) = answer.split_once("\r\n\r\n").unwrap();
-        let answer: Value = serde_json::from_str(body).unwrap();
+        let mut answer: Value = serde_json::from_str(body).unwrap();
         assert_eq!(answer["status"], "success", "{expression}: {answer}");
-        let samples = answer["data"]["result"].as_array().unwrap();
-        samples.iter().map(|sample| sample["value"][1].as_str().unwrap().parse().unwrap()).collect()
+        match answer["data"]["result"].take() {
+            Value::Array(samples) => samples,
+            other => panic!("{expression}: {other}"),
+        }
     }
 
     fn ask(&self, method: &str, path: &str, form: &str) -> String {
@@ -87,4 +101,8 @@ impl Prometheus {
         stream.read_to_string(&mut answer).unwrap();
         answer
     }
+}
+
+fn value(sample: &Value) -> f64 {
+    sample["value"][1].as_str().unwrap().parse().unwrap()
 }
