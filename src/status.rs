@@ -447,6 +447,28 @@ pub fn ago(then: Timestamp, now: Timestamp) -> String {
     parts.collect::<Vec<_>>().join(" ")
 }
 
+/// What a state of accounts is to people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mood {
+    /// All is well.
+    Good,
+    /// Neither: it begins, or is not wanted.
+    Quiet,
+    /// Trouble.
+    Bad,
+}
+
+impl Mood {
+    /// Of the state of this name.
+    pub fn of(state: &str) -> Self {
+        match state {
+            "online" => Self::Good,
+            "connecting" | "disabled" | "removed" => Self::Quiet,
+            _ => Self::Bad,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,8 +1,12 @@
 //! Whether colours are wanted, and what fits on a screen.
 
+use std::io::IsTerminal;
 use std::sync::OnceLock;
 
+use anstyle::{AnsiColor, Style};
 use unicode_width::UnicodeWidthChar;
+
+use crate::status::Mood;
 
 /// `--color`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -41,6 +45,50 @@ fn decide(color: Color, is_terminal: bool, variable: impl Fn(&str) -> Option<Str
     }
 }
 
+/// Colours for words, where they are wanted.
+#[derive(Clone, Copy, Debug)]
+pub struct Paint(bool);
+
+impl Paint {
+    /// Whether they are.
+    pub fn new(color: bool) -> Self {
+        Self(color)
+    }
+
+    /// As stdout wants it.
+    pub fn of_stdout() -> Self {
+        Self(has_colors(std::io::stdout().is_terminal()))
+    }
+
+    fn with(self, style: Style, text: &str) -> String {
+        if self.0 { format!("{style}{text}{style:#}") } else { text.to_owned() }
+    }
+
+    /// All is well.
+    pub fn good(self, text: &str) -> String {
+        self.with(AnsiColor::Green.on_default(), text)
+    }
+
+    /// Somebody should look.
+    pub fn bad(self, text: &str) -> String {
+        self.with(AnsiColor::Red.on_default().bold(), text)
+    }
+
+    /// Somebody may look.
+    pub fn warn(self, text: &str) -> String {
+        self.with(AnsiColor::Yellow.on_default(), text)
+    }
+
+    /// As a state is.
+    pub fn mood(self, mood: Mood, text: &str) -> String {
+        match mood {
+            Mood::Good => self.good(text),
+            Mood::Quiet => text.to_owned(),
+            Mood::Bad => self.bad(text),
+        }
+    }
+}
+
 /// What of a text fits on a screen of that size, drawn over what was there: nothing wraps or scrolls. Pure.
 pub fn screen(text: &str, columns: usize, rows: usize) -> String {
     let lines: Vec<&str> = text.lines().collect();
@@ -51,21 +99,26 @@ pub fn screen(text: &str, columns: usize, rows: usize) -> String {
     let more = lines.len() - shown;
     let last = (more > 0).then(|| format!("… and {more} more lines"));
     for line in lines.iter().take(shown).copied().chain(last.as_deref()) {
-        drawn.push_str(fitting(line, columns));
+        drawn.push_str(&fitting(line, columns));
         drawn.push_str("\x1b[K\n");
     }
     drawn + "\x1b[J"
 }
 
-/// The beginning of a line that has no more columns.
-fn fitting(line: &str, columns: usize) -> &str {
-    let mut width = 0;
-    let fits = |(_, c): &(usize, char)| {
-        width += c.width().unwrap_or(0);
-        width <= columns
-    };
-    let end = line.char_indices().take_while(fits).last().map_or(0, |(at, c)| at + c.len_utf8());
-    line.get(..end).unwrap_or_default()
+/// The beginning of a line that has no more columns. Colours take none, and all that was begun ends.
+fn fitting(line: &str, columns: usize) -> String {
+    let (mut fitting, mut width, mut in_style) = (String::new(), 0, false);
+    for c in line.chars() {
+        in_style |= c == '\x1b';
+        if !in_style {
+            width += c.width().unwrap_or(0);
+        }
+        if in_style || width <= columns {
+            fitting.push(c);
+        }
+        in_style &= c != 'm';
+    }
+    fitting
 }
 
 /// Columns and rows of the terminal at stdout; `None` where it is none, or cannot be drawn on.
@@ -88,6 +141,8 @@ mod tests {
         let lines: Vec<_> = drawn.lines().map(|line| line.trim_end_matches("\x1b[K")).collect();
         assert_eq!(lines, ["\x1b[Hone", "日本", "three", "… and", "\x1b[J"]);
         assert!(screen(text, 80, 5).contains("… and 2 more lines"));
+        let painted = screen("a \x1b[31mred\x1b[0m word\n", 3, 5);
+        assert!(painted.starts_with("\x1b[Ha \x1b[31mr\x1b[0m\x1b[K\n"), "{painted:?}");
         for rows in 0..3 {
             assert!(screen(text, 0, rows).lines().count() <= 2, "{rows}");
         }

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use super::monitor::failed;
 use super::{Exit, Globals, say};
 use crate::status::{OutputList, OutputReport, RetryReport, ago};
+use crate::terminal::Paint;
 use crate::text::{counted, line};
 
 /// Bytes of an error that are shown.
@@ -50,9 +51,10 @@ fn list(args: &ListArgs, globals: &Globals) -> Exit {
             let lines = outputs.iter().filter_map(|output| serde_json::to_string(output).ok());
             say(&lines.map(|line| line + "\n").collect::<String>())
         }
-        Ok(OutputList { outputs }) => {
-            say(&outputs.iter().map(|output| standing(output, now) + "\n").collect::<String>())
-        }
+        Ok(OutputList { outputs }) => say(&outputs
+            .iter()
+            .map(|output| standing(output, now, Paint::of_stdout()) + "\n")
+            .collect::<String>()),
         Err(error) => failed(&error),
     }
 }
@@ -65,12 +67,12 @@ fn retry(RetryArgs { name }: &RetryArgs, globals: &Globals) -> Exit {
         Err(error) => return failed(&error),
     };
     let goes_on = if report.settled { "" } else { "; it is being tried, and that goes on" };
-    let said = say(&format!("{}{goes_on}\n", standing(&report.output, Timestamp::now())));
+    let said = say(&format!("{}{goes_on}\n", standing(&report.output, Timestamp::now(), Paint::of_stdout())));
     if said == Exit::Ok && report.settled && !report.output.is_ok() { Exit::SomeFailed } else { said }
 }
 
 /// How an output does, on a line.
-pub(super) fn standing(output: &OutputReport, now: Timestamp) -> String {
+pub(super) fn standing(output: &OutputReport, now: Timestamp, paint: Paint) -> String {
     let OutputReport { name, state, waiting, delivered, dead_letters, .. } = output;
     let error = output.last_error.as_deref().filter(|_| !output.is_ok());
     let error = error.map(|error| format!(": {}", line(error, MOST_ERROR))).unwrap_or_default();
@@ -80,5 +82,6 @@ pub(super) fn standing(output: &OutputReport, now: Timestamp) -> String {
     } else {
         String::new()
     };
+    let state = if output.is_ok() { paint.good(state) } else { paint.bad(state) };
     format!("{name} {state} · {delivered} delivered · {waiting} waiting{dead}{error}{next}")
 }

@@ -13,8 +13,8 @@ use super::{Exit, Globals, say, tell};
 use crate::admin::client::{AskError, MonitorClient};
 use crate::event::AccountState;
 use crate::messages::ReloadReport;
-use crate::status::{AccountPage, AccountReport, MonitorStatus, TroubleGroup, WishReport, ago};
-use crate::terminal;
+use crate::status::{AccountPage, AccountReport, MonitorStatus, Mood, TroubleGroup, WishReport, ago};
+use crate::terminal::{self, Paint};
 use crate::text::line;
 
 /// Between two looks of `--watch`.
@@ -74,6 +74,7 @@ pub(super) fn status(args: &StatusArgs, globals: &Globals) -> Exit {
         Ok(state) => state,
         Err(exit) => return exit,
     };
+    let paint = Paint::of_stdout();
     let looked = globals.ask(|client| async move {
         loop {
             let status: MonitorStatus = client.get("/api/v1/status").await?;
@@ -87,7 +88,9 @@ pub(super) fn status(args: &StatusArgs, globals: &Globals) -> Exit {
             }
             let text = match args.json {
                 true => serde_json::to_string_pretty(&status).unwrap_or_default() + "\n",
-                false => overview(&status, Timestamp::now()) + &table(&listed, Timestamp::now()),
+                false => {
+                    overview(&status, Timestamp::now(), paint) + &table(&listed, Timestamp::now(), paint)
+                }
             };
             let screen = terminal::size().filter(|_| args.watch);
             let text = screen.map_or(text.clone(), |(columns, rows)| terminal::screen(&text, columns, rows));
@@ -130,7 +133,7 @@ pub(super) fn list(args: &ListArgs, globals: &Globals) -> Exit {
             let lines = accounts.iter().filter_map(|account| serde_json::to_string(account).ok());
             say(&lines.map(|line| line + "\n").collect::<String>())
         }
-        Ok(accounts) => say(&table(&accounts, Timestamp::now())),
+        Ok(accounts) => say(&table(&accounts, Timestamp::now(), Paint::of_stdout())),
         Err(error) => failed(&error),
     }
 }
@@ -215,44 +218,55 @@ fn escaped(id: &str) -> String {
     id.replace('+', "%2B")
 }
 
-fn overview(status: &MonitorStatus, now: Timestamp) -> String {
+fn overview(status: &MonitorStatus, now: Timestamp, paint: Paint) -> String {
     let MonitorStatus { instance, version, started_at, not_ready, config, .. } = status;
     let mut text = format!("idlewatch {version} · {} · up {}\n", line(instance, 128), ago(*started_at, now));
-    let states: Vec<_> = status.accounts.iter().map(|(state, count)| format!("{state} {count}")).collect();
+    let states: Vec<_> = status
+        .accounts
+        .iter()
+        .map(|(state, count)| paint.mood(Mood::of(state), &format!("{state} {count}")))
+        .collect();
     let _ = writeln!(
         text,
         "accounts  {}",
         if states.is_empty() { "none".to_owned() } else { states.join(" · ") }
     );
     for why in not_ready {
-        let _ = writeln!(text, "not ready {}", line(why, MOST_ERROR));
+        let _ = writeln!(text, "{} {}", paint.bad("not ready"), line(why, MOST_ERROR));
     }
     for TroubleGroup { accounts, example, state, error } in status.troubles.iter().take(MOST_TROUBLES) {
         let message = line(&error.message, MOST_ERROR);
+        let state = paint.mood(Mood::of(state.as_str()), state.as_str());
         let _ = writeln!(text, "trouble   {accounts} × {state}: {message} ({}, for one)", example.as_str());
     }
     for output in &status.outputs {
-        let _ = writeln!(text, "output    {}", standing(output, now));
+        let _ = writeln!(text, "output    {}", standing(output, now, paint));
     }
     if !config.last_reload_successful {
         let since = ago(config.loaded_at, now);
-        let _ =
-            writeln!(text, "config    the last reload was refused; what is in force was read {since} ago");
+        let _ = writeln!(
+            text,
+            "config    {}; what is in force was read {since} ago",
+            paint.bad("the last reload was refused")
+        );
     }
     text
 }
 
-fn table(accounts: &[AccountReport], now: Timestamp) -> String {
+fn table(accounts: &[AccountReport], now: Timestamp, paint: Paint) -> String {
     let widths = accounts.iter().map(|account| account.identity.id.as_str().len());
     let width = widths.max().unwrap_or(0).max("ACCOUNT".len());
     let columns = |id: &str, state: &str, since: &str, next: &str, error: &str| {
-        format!("{id:<width$}  {state:<11}  {since:>8}  {next:>8}  {error}").trim_end().to_owned() + "\n"
+        format!("{id:<width$}  {state}  {since:>8}  {next:>8}  {error}").trim_end().to_owned() + "\n"
     };
     let row = |account: &AccountReport| {
         let error = account.error.as_ref().map(|error| line(&error.message, MOST_ERROR)).unwrap_or_default();
         let next = account.next_try_at.map(|at| ago(now, at)).unwrap_or_default();
-        columns(account.identity.id.as_str(), account.state.as_str(), &ago(account.since, now), &next, &error)
+        let state = account.state.as_str();
+        let state = paint.mood(Mood::of(state), &format!("{state:<11}"));
+        columns(account.identity.id.as_str(), &state, &ago(account.since, now), &next, &error)
     };
-    let head = (!accounts.is_empty()).then(|| columns("ACCOUNT", "STATE", "SINCE", "NEXT TRY", "ERROR"));
+    let head =
+        (!accounts.is_empty()).then(|| columns("ACCOUNT", "STATE      ", "SINCE", "NEXT TRY", "ERROR"));
     head.into_iter().chain(accounts.iter().map(row)).collect()
 }

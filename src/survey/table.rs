@@ -2,10 +2,9 @@
 
 use std::fmt::Write;
 
-use anstyle::{AnsiColor, Style};
-
 use super::report::{AccountReport, MailboxesReport, TlsReport};
 use super::summary::{ConnectionPlan, Group, Summary};
+use crate::terminal::Paint;
 
 /// Accounts that are shown one by one; of more, hosts are shown.
 const MOST_ROWS: usize = 40;
@@ -18,7 +17,7 @@ const MOST_MAILBOXES: usize = 3;
 
 /// All that was found, as text; in colour where that is wanted.
 pub fn text(reports: &[AccountReport], summary: &Summary, color: bool) -> String {
-    let paint = Paint(color);
+    let paint = Paint::new(color);
     let mut text =
         if reports.len() <= MOST_ROWS { accounts(reports, paint) } else { hosts(reports, summary) };
     groups(&mut text, "failed", &summary.failures, paint);
@@ -30,27 +29,6 @@ pub fn text(reports: &[AccountReport], summary: &Summary, color: bool) -> String
         failed => writeln!(text, "{state}: {failed} of {}", count(summary.accounts, "account")),
     };
     text
-}
-
-#[derive(Clone, Copy)]
-struct Paint(bool);
-
-impl Paint {
-    fn with(self, style: Style, text: &str) -> String {
-        if self.0 { format!("{style}{text}{style:#}") } else { text.to_owned() }
-    }
-
-    fn good(self, text: &str) -> String {
-        self.with(AnsiColor::Green.on_default(), text)
-    }
-
-    fn bad(self, text: &str) -> String {
-        self.with(AnsiColor::Red.on_default().bold(), text)
-    }
-
-    fn warn(self, text: &str) -> String {
-        self.with(AnsiColor::Yellow.on_default(), text)
-    }
 }
 
 /// `3 accounts`, `1 account`, `12,345 accounts`.

@@ -75,6 +75,10 @@ async fn status_tells_how_all_accounts_are() {
         (&"auth".into(), &"b".into())
     );
 
+    let painted = text(&ask(&monitor, &["--color", "always", "status", "--state", "auth_failed"]));
+    assert!(painted.contains("\x1b[32monline 1\x1b[0m"), "{painted:?}");
+    assert!(painted.contains("\nb        \x1b[1m\x1b[31mauth_failed\x1b[0m  "), "{painted:?}");
+
     monitor.signal("USR2");
     monitor.wait_log("3 accounts: auth_failed 1 · disabled 1 · online 1");
     let list = text(&ask(&monitor, &["accounts", "list"]));
@@ -694,7 +698,10 @@ async fn a_status_that_is_watched_fits_its_terminal() {
             })
             .collect::<Vec<_>>()
     };
-    let first = screen(&mut session);
+    let painted = screen(&mut session);
+    assert_eq!(painted[1], "accounts  \x1b[32monline 40\x1b[0m");
+    let plain = |line: &String| line.replace("\x1b[32m", "").replace("\x1b[0m", "");
+    let first: Vec<String> = painted.iter().map(plain).collect();
     assert!(first.len() == 9 && first.iter().all(|line| line.chars().count() <= 30), "{first:?}");
     assert!(first[8] == " and 36 more lines" && first[0].starts_with("idlewatch "), "{first:?}");
     assert!(!first.concat().contains('\x1b'), "{first:?}");

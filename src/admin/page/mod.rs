@@ -6,7 +6,8 @@ use maud::{DOCTYPE, Markup, html};
 use crate::arrivals::{Arrival, MINUTES};
 use crate::event::AccountState;
 use crate::status::{
-    AccountOrder, AccountPage, AccountReport, MailboxReport, MonitorStatus, OutputReport, TroubleGroup, ago,
+    AccountOrder, AccountPage, AccountReport, MailboxReport, MonitorStatus, Mood, OutputReport, TroubleGroup,
+    ago,
 };
 use crate::text::line;
 
@@ -97,7 +98,7 @@ pub(super) fn account_page(account: &AccountReport, now: Timestamp) -> Markup {
         table { tbody {
             @for (name, fact) in facts { @if let Some(fact) = fact { tr { th { (name) } td.words { (fact) } } } }
             // No button, as for outputs.
-            @if mood(account.state.as_str()) == "bad" {
+            @if Mood::of(account.state.as_str()) == Mood::Bad {
                 tr { th { "try it now" } td.words { code { "idlewatch resume -a " (identity.id.as_str()) } } }
             }
             @for (name, value) in identity.labels.iter() { tr { th { "label " (line(name, 64)) } td.words { (line(value, 256)) } } }
@@ -164,10 +165,10 @@ fn tiles(status: &MonitorStatus, wanted: &Wanted) -> Markup {
 }
 
 fn mood(state: &str) -> &'static str {
-    match state {
-        "online" => "good",
-        "connecting" | "disabled" | "removed" => "quiet",
-        _ => "bad",
+    match Mood::of(state) {
+        Mood::Good => "good",
+        Mood::Quiet => "quiet",
+        Mood::Bad => "bad",
     }
 }
 
