@@ -250,8 +250,8 @@ pub enum ReloadError {
     Invalid {
         /// How many there are, without warnings.
         errors: usize,
-        /// Each of them with its place, and the warnings.
-        lines: Vec<String>,
+        /// Each of them with its place, and then the warnings.
+        lines: Vec<(Severity, String)>,
     },
     /// Another one is under way; a further one follows it.
     #[error("the configuration is being read; it will be read again after that")]
@@ -268,12 +268,16 @@ impl ReloadError {
     /// All that is wrong with the configuration.
     pub fn invalid(issues: &[Issue]) -> Self {
         let errors = issues.iter().filter(|issue| issue.severity == Severity::Error).count();
-        Self::Invalid { errors, lines: shown(issues) }
+        let of = |severity| {
+            let issues: Vec<_> = issues.iter().filter(|issue| issue.severity == severity).cloned().collect();
+            shown(&issues).into_iter().map(move |line| (severity, line))
+        };
+        Self::Invalid { errors, lines: of(Severity::Error).chain(of(Severity::Warning)).collect() }
     }
 
     /// One thing that cannot be had.
     pub fn problem(line: String) -> Self {
-        Self::Invalid { errors: 1, lines: vec![line] }
+        Self::Invalid { errors: 1, lines: vec![(Severity::Error, line)] }
     }
 }
 

@@ -489,7 +489,7 @@ async fn reload(monitor: Monitor) -> HttpResponse {
                 ReloadError::Stopping => return stopping(),
             };
             let problems = match &error {
-                ReloadError::Invalid { lines, .. } => lines.clone(),
+                ReloadError::Invalid { lines, .. } => lines.iter().map(|(_, line)| line.as_str()).collect(),
                 _ => Vec::new(),
             };
             HttpResponse::build(status).json(json!({ "error": error.to_string(), "problems": problems }))

@@ -21,7 +21,7 @@ use crate::account::findings::Reporter;
 use crate::account::pulse::Pulse;
 use crate::account::session::Wires;
 use crate::config::settings::{Account, Settings};
-use crate::config::{Loaded, shown};
+use crate::config::{Loaded, Severity, shown};
 use crate::event::{AccountId, AccountState, Action};
 use crate::filter::in_force::FiltersInForce;
 use crate::journal::JournalHandle;
@@ -339,7 +339,12 @@ fn tell_reload(report: &Result<ReloadReport, ReloadError>) {
         Ok(report) => info!("the configuration was read again: {report}"),
         Err(refused) => {
             if let ReloadError::Invalid { lines, .. } = refused {
-                lines.iter().for_each(|problem| error!("{problem}"));
+                for (severity, line) in lines {
+                    match severity {
+                        Severity::Error => error!("{line}"),
+                        Severity::Warning => warn!("{line}"),
+                    }
+                }
             }
             error!("{refused}");
         }

@@ -131,6 +131,10 @@ async fn twenty_bad_configurations_change_nothing() {
     assert_eq!((states(&events, "a").len(), states(&events, "b").len()), (1, 1), "{events:#?}");
     let check = monitor.command().args(["check", "--no-network"]).output().unwrap();
     assert_eq!(check.status.code(), Some(78));
+    // A warning keeps nobody from anything, and is no error.
+    let told =
+        |level: &str| monitor.log().lines().any(|line| line.contains(level) && line.contains(": warning: "));
+    assert!(told("WARN") && !told("ERROR"), "{}", monitor.log());
     // Two that are right again.
     monitor.configure(&good);
     reload(&monitor, DONE);
