@@ -166,7 +166,7 @@ async fn outputs_of_every_type_and_a_journal_in_a_database_are_in_their_panels()
         assert!(Instant::now() < end, "{unseen:#?}\n{}", monitor.log());
         server.store().deliver("a", "INBOX", b"Subject: x\r\n\r\n");
         tokio::time::sleep(Duration::from_millis(500)).await;
-        unseen.retain(|(_, expression)| prometheus.labels(expression, "output") != names);
+        unseen.retain(|(_, expression)| prometheus.labels::<BTreeSet<_>>(expression, "output") != names);
     }
     for name in &names {
         let delivered = format!("idlewatch_output_events_total{{output=\"{name}\",result=\"delivered\"}}");

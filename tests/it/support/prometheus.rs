@@ -1,6 +1,5 @@
 //! A real Prometheus that scrapes one monitor every second, with the alerts of the package.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -71,7 +70,8 @@ impl Prometheus {
     }
 
     /// The values of a label among the samples that are numbers.
-    pub fn labels(&self, expression: &str, label: &str) -> BTreeSet<String> {
+    #[cfg(all(feature = "nats", feature = "postgres"))]
+    pub fn labels<L: FromIterator<String>>(&self, expression: &str, label: &str) -> L {
         let samples = self.samples(expression);
         let numbers = samples.iter().filter(|sample| value(sample).is_finite());
         numbers.filter_map(|sample| Some(sample["metric"][label].as_str()?.to_owned())).collect()
