@@ -45,6 +45,12 @@ async fn a_person_sees_how_all_are_finds_one_and_is_told_what_comes() {
     monitor.wait("told", |events| !told(events, "user000").is_empty());
     browser.wait_for("1 in the last hour");
     browser.wait_for(EVIL);
+    // Whoever goes by keyboard stays where he is.
+    browser.evaluate("document.querySelectorAll('.tiles a')[1].focus()");
+    server.store().deliver("user000", EVIL, MAIL);
+    browser.wait_for("2 in the last hour");
+    let focused = browser.evaluate("return document.activeElement.getAttribute('href')");
+    assert_eq!(focused, "?state=auth_failed#accounts");
     assert!(browser.evaluate("return document.title").as_str().unwrap().ends_with("idlewatch"));
     assert!(!browser.text().contains("CANARY"));
 
