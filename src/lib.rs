@@ -9,6 +9,7 @@ pub mod app;
 pub mod arrivals;
 pub mod backoff;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod coordinator;
 pub mod demand;

@@ -183,13 +183,15 @@ pub enum Farewell {
     Disabled,
     /// It is gone from the configuration.
     Removed,
+    /// Another monitor watches it now.
+    HandedOver,
 }
 
 impl Farewell {
     /// The state that the account is in afterwards, where that is news.
     pub fn state(self) -> Option<AccountState> {
         match self {
-            Self::Shutdown | Self::Changed => None,
+            Self::Shutdown | Self::Changed | Self::HandedOver => None,
             Self::Disabled => Some(AccountState::Disabled),
             Self::Removed => Some(AccountState::Removed),
         }

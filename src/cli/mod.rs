@@ -2,6 +2,7 @@
 
 mod ask;
 mod check;
+mod cluster;
 mod config;
 mod demo;
 mod event;
@@ -118,6 +119,9 @@ enum Command {
     /// What the monitor keeps: where mailboxes stand, dead letters.
     #[command(subcommand)]
     State(state::StateCommand),
+    /// The monitors that share the accounts over one database: who has how many, drain one, place accounts.
+    #[command(subcommand)]
+    Cluster(cluster::ClusterCommand),
     /// Completions of a shell, on stdout.
     Completions(shell::CompletionsArgs),
     /// Write manual pages into a directory.
@@ -150,6 +154,7 @@ pub fn main() -> i32 {
         Command::Reload => running::reload(globals),
         Command::Replay(args) => replay::execute(&args, globals),
         Command::State(command) => state::execute(&command, globals),
+        Command::Cluster(command) => cluster::execute(&command, globals),
         Command::Completions(args) => shell::completions(&args),
         Command::Man(args) => shell::man(&args),
         Command::Titles(args) => titles::execute(&args, globals),

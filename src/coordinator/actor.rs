@@ -80,14 +80,17 @@ pub struct Coordinator {
     ticked: Moment,
     /// Accounts are dealt to the arbiters like cards.
     next_arbiter: usize,
-    reloading: bool,
+    /// Accounts are on their way: by a reload, or to other monitors.
+    pub(super) reloading: bool,
     /// Something may have changed since the reload that is under way began.
     reload_again: bool,
-    stopping: bool,
+    pub(super) stopping: bool,
     /// Past messages are being told again.
     pub(super) replaying: bool,
     pub(super) started_at: Timestamp,
     pub(super) config: ConfigStatus,
+    /// What was last said of our accounts to the other monitors.
+    pub(super) described: String,
 }
 
 /// An account that is watched.
@@ -118,6 +121,7 @@ impl Coordinator {
             replaying: false,
             started_at: now,
             config: ConfigStatus { loaded_at: now, last_reload_successful: true },
+            described: String::new(),
         }
     }
 
@@ -158,14 +162,24 @@ impl Coordinator {
             Err(refused) => Box::pin(fut::err(refused)),
         });
         Box::pin(applied.map(|report, actor, ctx| {
-            actor.reloading = false;
-            if std::mem::take(&mut actor.reload_again) {
-                ctx.notify(Reload);
-            }
+            actor.settle(ctx);
             actor.config.last_reload_successful = report.is_ok();
             tell_reload(&report);
             report
         }))
+    }
+
+    /// The accounts are as they are to be, for now.
+    pub(super) fn settle(&mut self, ctx: &mut Context<Self>) {
+        self.reloading = false;
+        if std::mem::take(&mut self.reload_again) {
+            ctx.notify(Reload);
+        }
+        self.serve(ctx);
+    }
+
+    pub(super) fn running(&self) -> HashMap<AccountId, Arc<Account>> {
+        self.accounts.iter().map(|(id, watched)| (id.clone(), watched.account.clone())).collect()
     }
 
     pub(super) fn may_replay(&self) -> Result<(), ReplayError> {
@@ -215,9 +229,7 @@ impl Coordinator {
         ctx: &mut Context<Self>,
     ) -> ResponseActFuture<Self, Result<ReloadReport, ReloadError>> {
         shown(&warnings).iter().for_each(|line| warn!("{line}"));
-        let running =
-            self.accounts.iter().map(|(id, watched)| (id.clone(), watched.account.clone())).collect();
-        let steps = reconcile(&running, &settings.accounts);
+        let steps = reconcile(&self.running(), &settings.accounts, &self.holding());
         let waiting = waits_for_start(&self.context.settings, &settings);
         let report = ReloadReport {
             added: steps.start.len(),
@@ -243,7 +255,11 @@ impl Coordinator {
     }
 
     /// All that leave do so at once; each that changes starts again as soon as it has left.
-    fn take(&mut self, steps: Steps, ctx: &mut Context<Self>) -> impl ActorFuture<Self, Output = ()> + use<> {
+    pub(super) fn take(
+        &mut self,
+        steps: Steps,
+        ctx: &mut Context<Self>,
+    ) -> impl ActorFuture<Self, Output = ()> + use<> {
         steps.start.into_iter().for_each(|account| self.start_account(account, ctx));
         let stop = steps.stop.into_iter().map(|(id, farewell)| (id, farewell, None));
         let replace = steps.replace.into_iter();
@@ -267,7 +283,7 @@ impl Coordinator {
     }
 
     /// Mailboxes of accounts that have left the configuration are forgotten one day.
-    fn note_accounts(&self) {
+    pub(super) fn note_accounts(&self) {
         let settings = &self.context.settings;
         if !settings.narrowed {
             let accounts = settings.accounts.iter().map(|account| account.id().clone()).collect();
@@ -276,7 +292,7 @@ impl Coordinator {
     }
 
     /// Accounts that are known and not watched are asked for, too.
-    fn enter_disabled(&mut self) {
+    pub(super) fn enter_disabled(&mut self) {
         for account in self.context.settings.accounts.iter().filter(|account| !account.enabled) {
             if !self.accounts.contains_key(account.id()) {
                 self.board.enter(account.id().clone(), AccountState::Disabled);
@@ -289,6 +305,7 @@ impl Coordinator {
         if let Some(summary) = self.outages.summary(Instant::now()) {
             warn!("many accounts changed within ten seconds: {summary}; `idlewatch status` has them");
         }
+        self.describe();
         let now = Moment::now();
         if std::mem::replace(&mut self.ticked, now).jumped(&now) {
             info!("time went on without us: all connections are probed");
@@ -364,11 +381,11 @@ impl Handler<StartAccounts> for Coordinator {
     type Result = ();
 
     fn handle(&mut self, _: StartAccounts, ctx: &mut Self::Context) {
-        let accounts: Vec<_> =
-            self.context.settings.accounts.iter().filter(|account| account.enabled).cloned().collect();
-        info!("watching {}", counted(accounts.len(), "account"));
+        let enabled = self.context.settings.accounts.iter().filter(|account| account.enabled).count();
+        info!("watching {}", counted(enabled, "account"));
         self.note_accounts();
-        accounts.into_iter().for_each(|account| self.start_account(account, ctx));
+        self.follow_holding(ctx);
+        self.serve(ctx);
         self.enter_disabled();
         ctx.run_later(PROGRESS, |coordinator, ctx| coordinator.tell_progress(ctx));
     }

@@ -51,6 +51,7 @@ impl Coordinator {
             filtered: self.context.filters.dropped(),
             config: self.config.clone(),
             journal: self.context.journal.health(),
+            shards: self.holding().held.len(),
             outputs: self.outputs(),
         }
     }

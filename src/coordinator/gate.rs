@@ -1,6 +1,7 @@
 //! How connections are paced: how many are set up at the same time and how many a second, in all and per host.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +13,12 @@ use crate::config::settings::ConnectionSettings;
 /// The slowest that a host is made by its own complaints.
 const SLOWEST: Duration = Duration::from_secs(10);
 
+/// For a monitor that has all accounts.
+const WHOLE: u32 = 1_000_000;
+
+/// Between two turns, whatever the part.
+const LONGEST: Duration = Duration::from_secs(60);
+
 /// Let in by [`Gate::enter`]; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Gate(Arc<Shared>);
@@ -22,6 +29,8 @@ struct Shared {
     connections: Option<Arc<Semaphore>>,
     places: Arc<Semaphore>,
     pace: Mutex<Pace>,
+    /// Of every [`WHOLE`] logins that a host is to see, so many are ours.
+    share: AtomicU32,
     /// Never more entries than the configuration has hosts.
     hosts: Mutex<HashMap<String, Arc<HostGate>>>,
 }
@@ -53,6 +62,7 @@ impl Gate {
             connections: settings.max_total.map(|most| Arc::new(Semaphore::new(most as usize))),
             places: Arc::new(Semaphore::new(settings.max_connecting as usize)),
             pace: Mutex::new(Pace::new(settings.period)),
+            share: AtomicU32::new(WHOLE),
             hosts: Mutex::default(),
             settings: settings.clone(),
         }))
@@ -67,7 +77,7 @@ impl Gate {
             lock(&host.pace).want(period);
         }
         let own = host.places.clone().acquire_owned().await.ok();
-        turn(&host.pace).await;
+        self.turn(&host).await;
         let connection = match &self.0.connections {
             Some(connections) => connections.clone().acquire_owned().await.ok(),
             None => None,
@@ -77,12 +87,25 @@ impl Gate {
             // Whoever waited here has missed his turn: those who did would all go at once.
             Err(_) => {
                 let total = self.0.places.clone().acquire_owned().await.ok();
-                turn(&host.pace).await;
+                self.turn(&host).await;
                 total
             }
         };
-        turn(&self.0.pace).await;
+        let at = lock(&self.0.pace).reserve(Instant::now(), 1.0);
+        sleep_until(at).await;
         Permit { _connection: connection, set_up: Some([own, total]) }
+    }
+
+    /// Others have the rest of the accounts: hosts see one pace of all of us together.
+    pub fn share(&self, part: f64) {
+        let share = (f64::from(WHOLE) * part.clamp(0.0, 1.0)) as u32;
+        self.0.share.store(share.max(1), Ordering::Relaxed);
+    }
+
+    async fn turn(&self, host: &HostGate) {
+        let stretch = f64::from(WHOLE) / f64::from(self.0.share.load(Ordering::Relaxed));
+        let at = lock(&host.pace).reserve(Instant::now(), stretch);
+        sleep_until(at).await;
     }
 
     /// The host asks for patience: whoever comes next waits longer.
@@ -115,11 +138,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn turn(pace: &Mutex<Pace>) {
-    let at = lock(pace).reserve(Instant::now());
-    sleep_until(at).await;
-}
-
 /// One after the other, with a pause between two; longer where the host complains. Pure.
 #[derive(Debug)]
 struct Pace {
@@ -140,10 +158,12 @@ impl Pace {
         }
     }
 
-    /// The moment of the next turn, which is taken by this.
-    fn reserve(&mut self, now: Instant) -> Instant {
+    /// The moment of the next turn, which is taken by this. Whoever has only a part of the turns waits `stretch` times as
+    /// long for the one after it.
+    fn reserve(&mut self, now: Instant, stretch: f64) -> Instant {
         let at = self.next.map_or(now, |next| next.max(now));
-        self.next = Some(at + self.period);
+        let pause = Duration::try_from_secs_f64(self.period.as_secs_f64() * stretch);
+        self.next = Some(at + pause.unwrap_or(LONGEST).min(LONGEST));
         at
     }
 
@@ -233,6 +253,27 @@ mod tests {
             assert_eq!(start.elapsed().as_secs(), due);
         }
         assert!(gate.enter("own", None).now_or_never().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn two_that_have_half_of_the_accounts_each_keep_the_pace_together() {
+        let gates = [0, 1].map(|_| {
+            let per_host_period = Duration::from_millis(100);
+            let gate =
+                Gate::new(&ConnectionSettings { per_host_max_connecting: 9, per_host_period, ..settings() });
+            gate.share(0.5);
+            gate
+        });
+        let start = Instant::now();
+        for turn in 0..20 {
+            futures::join!(gates[0].enter("host", None), gates[1].enter("host", None));
+            assert_eq!(start.elapsed(), Duration::from_millis(200) * turn, "two at a time");
+        }
+        gates[0].share(1.0);
+        gates[0].enter("host", None).await;
+        let start = Instant::now();
+        gates[0].enter("host", None).await;
+        assert_eq!(start.elapsed(), Duration::from_millis(100), "with everything it is as fast as it was");
     }
 
     #[test]

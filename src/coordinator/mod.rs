@@ -10,3 +10,4 @@ pub mod outages;
 pub mod reconcile;
 pub mod reload;
 mod replaying;
+mod serving;

@@ -1,8 +1,9 @@
-//! What a new list of accounts means for those that are watched. Pure.
+//! What a new list of accounts, or other shards, mean for those that are watched. Pure.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::cluster::shard::Holding;
 use crate::config::settings::Account;
 use crate::event::AccountId;
 use crate::messages::Farewell;
@@ -20,30 +21,43 @@ pub struct Steps {
     pub kept: usize,
 }
 
-/// From what is `running` to what is `desired`.
-pub fn reconcile(running: &HashMap<AccountId, Arc<Account>>, desired: &[Arc<Account>]) -> Steps {
+/// From what is `running` to what is `desired`, as far as it is ours.
+pub fn reconcile(
+    running: &HashMap<AccountId, Arc<Account>>,
+    desired: &[Arc<Account>],
+    holding: &Holding,
+) -> Steps {
     let mut steps = Steps::default();
-    for account in desired.iter().filter(|account| account.enabled) {
-        match running.get(account.id()) {
-            None => steps.start.push(account.clone()),
-            Some(known) if known == account => steps.kept += 1,
-            Some(_) => steps.replace.push(account.clone()),
+    let mut farewells: HashMap<_, _> = running.keys().map(|id| (id.clone(), Farewell::Removed)).collect();
+    for account in desired {
+        let id = account.id();
+        let is_ours = account.enabled && holding.has(id);
+        match running.get(id) {
+            None if is_ours => steps.start.push(account.clone()),
+            None => {}
+            Some(known) if is_ours => {
+                farewells.remove(id);
+                if known == account {
+                    steps.kept += 1;
+                } else {
+                    steps.replace.push(account.clone());
+                }
+            }
+            Some(_) => {
+                let farewell = if account.enabled { Farewell::HandedOver } else { Farewell::Disabled };
+                farewells.insert(id.clone(), farewell);
+            }
         }
     }
-    let (enabled, disabled): (Vec<_>, Vec<_>) = desired.iter().partition(|account| account.enabled);
-    let ids = |accounts: &[&Arc<Account>]| accounts.iter().map(|account| account.id().clone()).collect();
-    let (enabled, disabled): (HashSet<_>, HashSet<_>) = (ids(&enabled), ids(&disabled));
-    let mut gone: Vec<_> = running.keys().filter(|id| !enabled.contains(*id)).cloned().collect();
-    gone.sort_unstable();
-    let farewell =
-        |id: &AccountId| if disabled.contains(id) { Farewell::Disabled } else { Farewell::Removed };
-    steps.stop = gone.into_iter().map(|id| (id.clone(), farewell(&id))).collect();
+    steps.stop = farewells.into_iter().collect();
+    steps.stop.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
     steps
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::shard::{Shard, ShardSet};
     use crate::config;
 
     fn accounts(lines: &[(&str, &str)]) -> Vec<Arc<Account>> {
@@ -67,7 +81,7 @@ mod tests {
     #[test]
     fn what_did_not_change_is_left_alone() {
         let before = [("a", SECRET), ("b", SECRET)];
-        let steps = reconcile(&running(&before), &accounts(&before));
+        let steps = reconcile(&running(&before), &accounts(&before), &Holding::ALONE);
         assert_eq!((steps.kept, steps.stop.len(), steps.replace.len(), steps.start.len()), (2, 0, 0, 0));
     }
 
@@ -77,9 +91,27 @@ mod tests {
         let before = running(&[("gone", SECRET), ("off", SECRET), ("same", SECRET), ("other", SECRET)]);
         let after =
             [("same", SECRET), ("other", "password = { file = \"pw2\" }"), ("new", SECRET), ("off", &*off)];
-        let steps = reconcile(&before, &accounts(&after));
+        let steps = reconcile(&before, &accounts(&after), &Holding::ALONE);
         assert_eq!(steps.stop, [("gone".into(), Farewell::Removed), ("off".into(), Farewell::Disabled)]);
         assert_eq!((ids(&steps.replace), ids(&steps.start), steps.kept), (vec!["other"], vec!["new"], 1));
+    }
+
+    /// Both are in the configuration all the time.
+    #[test]
+    fn accounts_follow_their_shards() {
+        let all = [("a", SECRET), ("work", SECRET)];
+        let of = |id: &str| ShardSet::from_iter([Shard::of(&id.into())]);
+        let holding = |held, leaving| Holding { held, leaving };
+        let none = ShardSet::default();
+        let steps = reconcile(&HashMap::new(), &accounts(&all), &holding(of("a"), none));
+        assert_eq!((ids(&steps.start), steps.stop), (vec!["a"], vec![]));
+        let steps = reconcile(&running(&all[..1]), &accounts(&all), &holding(of("work"), none));
+        assert_eq!((ids(&steps.start), steps.stop), (vec!["work"], vec![("a".into(), Farewell::HandedOver)]));
+        let steps = reconcile(&running(&all), &accounts(&all), &holding(ShardSet::ALL, of("work")));
+        assert_eq!((steps.kept, steps.stop), (1, vec![("work".into(), Farewell::HandedOver)]));
+        // Who has it says that it is gone.
+        let steps = reconcile(&running(&all[..1]), &accounts(&all[..1]), &holding(of("a"), none));
+        assert_eq!((steps.kept, steps.stop.len()), (1, 0));
     }
 
     /// Whatever an account is about makes it another one.
@@ -93,14 +125,18 @@ mod tests {
             "labels = { team = \"x\" }",
             "tls_options = { ca_file = \"x.pem\" }",
         ] {
-            let steps =
-                reconcile(&running(&[("a", SECRET)]), &accounts(&[("a", &format!("{SECRET}\n{more}"))]));
+            let changed = accounts(&[("a", &format!("{SECRET}\n{more}"))]);
+            let steps = reconcile(&running(&[("a", SECRET)]), &changed, &Holding::ALONE);
             assert_eq!(ids(&steps.replace), ["a"], "{more}");
         }
         let inline = |value: &str| {
             format!("tls = \"none\"\nallow_plaintext = true\npassword = {{ inline = \"{value}\" }}")
         };
-        let steps = reconcile(&running(&[("a", &inline("one"))]), &accounts(&[("a", &inline("two"))]));
+        let steps = reconcile(
+            &running(&[("a", &inline("one"))]),
+            &accounts(&[("a", &inline("two"))]),
+            &Holding::ALONE,
+        );
         assert_eq!(ids(&steps.replace), ["a"]);
     }
 }

@@ -18,6 +18,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 pub use self::writer::{Blocked, JournalHandle, JournalHealth, LaneSpec, Saving};
+use crate::cluster::shard::{Holding, ShardSet};
 use crate::event::{AccountId, Cursor, Event, MailboxKey};
 use crate::memory::Memory;
 use crate::messages::{Batch, Checkpoint, Note};
@@ -105,6 +106,19 @@ impl Entry {
         self.checkpoint.as_ref().map(|checkpoint| &checkpoint.key).or(noted)
     }
 
+    /// The account that it is about, if it is about one.
+    #[cfg_attr(not(feature = "postgres"), allow(dead_code, reason = "a file has all accounts"))]
+    fn account(&self) -> Option<&AccountId> {
+        let noted = self.notes.iter().find_map(|note| match note {
+            Note::Refusals { account, .. } => Some(account),
+            Note::Told { key, .. } | Note::Blind { key, .. } | Note::Gone { key, .. } => Some(&key.account),
+            Note::Configured { .. } | Note::IdlePeriod { .. } | Note::NoPipelining { .. } => None,
+        });
+        let told = || self.events.iter().find_map(|encoded| encoded.event.account.as_ref());
+        let checkpoint = self.checkpoint.as_ref().map(|checkpoint| &checkpoint.key.account);
+        checkpoint.or(noted).or_else(|| told().map(|identity| &identity.id))
+    }
+
     /// Whether it says which accounts there are.
     fn is_of_configuration(&self) -> bool {
         self.notes.iter().any(|note| matches!(note, Note::Configured { .. }))
@@ -123,6 +137,8 @@ pub struct JournalledEvent {
     pub sequence: u64,
     /// The event.
     pub event: Arc<Event>,
+    /// The outputs that had it from the monitor that it was taken over from.
+    pub had: Vec<String>,
 }
 
 /// How far an output has come.
@@ -206,7 +222,7 @@ pub trait Journal: Send {
     /// When the journal cannot be written.
     fn begin(&mut self, now: Timestamp) -> Result<(), JournalError>;
 
-    /// Remembers that the monitor lives.
+    /// Remembers that the monitor lives, and looks what has changed hands: [`Self::holding`] says so afterwards.
     ///
     /// # Errors
     /// When the journal cannot be written.
@@ -235,6 +251,22 @@ pub trait Journal: Send {
     /// # Errors
     /// When the journal cannot be written.
     fn forget(&mut self, sequence: u64) -> Result<(), JournalError>;
+
+    /// What is said of our accounts to those who look at the whole: their states, as a JSON object.
+    fn describe(&mut self, _: String) {}
+
+    /// The accounts, by shards, whose events and cursors it takes: all of them, where there is nobody else.
+    fn holding(&self) -> Holding {
+        Holding::ALONE
+    }
+
+    /// Nobody watches the accounts of these shards here any more: others may have them, with what waits for outputs.
+    ///
+    /// # Errors
+    /// When the journal cannot be written.
+    fn hand_over(&mut self, _: &ShardSet, _: Timestamp) -> Result<(), JournalError> {
+        Ok(())
+    }
 
     /// Nothing is written any more: leaves everything as others want to find it. In one file, for whoever copies that one
     /// alone; free, for whoever waits for it.

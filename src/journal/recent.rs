@@ -127,7 +127,7 @@ mod tests {
             let body = EventBody::MonitorState(MonitorState::Started);
             let (at, id) = (Timestamp::UNIX_EPOCH, sequence.to_string());
             let event = Arc::new(Event { at, id, account: None, body, filtered: None, redacted: Vec::new() });
-            (JournalledEvent { sequence, event }, bytes)
+            (JournalledEvent { sequence, event, had: Vec::new() }, bytes)
         };
         recent.add(sequences.into_iter().map(event));
     }

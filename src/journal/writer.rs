@@ -12,6 +12,7 @@ use super::aggregate::Group;
 use super::question::Question;
 use super::recent::Recent;
 use super::{Encoded, Entry, Journal, JournalError, JournalledEvent, LanePosition, Receipt, Superseded};
+use crate::cluster::shard::{Holding, ShardSet};
 use crate::event::{AccountId, Cursor, Event, EventBody, MailboxKey, MonitorState};
 use crate::event_id;
 use crate::memory::Memory;
@@ -32,6 +33,12 @@ const MOST_PASSED: u64 = 1_000;
 /// And how long fewer of them are kept.
 const PASSED: Duration = Duration::from_secs(1);
 
+/// The longest that shards which leave wait for outputs to take what they have told: what is not taken goes with them.
+const LEAVING: Duration = Duration::from_secs(2);
+
+/// How often it is looked whether it is taken.
+const TAKEN: Duration = Duration::from_millis(20);
+
 /// How often mailboxes that are gone are looked for.
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -43,6 +50,7 @@ pub struct JournalHandle {
     /// The last sequence that is durable.
     news: watch::Receiver<u64>,
     health: watch::Receiver<JournalHealth>,
+    holding: watch::Receiver<Holding>,
 }
 
 /// How the journal is, for those who ask.
@@ -137,6 +145,8 @@ enum Request {
     Ask(Question),
     Cursor { key: MailboxKey, answer: CursorAnswer },
     Lanes { specs: Vec<LaneSpec>, answer: oneshot::Sender<Result<Places, JournalError>> },
+    Left { shards: ShardSet },
+    Describe(String),
     Settle { answer: oneshot::Sender<u64> },
 }
 
@@ -184,6 +194,7 @@ impl JournalHandle {
         let (told, news) = watch::channel(last);
         let (tell_health, health) =
             watch::channel(JournalHealth { bytes, max_bytes, ..JournalHealth::default() });
+        let (tell_holding, holding) = watch::channel(journal.holding());
         let recent = Recent::new(positions.iter().map(|position| position.sequence).collect());
         let lanes = lanes.into_iter().zip(positions.clone()).collect();
         let mut writer = Writer {
@@ -195,6 +206,8 @@ impl JournalHandle {
             last,
             told,
             tell_health,
+            tell_holding,
+            leaving: None,
             committed_at: None,
             recent: recent.clone(),
             waiting: VecDeque::new(),
@@ -219,7 +232,7 @@ impl JournalHandle {
                 }
             })
             .map_err(|error| JournalError::Failed(error.to_string()))?;
-        Ok((Self { requests, recent, news, health }, positions))
+        Ok((Self { requests, recent, news, health, holding }, positions))
     }
 
     /// Makes an entry durable.
@@ -320,6 +333,21 @@ impl JournalHandle {
         self.news.clone()
     }
 
+    /// Tells which accounts, by their shards, are to be watched here.
+    pub fn holding(&self) -> watch::Receiver<Holding> {
+        self.holding.clone()
+    }
+
+    /// No account of these shards is watched here any more: others may have them, once nothing of theirs is on its way.
+    pub fn left(&self, shards: ShardSet) {
+        let _ = self.requests.send(Request::Left { shards });
+    }
+
+    /// What is said of our accounts to those who look at the whole: their states, as a JSON object.
+    pub fn describe(&self, accounts: String) {
+        let _ = self.requests.send(Request::Describe(accounts));
+    }
+
     /// How it is.
     pub fn health(&self) -> JournalHealth {
         *self.health.borrow()
@@ -342,6 +370,8 @@ struct Writer {
     last: u64,
     told: watch::Sender<u64>,
     tell_health: watch::Sender<JournalHealth>,
+    tell_holding: watch::Sender<Holding>,
+    leaving: Option<Leaving>,
     committed_at: Option<Timestamp>,
     recent: Recent,
     /// Entries that have to wait for room.
@@ -365,6 +395,15 @@ struct Writer {
     alive_at: Instant,
     /// When mailboxes that are gone were last forgotten; not before it is known which accounts there are.
     cleared_at: Option<Instant>,
+}
+
+/// Shards whose accounts are watched no more, and what of them was told.
+#[derive(Debug)]
+struct Leaving {
+    shards: ShardSet,
+    /// Nothing of them comes after this.
+    last: u64,
+    since: Instant,
 }
 
 /// Positions of lanes that are not durable yet.
@@ -436,6 +475,7 @@ impl Writer {
             while !blocked && !self.waiting.is_empty() && self.bytes < self.max_bytes {
                 blocked = self.finish(Round::default())?;
             }
+            self.hand_over()?;
             self.answer_cursors();
             blocked |= !self.postponed.is_empty();
             if self.forgotten_at.elapsed() >= PASSED {
@@ -457,7 +497,8 @@ impl Writer {
         let positions = self.positions.due.map(|due| due.saturating_duration_since(Instant::now()));
         let passed = self.passed > self.forgotten;
         let forget = passed.then(|| PASSED.saturating_sub(self.forgotten_at.elapsed()));
-        [Some(alive), positions, forget].into_iter().flatten().min().unwrap_or(alive)
+        let leaving = self.leaving.as_ref().map(|_| TAKEN);
+        [Some(alive), positions, forget, leaving].into_iter().flatten().min().unwrap_or(alive)
     }
 
     /// A full disk is no reason not to start: what waits can be sent, and the rest has to wait for room.
@@ -465,6 +506,44 @@ impl Writer {
         if !self.begun {
             let begun = self.journal.begin(Timestamp::now());
             self.begun = self.done_unless_blocked(begun)?;
+            self.follow()?;
+        }
+        Ok(())
+    }
+
+    /// What was claimed came with events, perhaps, which wait for outputs.
+    fn follow(&mut self) -> Result<(), JournalError> {
+        let now = self.journal.holding();
+        let held = now.held;
+        self.tell_holding.send_if_modified(|told| std::mem::replace(told, now) != now);
+        self.leaving = self.leaving.take().filter(|leaving| leaving.shards.without(&held).is_empty());
+        let last = self.journal.last()?;
+        if last > self.last {
+            // Whoever reads on from memory would not see them.
+            self.recent.forget(u64::MAX);
+            self.last = last;
+        }
+        self.bytes = self.journal.bytes();
+        self.told.send_if_modified(|told| std::mem::replace(told, self.last) != self.last);
+        Ok(())
+    }
+
+    /// What leaves is others' once every output that is waited for has what it told, or after a while.
+    fn hand_over(&mut self) -> Result<(), JournalError> {
+        let Some(leaving) = &self.leaving else { return Ok(()) };
+        let required = self.lanes.iter().filter(|(spec, _)| spec.required);
+        let taken = required.map(|(_, position)| position.sequence).min().unwrap_or(u64::MAX);
+        if taken < leaving.last && leaving.since.elapsed() < LEAVING {
+            return Ok(());
+        }
+        let shards = leaving.shards;
+        let done = self.journal.hand_over(&shards, Timestamp::now());
+        if self.done_unless_blocked(done)? {
+            self.leaving = None;
+            // Nobody is to be told from memory what another tells.
+            self.recent.forget(u64::MAX);
+            // There may be more to go.
+            self.remember_alive()?;
         }
         Ok(())
     }
@@ -475,6 +554,7 @@ impl Writer {
         if self.begun {
             let told = self.journal.alive(Timestamp::now());
             let done = self.done_unless_blocked(told)?;
+            self.follow()?;
             // So little may find room where nothing else does.
             if done && self.blocked == Some(Blocked::Unreachable) {
                 self.unblock();
@@ -543,6 +623,11 @@ impl Writer {
             Request::Ask(question) => self.ask(question),
             Request::Cursor { key, answer } => self.asked.push((key, answer)),
             Request::Lanes { specs, answer } => drop(answer.send(self.set_lanes(specs))),
+            Request::Left { shards } => {
+                self.positions.hurry();
+                self.leaving = Some(Leaving { shards, last: self.last, since: Instant::now() });
+            }
+            Request::Describe(accounts) => self.journal.describe(accounts),
             Request::Settle { answer } => {
                 let _ = self.forget();
                 let _ = self.remember_alive();
@@ -789,7 +874,7 @@ fn numbered(
     let events = entries.into_iter().zip(sequences);
     events.flat_map(|(entry, sequences)| {
         let number = |(sequence, Encoded { event, payload }): (u64, Encoded)| {
-            (JournalledEvent { sequence, event }, payload.len() as u64)
+            (JournalledEvent { sequence, event, had: Vec::new() }, payload.len() as u64)
         };
         sequences.into_iter().flatten().zip(entry.events).map(number)
     })

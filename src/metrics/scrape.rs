@@ -37,6 +37,8 @@ pub struct Snapshot {
     pub config: ConfigStatus,
     /// The journal.
     pub journal: JournalHealth,
+    /// How many shards of the accounts are watched here.
+    pub shards: usize,
     /// The outputs.
     pub outputs: Vec<OutputReport>,
 }
@@ -93,6 +95,7 @@ impl Snapshot {
             filtered: 0,
             config: ConfigStatus { loaded_at: now, last_reload_successful: true },
             journal: JournalHealth::default(),
+            shards: 0,
             outputs: Vec::new(),
         }
     }
@@ -198,6 +201,11 @@ impl Snapshot {
         blocked.set(i64::from(self.journal.full || self.journal.blocked.is_some()));
         let help = "Whether events cannot be kept at this moment: the journal or its disk is full";
         registry.register("journal_blocked", help, blocked);
+        let shards = Gauge::<i64>::default();
+        shards.set(i64::try_from(self.shards).unwrap_or(i64::MAX));
+        let help =
+            "Shards of the accounts that are watched here, of 1024; less than all where monitors share them";
+        registry.register("shards", help, shards);
         let help = "Unix time of the last durable write of UID state";
         let at = moment(self.journal.committed_at);
         registry.register_with_unit("state_last_checkpoint_timestamp", help, Unit::Seconds, at);

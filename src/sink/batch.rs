@@ -33,7 +33,7 @@ impl Batch {
     /// Encodes events; at least their ids fit whatever the bound is.
     pub fn new(events: impl IntoIterator<Item = JournalledEvent>, encoder: &Encoder) -> Self {
         let (mut text, mut shortened) = (Vec::new(), 0);
-        let item = |JournalledEvent { sequence, event }| {
+        let item = |JournalledEvent { sequence, event, .. }| {
             let start = text.len();
             shortened += usize::from(encoder.line(sequence, &event, &mut text));
             Item { sequence, event, line: start..text.len() }
@@ -115,7 +115,7 @@ pub(super) mod tests {
             filtered: None,
             redacted: Vec::new(),
         };
-        JournalledEvent { sequence, event: event.into() }
+        JournalledEvent { sequence, event: event.into(), had: Vec::new() }
     }
 
     pub(in crate::sink) fn batch(sequences: Range<u64>) -> Batch {

@@ -104,7 +104,7 @@ mod tests {
             },
         }));
         let event = Event { body, ..(*journalled(1).event).clone() };
-        Batch::new([JournalledEvent { sequence: 1, event: event.into() }], &encoder())
+        Batch::new([JournalledEvent { sequence: 1, event: event.into(), had: Vec::new() }], &encoder())
     }
 
     #[test]

@@ -228,12 +228,15 @@ impl Lane {
 
     async fn deliver(&mut self, events: Vec<JournalledEvent>) -> Result<(), Ended> {
         let Some(last) = events.last().map(|event| event.sequence) else { return Ok(()) };
-        let wanted = events.into_iter().filter(|JournalledEvent { event, .. }| {
-            self.terms.include.contains(&event.body.action()) && event.is_for(&self.name)
+        let wanted = events.into_iter().filter(|JournalledEvent { event, had, .. }| {
+            self.terms.include.contains(&event.body.action())
+                && event.is_for(&self.name)
+                && !had.contains(&self.name)
         });
-        let told = wanted.map(|JournalledEvent { sequence, event }| JournalledEvent {
+        let told = wanted.map(|JournalledEvent { sequence, event, had }| JournalledEvent {
             sequence,
             event: self.terms.privacy.apply(event),
+            had,
         });
         let batch = Batch::new(told, &self.terms.encoder);
         self.metrics.truncated(batch.shortened());

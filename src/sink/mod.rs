@@ -297,6 +297,7 @@ fn in_database(
 
     let machine = gethostname::gethostname().to_string_lossy().into_owned();
     let opening = Opening {
+        name: owner.instance.to_owned(),
         owner: format!("{} (pid {})", owner.instance, std::process::id()),
         home: format!("{machine}:{}", owner.state_dir.display()),
         require_state,

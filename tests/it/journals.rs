@@ -45,9 +45,10 @@ impl Place for Directory {
 #[cfg(feature = "postgres")]
 impl Place for Database {
     fn open(&self) -> (Box<dyn Journal>, StateOrigin) {
+        let opening = Opening { name: "here".to_owned(), ..Opening::default() };
         // Whoever just went is known to be dead once this is over.
         let settings = self.settings(Duration::from_millis(300));
-        let (journal, origin) = PostgresJournal::open(&settings, &Opening::default()).unwrap();
+        let (journal, origin) = PostgresJournal::open(&settings, &opening).unwrap();
         (Box::new(journal), origin)
     }
 }

@@ -13,6 +13,8 @@ mod alerts_and_dashboard;
 mod changes;
 mod check;
 mod client_certificates;
+#[cfg(feature = "postgres")]
+mod cluster;
 mod contract;
 mod docs;
 mod exec;

@@ -56,7 +56,8 @@ fn has_each_once(events: &[Value], count: u64) -> bool {
 }
 
 fn opening(home: &str) -> Opening {
-    Opening { owner: "test".to_owned(), home: home.to_owned(), ..Opening::default() }
+    let [name, owner] = ["here", "test"].map(str::to_owned);
+    Opening { name, owner, home: home.to_owned(), ..Opening::default() }
 }
 
 fn open(database: &Database) -> Result<PostgresJournal, OpenError> {
@@ -161,9 +162,9 @@ async fn a_database_that_was_asleep_stores_nothing_twice_though_it_wakes_in_part
     monitor.wait("before", |events| has_each_once(events, 5));
     let ask = |sql: &str| postgres.ask(&database.name, sql);
     eventually(|| {
-        (ask("SELECT bool_and(position = last) FROM idlewatch.lanes, idlewatch.lease") == "t").then_some(())
+        (ask("SELECT bool_and(position = last) FROM idlewatch.lanes, idlewatch.nodes") == "t").then_some(())
     });
-    let stored: u64 = ask("SELECT last FROM idlewatch.lease").parse().unwrap();
+    let stored: u64 = ask("SELECT last FROM idlewatch.nodes").parse().unwrap();
     let files = state_files(&monitor);
 
     let late = postgres.stop_backend();
@@ -187,7 +188,7 @@ async fn a_database_that_was_asleep_stores_nothing_twice_though_it_wakes_in_part
     let events = monitor.wait("later", |events| has_each_once(events, 30));
     let ids: BTreeSet<_> = events.iter().map(|event| event["event"]["id"].as_str().unwrap()).collect();
     assert_eq!(ids.len(), events.len(), "each id once");
-    let gained = ask("SELECT last FROM idlewatch.lease").parse::<u64>().unwrap() - stored;
+    let gained = ask("SELECT last FROM idlewatch.nodes").parse::<u64>().unwrap() - stored;
     assert_eq!(gained, 25, "nothing is stored twice");
     let states = states(&events, "work");
     assert_eq!(states.iter().filter(|state| *state == "online").count(), 1, "the connection stays");
@@ -234,20 +235,20 @@ async fn a_monitor_that_stands_by_takes_over_and_the_one_that_was_asleep_stores_
     deliver(&server, 10);
     first.wait("the first", |events| has_each_once(events, 10));
     // What is not durable yet would be offered to the second's output, too.
-    let all_taken = "SELECT bool_and(position = last) FROM idlewatch.lanes, idlewatch.lease";
+    let all_taken = "SELECT bool_and(position = last) FROM idlewatch.lanes, idlewatch.nodes";
     eventually(|| (database_of(&database, all_taken) == "t").then_some(()));
     first.signal("STOP");
     deliver(&server, 10);
     let later: Vec<_> = (11..=20).collect();
     second.wait("the second", |events| told(events, "work") == later);
-    let stored = database_of(&database, "SELECT last FROM idlewatch.lease");
+    let stored = database_of(&database, "SELECT last FROM idlewatch.nodes");
     first.signal("CONT");
     assert_eq!(first.wait_end().code(), Some(75));
     assert!(first.log().contains("another monitor has taken the journal over"));
     deliver(&server, 5);
     let later: Vec<_> = (11..=25).collect();
     second.wait("the second goes on", |events| told(events, "work") == later);
-    let gained: u64 = database_of(&database, "SELECT last FROM idlewatch.lease").parse().unwrap();
+    let gained: u64 = database_of(&database, "SELECT last FROM idlewatch.nodes").parse().unwrap();
     assert_eq!(gained, stored.parse::<u64>().unwrap() + 5, "nothing of the first got in");
     assert_eq!(second.stop().code(), Some(0));
 }
@@ -398,7 +399,7 @@ fn numbers_are_not_given_twice_even_where_the_database_went_back() {
     let database = shared().database();
     let mut journal = open(&database).unwrap();
     journal.commit(&[entry("one"), entry("two")], &[]).unwrap();
-    database_of(&database, "DELETE FROM idlewatch.events; UPDATE idlewatch.lease SET last = 0");
+    database_of(&database, "DELETE FROM idlewatch.events; UPDATE idlewatch.nodes SET last = 0");
     let receipt = journal.commit(&[entry("three")], &[]).unwrap().remove(0).unwrap();
     assert_eq!(receipt.sequences(), Some(3..=3));
 }
@@ -417,7 +418,7 @@ async fn a_failover_that_forgets_commits_loses_nothing_and_tells_the_same_ids() 
     monitor.wait("online", is_online);
     deliver(&server, 10);
     monitor.wait("ten", |events| has_each_once(events, 10));
-    let at = |server: &Postgres| server.ask(&database.name, "SELECT last FROM idlewatch.lease");
+    let at = |server: &Postgres| server.ask(&database.name, "SELECT last FROM idlewatch.nodes");
     eventually(|| (at(&primary) == at(&standby)).then_some(()));
     standby.ask("postgres", "ALTER SYSTEM SET primary_conninfo = ''");
     standby.ask("postgres", "SELECT pg_reload_conf()");
@@ -501,7 +502,7 @@ fn whoever_has_lost_the_lease_stores_nothing() {
         database_of(&database, "SELECT count(*), min(name) FROM idlewatch.events, idlewatch.lanes"),
         "1|out"
     );
-    assert_eq!(database_of(&database, "SELECT owner FROM idlewatch.lease"), "test");
+    assert_eq!(database_of(&database, "SELECT owner FROM idlewatch.nodes"), "test");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Whose the journal is: claimed when it is free or its owner is dead, released at the end. A row, and never a lock.
+//! How a name of the journal becomes ours: when nobody has it, or only somebody who is dead. A row, and never a lock.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -8,12 +8,13 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::link::{Link, Parameter};
+use super::members::{Members, lease_at};
 use super::round::Rounds;
-use super::standby::{Lease, Verdict, Watched};
+use super::standby::Lease;
 use super::{PostgresJournal, damaged, number, schema, signed};
+use crate::cluster::shard::{Holding, ShardSet};
 use crate::config::settings::DatabaseSettings;
 use crate::journal::{JournalError, OpenError, StateOrigin};
-use crate::text;
 
 /// Between two tries to reach a database at the start.
 const RETRY: Duration = Duration::from_secs(1);
@@ -21,13 +22,16 @@ const RETRY: Duration = Duration::from_secs(1);
 /// How a journal is to be opened.
 #[derive(Clone, Debug, Default)]
 pub struct Opening {
+    /// Under which name: two monitors of one name do not work side by side.
+    pub name: String,
     /// What others are told of us.
     pub owner: String,
     /// Where the files of outputs are.
     pub home: String,
     /// Refuse to start without state.
     pub require_state: bool,
-    /// Wait, for as long as it takes, while another monitor has it, or the database is away.
+    /// Wait, for as long as it takes, while another monitor has the name, or the database is away; then share the accounts
+    /// with those of other names. Else there is to be nobody beside us, and everything is ours.
     pub waits: bool,
 }
 
@@ -55,94 +59,138 @@ impl PostgresJournal {
     fn attempt(settings: &DatabaseSettings, opening: &Opening) -> Result<(Self, StateOrigin), OpenError> {
         let mut link = Link::new(settings)?;
         schema::prepare(&mut link)?;
-        let mut watched = Watched::default();
+        give_name(&mut link, &opening.name)?;
+        let mut members = Members::new(settings.ttl);
         let first = look(&mut link)?;
+        let origin = origin(&mut link)?;
+        if opening.require_state && origin == StateOrigin::New {
+            let cause = "there is no state in it, and monitor.require_state is set";
+            return Err(OpenError::Database(cause.to_owned()));
+        }
         let mut holder = String::new();
         loop {
-            let lease = look(&mut link)?;
-            if opening.require_state && lease.epoch == 0 {
-                let cause = "there is no state in it, and monitor.require_state is set";
-                return Err(OpenError::Database(cause.to_owned()));
-            }
-            if lease.owner != holder && !lease.owner.is_empty() && opening.waits {
-                info!("standing by: the journal is {}'s", lease.owner);
-            }
-            holder.clone_from(&lease.owner);
-            match watched.look(lease.clone(), settings.ttl, Instant::now()) {
-                Verdict::Take => {
-                    if let Some(row) = claim(&mut link, &lease, &opening.owner, settings.ttl)? {
-                        return Self::begun(link, &row, &lease, settings.ttl, opening);
-                    }
+            let known = look(&mut link)?;
+            let now = Instant::now();
+            let in_the_way = known.iter().filter(|known| known.is_in_the_way_of(opening));
+            let lives = |known: &&Known| members.lives(&known.name, &known.lease, now);
+            let Some(other) = in_the_way.filter(lives).last() else {
+                let own = known.iter().find(|known| known.name == opening.name);
+                if let Some(row) = join(&mut link, own.map(|own| &own.lease), opening, settings.ttl)? {
+                    return Self::begun(link, &row, members, opening).map(|journal| (journal, origin));
                 }
-                Verdict::Wait if lease != first && !opening.waits => {
-                    return Err(OpenError::Held { by: lease.owner });
-                }
-                // Only time tells whether its owner lives.
-                Verdict::Wait => sleep(settings.ttl / 5),
+                continue;
+            };
+            if other.lease.owner != holder && opening.waits {
+                info!("standing by: the journal is {}'s", other.lease.owner);
             }
+            holder.clone_from(&other.lease.owner);
+            if !opening.waits && !first.contains(other) {
+                return Err(OpenError::Held { by: holder });
+            }
+            // Only time tells whether it lives.
+            sleep(settings.ttl / 5);
         }
     }
 
-    fn begun(
-        link: Link,
-        row: &Row,
-        before: &Lease,
-        ttl: Duration,
-        opening: &Opening,
-    ) -> Result<(Self, StateOrigin), OpenError> {
+    fn begun(link: Link, row: &Row, members: Members, opening: &Opening) -> Result<Self, OpenError> {
         let failed = |error: JournalError| OpenError::Database(error.to_string());
         let column = |name| row.try_get::<_, i64>(name).map_err(|error| failed(damaged(error)));
         let rounds = Rounds::of(column("round")?);
         let mut journal = Self {
+            name: opening.name.clone(),
             epoch: column("epoch")?,
             last: number(column("last")?),
+            members,
+            holding: Holding::default(),
             rounds,
             bytes: 0,
             counted_by: 0,
-            rhythm: ttl / 5,
             home: opening.home.clone(),
             link,
         };
         journal.count().map_err(failed)?;
-        let origin = if before.epoch == 0 { StateOrigin::New } else { StateOrigin::Existing };
-        Ok((journal, origin))
-    }
-
-    /// Others need not wait until we look dead.
-    pub(super) fn release(&mut self) {
-        let sql =
-            "UPDATE lease SET owner = '', epoch = epoch + 1 WHERE id = 0 AND epoch = $1 RETURNING epoch";
-        if let Err(failure) = self.as_holder(sql, &[]) {
-            warn!("the journal is not released, others wait until its journal.ttl is over: {failure}");
+        if !opening.waits {
+            journal.take_all().map_err(failed)?;
         }
+        Ok(journal)
+    }
+
+    /// There is nobody beside us.
+    fn take_all(&mut self) -> Result<(), JournalError> {
+        while self.holding.held != ShardSet::ALL {
+            self.turn(jiff::Timestamp::now())?;
+        }
+        Ok(())
     }
 }
 
-fn look(link: &mut Link) -> Result<Lease, OpenError> {
-    let asked = "SELECT owner, epoch, seen::text AS seen, ttl FROM lease WHERE id = 0";
-    let rows = link.query(asked, &[])?;
-    let lease = |row: &Row| -> Result<Lease, tokio_postgres::Error> {
-        let owner: String = row.try_get("owner")?;
-        Ok(Lease {
-            owner: text::line(&owner, 200),
-            epoch: row.try_get("epoch")?,
-            seen: row.try_get("seen")?,
-            ttl: Duration::from_millis(number(row.try_get("ttl")?)),
-        })
+/// A name, and who has it.
+#[derive(Debug, PartialEq, Eq)]
+struct Known {
+    name: String,
+    lease: Lease,
+    /// It wants nobody beside it.
+    is_alone: bool,
+}
+
+impl Known {
+    fn is_in_the_way_of(&self, opening: &Opening) -> bool {
+        self.name == opening.name || self.is_alone || !opening.waits
+    }
+}
+
+/// Before monitors had names there was one.
+fn give_name(link: &mut Link, name: &str) -> Result<(), OpenError> {
+    let sql = "WITH named AS (UPDATE nodes SET name = $1
+                WHERE name = '' AND NOT EXISTS (SELECT FROM nodes WHERE name = $1) RETURNING name),
+            stream AS (UPDATE events SET node = named.name FROM named WHERE node = ''),
+            places AS (UPDATE lanes SET node = named.name FROM named WHERE node = '')
+        SELECT FROM named";
+    link.query_all(sql, &[(&name, Type::TEXT)])?;
+    Ok(())
+}
+
+fn origin(link: &mut Link) -> Result<StateOrigin, OpenError> {
+    let sql = "SELECT EXISTS (SELECT FROM nodes WHERE epoch > 0) OR EXISTS (SELECT FROM shards WHERE epoch > 0) AS known";
+    let rows = link.query(sql, &[])?;
+    let known = rows.first().map_or(Ok(false), |row| row.try_get("known"));
+    let known: bool = known.map_err(|error| OpenError::Database(damaged(error).to_string()))?;
+    Ok(if known { StateOrigin::Existing } else { StateOrigin::New })
+}
+
+fn look(link: &mut Link) -> Result<Vec<Known>, OpenError> {
+    let sql = "SELECT name, owner, epoch, seen::text AS seen, ttl, alone FROM nodes ORDER BY name";
+    let known = |row: &Row| {
+        Ok(Known { name: row.try_get("name")?, lease: lease_at(row)?, is_alone: row.try_get("alone")? })
     };
-    match rows.first().map(lease) {
-        Some(Ok(lease)) => Ok(lease),
-        Some(Err(error)) => Err(OpenError::Database(damaged(error).to_string())),
-        None => Err(OpenError::Database("the lease is missing from its table".to_owned())),
-    }
+    let known: Result<_, _> = link.query(sql, &[])?.iter().map(known).collect();
+    known.map_err(|error| OpenError::Database(damaged(error).to_string()))
 }
 
-/// Ours, unless somebody was faster: the epoch is compared, and moves on.
-fn claim(link: &mut Link, lease: &Lease, owner: &str, ttl: Duration) -> Result<Option<Row>, OpenError> {
-    let sql = "UPDATE lease SET owner = $1, epoch = epoch + 1, seen = clock_timestamp(), ttl = $2
-        WHERE id = 0 AND epoch = $3 AND seen::text = $4 RETURNING epoch, round, last";
+/// Ours, unless somebody was faster: what was known of the name is compared. An epoch is not given twice, even where the
+/// database has forgotten the last ones.
+fn join(
+    link: &mut Link,
+    known: Option<&Lease>,
+    opening: &Opening,
+    ttl: Duration,
+) -> Result<Option<Row>, OpenError> {
+    let sql = "INSERT INTO nodes (name, owner, epoch, ttl, alone)
+        VALUES ($1, $2, (extract(epoch FROM clock_timestamp()) * 1000)::bigint, $3, $4)
+        ON CONFLICT (name) DO UPDATE SET owner = excluded.owner, epoch = greatest(nodes.epoch + 1, excluded.epoch),
+            seen = clock_timestamp(), since = clock_timestamp(), ttl = excluded.ttl, alone = excluded.alone, draining = false
+            WHERE nodes.epoch = $5 AND nodes.seen::text = $6
+        RETURNING epoch, round, last";
     let ttl = signed(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
-    let parameters: [Parameter<'_>; 4] =
-        [(&owner, Type::TEXT), (&ttl, Type::INT8), (&lease.epoch, Type::INT8), (&lease.seen, Type::TEXT)];
+    let alone = !opening.waits;
+    let (epoch, seen) = known.map_or((0, ""), |lease| (lease.epoch, lease.seen.as_str()));
+    let parameters: [Parameter<'_>; 6] = [
+        (&opening.name, Type::TEXT),
+        (&opening.owner, Type::TEXT),
+        (&ttl, Type::INT8),
+        (&alone, Type::BOOL),
+        (&epoch, Type::INT8),
+        (&seen, Type::TEXT),
+    ];
     Ok(link.query(sql, &parameters)?.pop())
 }

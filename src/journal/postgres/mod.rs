@@ -4,6 +4,8 @@
 mod failure;
 pub mod lease;
 mod link;
+mod members;
+pub mod overview;
 mod round;
 mod schema;
 mod secured;
@@ -19,12 +21,14 @@ use tokio_postgres::types::Type;
 
 use self::failure::Failure;
 use self::link::{Link, Parameter};
+use self::members::Members;
 use self::round::Rounds;
 use self::step::storable;
 use super::checksum::{crc, cursor_crc, lane_crc};
 use super::{
     Entry, FileEnd, Journal, JournalError, JournalledEvent, KEPT, LanePosition, Receipt, Superseded,
 };
+use crate::cluster::shard::{Holding, ShardSet};
 use crate::event::{AccountId, Cursor, MailboxKey};
 use crate::memory::{Fingerprint, Memory, Told};
 use crate::refusals::Refusals;
@@ -34,10 +38,13 @@ use crate::uid_set::UidSet;
 /// In place of a message's fingerprint: the moment of the first contact.
 const FIRST_CONTACT: i64 = 0;
 
-/// A journal whose lease is ours.
+/// A journal in which a name is ours, and some of the shards.
 #[derive(Debug)]
 pub struct PostgresJournal {
     link: Link,
+    name: String,
+    members: Members,
+    holding: Holding,
     /// Where the files of outputs are: those of another machine are none of ours.
     home: String,
     epoch: i64,
@@ -47,10 +54,9 @@ pub struct PostgresJournal {
     bytes: u64,
     /// By which connection the bytes were counted.
     counted_by: u64,
-    rhythm: Duration,
 }
 
-/// What is asked of the lease in the same statement: without a row, it is not ours any more.
+/// What is asked of our name's row in the same statement: without a row, it is not ours any more.
 fn ours(rows: Vec<Row>) -> Result<Vec<Row>, JournalError> {
     if rows.is_empty() { Err(JournalError::TakenOver) } else { Ok(rows) }
 }
@@ -70,8 +76,9 @@ fn signed(value: u64) -> i64 {
 
 impl PostgresJournal {
     fn count(&mut self) -> Result<(), JournalError> {
-        let sum = "SELECT coalesce(sum(octet_length(payload)), 0)::bigint AS bytes FROM events";
-        let rows = self.link.query_all(sum, &[])?;
+        let sum =
+            "SELECT coalesce(sum(octet_length(payload)), 0)::bigint AS bytes FROM events WHERE node = $1";
+        let rows = self.link.query_all(sum, &[(&self.name, Type::TEXT)])?;
         self.bytes = rows.first().map_or(Ok(0), |row| row.try_get("bytes")).map(number).map_err(damaged)?;
         self.counted_by = self.link.generation();
         Ok(())
@@ -83,10 +90,9 @@ impl PostgresJournal {
         Ok(self.link.query(sql, &parameters)?)
     }
 
-    /// `$1` is our epoch.
+    /// `$1` and `$2` are our name and its epoch.
     fn as_holder(&mut self, sql: &str, beside: &[Parameter<'_>]) -> Result<Vec<Row>, JournalError> {
-        let epoch = self.epoch;
-        let mut parameters: Vec<Parameter<'_>> = vec![(&epoch, Type::INT8)];
+        let mut parameters: Vec<Parameter<'_>> = vec![(&self.name, Type::TEXT), (&self.epoch, Type::INT8)];
         parameters.extend_from_slice(beside);
         ours(self.link.query(sql, &parameters)?)
     }
@@ -172,24 +178,26 @@ impl Journal for PostgresJournal {
     }
 
     fn begin(&mut self, now: Timestamp) -> Result<(), JournalError> {
-        let sql = "WITH held AS (SELECT alive_at FROM lease WHERE id = 0 AND epoch = $1 FOR UPDATE),
-                blind AS (UPDATE cursors SET blind_since = held.alive_at FROM held
-                    WHERE cursors.blind_since IS NULL AND held.alive_at IS NOT NULL)
-            UPDATE lease SET alive_at = $2, seen = clock_timestamp() FROM held WHERE id = 0 RETURNING epoch";
-        let (epoch, now) = (self.epoch, now.as_millisecond());
-        let parameters: [Parameter<'_>; 2] = [(&epoch, Type::INT8), (&now, Type::INT8)];
-        ours(self.link.query_all(sql, &parameters)?).map(drop)
+        let sql = "WITH held AS (SELECT alive_at FROM nodes WHERE name = $1 AND epoch = $2 FOR UPDATE),
+                blind AS (UPDATE cursors SET blind_since = held.alive_at FROM held, shards
+                    WHERE shards.id = cursors.shard AND shards.owner = $1
+                        AND cursors.blind_since IS NULL AND held.alive_at IS NOT NULL)
+            UPDATE nodes SET alive_at = $3, seen = clock_timestamp() FROM held WHERE name = $1 RETURNING epoch";
+        let (epoch, now_in_ms) = (self.epoch, now.as_millisecond());
+        let parameters: [Parameter<'_>; 3] =
+            [(&self.name, Type::TEXT), (&epoch, Type::INT8), (&now_in_ms, Type::INT8)];
+        ours(self.link.query_all(sql, &parameters)?)?;
+        self.turn(now)
     }
 
     fn alive(&mut self, now: Timestamp) -> Result<(), JournalError> {
-        let sql = "UPDATE lease SET alive_at = $2, seen = clock_timestamp() WHERE id = 0 AND epoch = $1 RETURNING epoch";
-        self.as_holder(sql, &[(&now.as_millisecond(), Type::INT8)]).map(drop)
+        self.turn(now)
     }
 
     fn forget_gone(&mut self, now: Timestamp) -> Result<usize, JournalError> {
-        let sql = "WITH held AS (SELECT epoch FROM lease WHERE id = 0 AND epoch = $1 FOR SHARE),
-                old AS (SELECT account, mailbox, absent_since <= $2 AS is_absent FROM cursors, held
-                    WHERE gone_since <= $2 OR absent_since <= $2),
+        let sql = "WITH held AS (SELECT epoch FROM nodes WHERE name = $1 AND epoch = $2 FOR SHARE),
+                old AS (SELECT account, mailbox, absent_since <= $3 AS is_absent FROM held, cursors JOIN shards ON shards.id = shard
+                    WHERE owner = $1 AND (gone_since <= $3 OR absent_since <= $3)),
                 logins AS (DELETE FROM refusals USING old WHERE old.is_absent AND refusals.account = old.account),
                 memory AS (DELETE FROM told USING old WHERE told.account = old.account AND told.mailbox = old.mailbox),
                 places AS (DELETE FROM cursors USING old
@@ -198,22 +206,24 @@ impl Journal for PostgresJournal {
         let Ok(since) = now.checked_sub(KEPT) else { return Ok(0) };
         let rows = self.as_holder(sql, &[(&since.as_millisecond(), Type::INT8)])?;
         let forgotten = rows.first().map_or(Ok(0), |row| row.try_get("forgotten")).map_err(damaged)?;
+        self.forget_members()?;
         Ok(usize::try_from(number(forgotten)).unwrap_or(usize::MAX))
     }
 
     fn pending(&mut self, after: u64, most: usize) -> Result<Vec<JournalledEvent>, JournalError> {
-        let sql = "SELECT sequence, payload, crc FROM events WHERE sequence > $1 ORDER BY sequence LIMIT $2";
+        let sql = "SELECT sequence, payload, crc, had FROM events WHERE node = $1 AND sequence > $2 ORDER BY sequence LIMIT $3";
         let (after, most) = (signed(after), signed(most as u64));
-        let rows = self.link.query(sql, &[(&after, Type::INT8), (&most, Type::INT8)])?;
-        rows.iter().map(event_at).collect()
+        let parameters: [Parameter<'_>; 3] =
+            [(&self.name, Type::TEXT), (&after, Type::INT8), (&most, Type::INT8)];
+        self.link.query(sql, &parameters)?.iter().map(event_at).collect()
     }
 
     fn lanes(&mut self, names: &[String]) -> Result<Vec<LanePosition>, JournalError> {
         // An output that is configured no more holds nothing back.
-        let sql = "WITH held AS (SELECT epoch FROM lease WHERE id = 0 AND epoch = $1 FOR SHARE),
-                made AS (INSERT INTO lanes (name, position) SELECT name, 0 FROM unnest($2) AS name, held ON CONFLICT DO NOTHING),
-                gone AS (DELETE FROM lanes USING held WHERE name <> ALL ($2))
-            SELECT lanes.* FROM held LEFT JOIN lanes ON name = ANY ($2)";
+        let sql = "WITH held AS (SELECT name AS node FROM nodes WHERE name = $1 AND epoch = $2 FOR SHARE),
+                made AS (INSERT INTO lanes (node, name, position) SELECT node, name, 0 FROM unnest($3) AS name, held ON CONFLICT DO NOTHING),
+                gone AS (DELETE FROM lanes USING held WHERE lanes.node = held.node AND name <> ALL ($3))
+            SELECT lanes.* FROM held LEFT JOIN lanes ON lanes.node = held.node AND name = ANY ($3)";
         let names: Vec<_> = names.iter().map(|name| storable(name).into_owned()).collect();
         let rows = self.as_holder(sql, &[(&names, Type::TEXT_ARRAY)])?;
         let known: Result<Vec<_>, _> = rows.iter().map(|row| lane_at(row, &self.home)).collect();
@@ -224,8 +234,9 @@ impl Journal for PostgresJournal {
     }
 
     fn forget(&mut self, sequence: u64) -> Result<(), JournalError> {
-        let sql = "WITH held AS (SELECT epoch FROM lease WHERE id = 0 AND epoch = $1 FOR SHARE),
-                gone AS (DELETE FROM events USING held WHERE sequence <= $2 RETURNING octet_length(payload) AS bytes)
+        let sql = "WITH held AS (SELECT name FROM nodes WHERE name = $1 AND epoch = $2 FOR SHARE),
+                gone AS (DELETE FROM events USING held WHERE node = held.name AND sequence <= $3
+                    RETURNING octet_length(payload) AS bytes)
             SELECT (SELECT coalesce(sum(bytes), 0)::bigint FROM gone) AS bytes FROM held";
         let rows = self.as_holder(sql, &[(&signed(sequence), Type::INT8)])?;
         let gone = rows.first().map_or(Ok(0), |row| row.try_get("bytes")).map_err(damaged)?;
@@ -234,12 +245,24 @@ impl Journal for PostgresJournal {
         if self.counted_by == self.link.generation() { Ok(()) } else { self.count() }
     }
 
+    fn describe(&mut self, accounts: String) {
+        self.members.describe(accounts);
+    }
+
+    fn holding(&self) -> Holding {
+        self.holding
+    }
+
+    fn hand_over(&mut self, shards: &ShardSet, now: Timestamp) -> Result<(), JournalError> {
+        self.release_shards(shards, now)
+    }
+
     fn tidy(&mut self) {
-        self.release();
+        self.leave();
     }
 
     fn rhythm(&self) -> Duration {
-        self.rhythm
+        self.members.rhythm()
     }
 
     fn bytes(&self) -> u64 {
@@ -257,7 +280,8 @@ fn event_at(row: &Row) -> Result<JournalledEvent, JournalError> {
     let sum: i64 = row.try_get("crc").map_err(damaged)?;
     let event = serde_json::from_str(payload).ok().filter(|_| sum == i64::from(crc(&[payload.as_bytes()])));
     let event = event.ok_or_else(|| JournalError::Failed(format!("event {sequence} is damaged")))?;
-    Ok(JournalledEvent { sequence, event: Arc::new(event) })
+    let had = row.try_get("had").map_err(damaged)?;
+    Ok(JournalledEvent { sequence, event: Arc::new(event), had })
 }
 
 /// A lane that stood there already; of its file, what is said of one that is here.

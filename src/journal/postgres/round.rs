@@ -9,6 +9,7 @@ use super::failure::Failure;
 use super::link::Parameter;
 use super::step::steps;
 use super::{PostgresJournal, damaged, number, ours, signed};
+use crate::cluster::shard::Shard;
 use crate::journal::checksum::crc;
 use crate::journal::{Entry, JournalError, LanePosition, Receipt, Superseded};
 
@@ -59,6 +60,11 @@ impl Rounds {
         }
         self.found_out.drain(..self.found_out.len().saturating_sub(MOST_FOUND_OUT));
     }
+}
+
+/// None, where it is of no account: the monitor's own, or of all.
+fn shard_of(entry: &Entry) -> Option<i32> {
+    entry.account().and_then(|account| i32::try_from(Shard::of(account).number()).ok())
 }
 
 impl PostgresJournal {
@@ -114,27 +120,28 @@ impl PostgresJournal {
             }
         }
         let (epoch, round, last) = (self.epoch, self.rounds.last, signed(self.last));
-        let count = i32::try_from(entries.len()).unwrap_or(i32::MAX);
-        let parameters: [Parameter<'_>; 9] = [
+        let shards: Vec<Option<i32>> = entries.iter().map(|entry| shard_of(entry)).collect();
+        let parameters: [Parameter<'_>; 10] = [
+            (&self.name, Type::TEXT),
             (&epoch, Type::INT8),
             (&round, Type::INT8),
             (&last, Type::INT8),
             (&steps, Type::TEXT),
-            (&count, Type::INT4),
+            (&shards, Type::INT4_ARRAY),
             (&entry_of, Type::INT4_ARRAY),
             (&actions, Type::TEXT_ARRAY),
             (&payloads, Type::TEXT_ARRAY),
             (&sums, Type::INT8_ARRAY),
         ];
-        self.link.query("SELECT * FROM commit_round($1, $2, $3, $4::jsonb, $5, $6, $7, $8, $9)", &parameters)
+        let sql = "SELECT * FROM commit_round($1, $2, $3, $4, $5::jsonb, $6, $7, $8, $9, $10)";
+        self.link.query(sql, &parameters)
     }
 
     /// What became of a round whose answer was lost. It may not even have begun: from now on it cannot any more.
     fn settle(&mut self) -> Result<(), JournalError> {
         let Some(doubtful) = &self.rounds.doubtful else { return Ok(()) };
         let number = doubtful.number;
-        let parameters: [Parameter<'_>; 2] = [(&self.epoch, Type::INT8), (&number, Type::INT8)];
-        let rows = ours(self.link.query("SELECT * FROM end_rounds($1, $2)", &parameters)?)?;
+        let rows = self.as_holder("SELECT * FROM end_rounds($1, $2, $3)", &[(&number, Type::INT8)])?;
         let row = rows.first();
         let answered = row.map_or(Ok(0), |row| row.try_get::<_, i64>("answered_round")).map_err(damaged)?;
         let Some(Doubtful { entries, .. }) = self.rounds.doubtful.take() else { return Ok(()) };

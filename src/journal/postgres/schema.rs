@@ -5,10 +5,10 @@ use super::link::Link;
 use crate::journal::OpenError;
 
 /// The version that this program writes.
-const VERSION: i32 = 1;
+const VERSION: i32 = UPGRADES.len() as i32;
 
 /// From each version to the next, beginning with nothing.
-const UPGRADES: [&str; 1] = [include_str!("schema.sql")];
+const UPGRADES: &[&str] = &[include_str!("schema.sql"), include_str!("shards.sql")];
 
 /// PostgreSQL 15.
 const OLDEST_SERVER: i32 = 150_000;
@@ -25,10 +25,21 @@ pub(super) fn prepare(link: &mut Link) -> Result<(), OpenError> {
             "a newer idlewatch has written it (schema {known}, and this one knows {VERSION}): run that one, or a newer"
         )));
     }
-    for (version, upgrade) in (0..).zip(UPGRADES).filter(|(version, _)| *version >= known) {
+    for (version, upgrade) in (0..).zip(UPGRADES.iter()).filter(|(version, _)| *version >= known) {
         link.batch(&in_one_transaction(version, upgrade))?;
     }
     Ok(())
+}
+
+/// Whether it is what this program needs; nothing is made.
+pub(super) fn check(link: &mut Link) -> Result<(), OpenError> {
+    match found(link)?.1 {
+        VERSION => Ok(()),
+        0 => Err(OpenError::Database("no monitor has kept its journal there yet".to_owned())),
+        known => Err(OpenError::Database(format!(
+            "its schema is {known}, and this idlewatch knows {VERSION}: run the version that its monitors are of"
+        ))),
+    }
 }
 
 /// The version of the server, and of the schema: 0, where there is none.

@@ -1,4 +1,4 @@
-//! When may a journal that is another's be taken over? Pure.
+//! When may what is another's be taken over? Pure.
 //!
 //! No two clocks are compared: a monitor is dead once nothing was seen of it for its whole promise, by one clock, while
 //! we were looking. Nothing hangs on it: whoever was taken for dead and lives is refused by the epoch.

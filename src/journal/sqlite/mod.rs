@@ -198,7 +198,7 @@ impl Journal for SqliteJournal {
             let Some(event) = event else {
                 return Err(JournalError::Failed(format!("event {sequence} is damaged")));
             };
-            events.push(JournalledEvent { sequence, event: Arc::new(event) });
+            events.push(JournalledEvent { sequence, event: Arc::new(event), had: Vec::new() });
         }
         Ok(events)
     }

@@ -337,7 +337,9 @@ impl Inbox {
         let sequences: Vec<_> =
             events.iter().filter_map(|event| event["event"]["sequence"].as_u64()).collect();
         let (first, last) = (sequences[0], sequences[sequences.len() - 1]);
-        let (key, wanted) = (field(head, "idempotency-key")?.to_owned(), format!("test-{first}-{last}"));
+        let instance = events[0]["idlewatch"]["instance"].as_str().unwrap();
+        let (key, wanted) =
+            (field(head, "idempotency-key")?.to_owned(), format!("{instance}-{first}-{last}"));
         if key != wanted || !sequences.is_sorted() || events.len() > 10 {
             return Err(format!("{key} for {sequences:?}"));
         }

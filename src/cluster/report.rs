@@ -1,0 +1,84 @@
+//! The members of a cluster, as a person sees them.
+
+use serde::Serialize;
+
+/// How a member is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MemberState {
+    /// It lives.
+    Alive,
+    /// It lives, and gets its part once it has done so for its `journal.ttl`.
+    Joining,
+    /// Others are to have what it has.
+    Draining,
+    /// It has ended in order.
+    Left,
+    /// Nothing was seen of it for its whole `journal.ttl`.
+    Silent,
+}
+
+impl MemberState {
+    /// Its word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Alive => "alive",
+            Self::Joining => "joining",
+            Self::Draining => "draining",
+            Self::Left => "left",
+            Self::Silent => "silent",
+        }
+    }
+}
+
+/// One member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MemberReport {
+    /// `monitor.instance`
+    pub name: String,
+    /// How it is, by the database's clock.
+    pub state: MemberState,
+    /// How many of the 1,024 shards it has.
+    pub shards: u64,
+    /// How many of them a person has placed there.
+    pub placed: u64,
+    /// Its accounts, by their states, as it told last.
+    pub accounts: serde_json::Map<String, serde_json::Value>,
+    /// Events that wait for its outputs.
+    pub events: u64,
+    /// Milliseconds since it showed life.
+    pub seen_ms_ago: u64,
+    /// What it says of itself.
+    pub process: String,
+}
+
+impl MemberReport {
+    /// How many of its accounts are online, and how many there are but those that are not to be watched.
+    pub fn online(&self) -> (u64, u64) {
+        let count = |state: &str| self.accounts.get(state).and_then(serde_json::Value::as_u64).unwrap_or(0);
+        let all: u64 = self.accounts.values().filter_map(serde_json::Value::as_u64).sum();
+        (count("online"), all - count("disabled"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_disabled_is_not_missed() {
+        let accounts = serde_json::json!({"online": 7, "backoff": 2, "disabled": 3, "odd": "x"});
+        let report = MemberReport {
+            name: "a".to_owned(),
+            state: MemberState::Alive,
+            shards: 1024,
+            placed: 0,
+            accounts: accounts.as_object().unwrap().clone(),
+            events: 0,
+            seen_ms_ago: 0,
+            process: "a (pid 1)".to_owned(),
+        };
+        assert_eq!(report.online(), (7, 9));
+        assert_eq!(MemberReport { accounts: Default::default(), ..report }.online(), (0, 0));
+    }
+}

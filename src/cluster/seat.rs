@@ -1,0 +1,131 @@
+//! What a member of a cluster does when it has looked: what it claims, and what others are to have. Everybody decides for
+//! itself only; two who see different things can race for a shard, and the journal lets one of them win.
+
+use std::collections::HashMap;
+
+use super::assignment::assign;
+use super::shard::{Shard, ShardSet};
+
+/// A monitor, as the journal knows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Member {
+    /// Its name.
+    pub name: String,
+    /// Whether it shows life.
+    pub alive: bool,
+    /// Whether it has done so for a while. One that comes and goes is to move nothing.
+    pub settled: bool,
+    /// Whether a person wants others to have what it has.
+    pub draining: bool,
+    /// Its shards.
+    pub held: ShardSet,
+}
+
+/// What is to change hands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moves {
+    /// Nobody's, or of one that is dead: ours now.
+    pub claim: ShardSet,
+    /// Ours, and to be another's.
+    pub leave: ShardSet,
+}
+
+/// What `me` does, who is one of the members that live. At most `most` shards are left.
+pub fn moves(me: &str, members: &[Member], pinned: &HashMap<Shard, String>, most: usize) -> Moves {
+    let names = takers(members);
+    let assigned = assign(&names, pinned);
+    let Some(own) = members.iter().find(|member| member.name == me) else { return Moves::default() };
+    // With nobody to take it, everything stays where it is.
+    if names.is_empty() {
+        return Moves::default();
+    }
+    let mine = names.iter().position(|name| *name == me).and_then(|place| assigned.get(place));
+    let mine = mine.copied().unwrap_or_default();
+    let living = members.iter().filter(|member| member.alive);
+    let claim = living.fold(mine, |mine, member| mine.without(&member.held));
+    Moves { claim, leave: own.held.without(&mine).iter().take(most).collect() }
+}
+
+/// Those who are to have shards, in an order that everybody sees alike.
+fn takers(members: &[Member]) -> Vec<&str> {
+    let willing: Vec<_> = members.iter().filter(|member| member.alive && !member.draining).collect();
+    let settled = |member: &&&Member| member.settled || !member.held.is_empty();
+    let mut names: Vec<_> = willing.iter().filter(settled).map(|member| member.name.as_str()).collect();
+    if names.is_empty() {
+        names = willing.iter().map(|member| member.name.as_str()).collect();
+    }
+    names.sort_unstable();
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(name: &str, held: ShardSet) -> Member {
+        Member { name: name.to_owned(), alive: true, settled: true, draining: false, held }
+    }
+
+    fn decided(me: &str, members: &[Member], most: usize) -> Moves {
+        moves(me, members, &HashMap::new(), most)
+    }
+
+    fn part(of: &[&str], place: usize) -> ShardSet {
+        assign(of, &HashMap::new())[place]
+    }
+
+    #[test]
+    fn the_first_one_takes_everything_at_once() {
+        let new = Member { settled: false, ..member("a", ShardSet::default()) };
+        assert_eq!(decided("a", &[new], 16), Moves { claim: ShardSet::ALL, leave: ShardSet::default() });
+    }
+
+    #[test]
+    fn two_that_begin_together_take_their_parts() {
+        let new = |name| Member { settled: false, ..member(name, ShardSet::default()) };
+        let both = [new("b"), new("a")];
+        let claims = ["a", "b"].map(|me| decided(me, &both, 16).claim);
+        assert_eq!(claims, [part(&["a", "b"], 0), part(&["a", "b"], 1)]);
+    }
+
+    #[test]
+    fn whoever_is_new_gets_nothing_before_it_has_lived_for_a_while() {
+        let new = Member { settled: false, ..member("b", ShardSet::default()) };
+        let old = member("a", ShardSet::ALL);
+        let both = [old.clone(), new.clone()];
+        assert_eq!((decided("a", &both, 16), decided("b", &both, 16)), Default::default());
+        let both = [old, Member { settled: true, ..new }];
+        let left = decided("a", &both, 16).leave;
+        assert_eq!((left.len(), left.without(&part(&["a", "b"], 1))), (16, ShardSet::default()));
+        assert_eq!(decided("b", &both, 16), Moves::default(), "what is held is not claimed");
+    }
+
+    #[test]
+    fn what_nobody_has_is_taken_by_those_it_is_for() {
+        let mine = part(&["a", "b"], 0);
+        let both = [member("a", ShardSet::default()), member("b", part(&["a", "b"], 1))];
+        assert_eq!(decided("a", &both, 16).claim, mine);
+        assert_eq!(decided("b", &both, 16), Moves::default());
+    }
+
+    #[test]
+    fn the_dead_are_inherited() {
+        let names = ["a", "b", "c"];
+        let mut three: Vec<_> = (0..3).map(|n| member(names[n], part(&names, n))).collect();
+        three[2].alive = false;
+        let claims = ["a", "b"].map(|me| decided(me, &three, 0).claim);
+        assert_eq!(claims.map(|claim| claim.without(&part(&names, 2))), [ShardSet::default(); 2]);
+        assert_eq!(claims[0].len() + claims[1].len(), part(&names, 2).len());
+    }
+
+    #[test]
+    fn whoever_is_drained_leaves_everything_unless_there_is_nobody_else() {
+        let drained = Member { draining: true, ..member("a", ShardSet::ALL) };
+        assert_eq!(decided("a", std::slice::from_ref(&drained), 9999), Moves::default());
+        let both = [drained, member("b", ShardSet::default())];
+        assert_eq!(decided("a", &both, 9999).leave, ShardSet::ALL);
+        let free = [Member { held: ShardSet::default(), ..both[0].clone() }, both[1].clone()];
+        assert_eq!(decided("a", &free, 9999), Moves::default());
+        assert_eq!(decided("b", &free, 9999).claim, ShardSet::ALL);
+    }
+}

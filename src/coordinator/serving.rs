@@ -1,0 +1,76 @@
+//! Which of the accounts are watched here: those whose shards this monitor holds, as they come and go.
+
+use actix::prelude::*;
+use futures::stream;
+use log::info;
+
+use super::actor::Coordinator;
+use super::reconcile::reconcile;
+use crate::cluster::shard::Holding;
+use crate::text::counted;
+
+/// What is held has changed.
+#[derive(Debug)]
+pub(super) struct Held;
+
+impl Coordinator {
+    pub(super) fn holding(&self) -> Holding {
+        *self.context.journal.holding().borrow()
+    }
+
+    /// Hears from the journal what changes hands.
+    pub(super) fn follow_holding(&self, ctx: &mut Context<Self>) {
+        let changes = stream::unfold(self.context.journal.holding(), |mut holding| async {
+            holding.changed().await.ok().map(|()| (Held, holding))
+        });
+        ctx.add_stream(changes);
+    }
+
+    /// Whoever looks at all monitors sees our accounts by their states.
+    pub(super) fn describe(&mut self) {
+        if self.context.settings.journal.database.is_none() {
+            return;
+        }
+        let counts = self.board.counts().into_iter().map(|(state, count)| (state.to_owned(), count.into()));
+        let now = serde_json::Value::Object(counts.collect()).to_string();
+        if now != self.described {
+            self.context.journal.describe(now.clone());
+            self.described = now;
+        }
+    }
+
+    /// Watches what is ours and was not watched, and lets go what others are to have.
+    pub(super) fn serve(&mut self, ctx: &mut Context<Self>) {
+        if self.reloading || self.stopping {
+            return;
+        }
+        let holding = self.holding();
+        self.context.wires.gate.share(holding.share());
+        let steps = reconcile(&self.running(), &self.context.settings.accounts, &holding);
+        if steps.start.is_empty() && steps.stop.is_empty() {
+            // Nobody is left who would have to go first.
+            if !holding.leaving.is_empty() {
+                self.context.journal.left(holding.leaving);
+            }
+            return;
+        }
+        if !steps.stop.is_empty() {
+            info!("left to other monitors: {}", counted(steps.stop.len(), "account"));
+        }
+        if !steps.start.is_empty() {
+            self.note_accounts();
+        }
+        self.reloading = true;
+        let taken = self.take(steps, ctx).map(|(), coordinator, ctx| coordinator.settle(ctx));
+        ctx.spawn(taken);
+    }
+}
+
+impl StreamHandler<Held> for Coordinator {
+    fn handle(&mut self, _: Held, ctx: &mut Self::Context) {
+        self.serve(ctx);
+    }
+
+    /// The journal is closed: who started us knows.
+    fn finished(&mut self, _: &mut Self::Context) {}
+}

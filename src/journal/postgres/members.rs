@@ -1,0 +1,203 @@
+//! The other monitors of the journal: who lives, what they have, and what changes hands between them and us.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use log::{info, warn};
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+
+use super::link::Parameter;
+use super::standby::{Lease, Verdict, Watched};
+use super::{PostgresJournal, damaged, number};
+use crate::cluster::pace::Pace;
+use crate::cluster::seat::{self, Member};
+use crate::cluster::shard::{Holding, Shard, ShardSet};
+use crate::journal::JournalError;
+use crate::text;
+
+/// How often it is looked, at least: so long what others leave is nobody's.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Shards that are claimed by one statement: all their cursors and events take part in it.
+const CLAIMED: usize = 64;
+
+/// Those whom we know, and how fast what is ours goes to them.
+#[derive(Debug)]
+pub(super) struct Members {
+    /// Our promise to show life.
+    ttl: Duration,
+    /// Each by its name.
+    watched: HashMap<String, Watched>,
+    pace: Pace,
+    /// What we say of our accounts, as JSON.
+    said: String,
+}
+
+/// What was found of one.
+struct Found {
+    member: Member,
+    lease: Lease,
+    pinned: ShardSet,
+}
+
+impl Members {
+    pub(super) fn new(ttl: Duration) -> Self {
+        Self { ttl, watched: HashMap::new(), pace: Pace::new(ttl), said: "{}".to_owned() }
+    }
+
+    pub(super) fn rhythm(&self) -> Duration {
+        LOOK.min(self.ttl / 5)
+    }
+
+    pub(super) fn describe(&mut self, accounts: String) {
+        self.said = accounts;
+    }
+
+    /// Whether somebody of this name lives, as far as can be told yet.
+    pub(super) fn lives(&mut self, name: &str, lease: &Lease, now: Instant) -> bool {
+        let watched = self.watched.entry(name.to_owned()).or_default();
+        watched.look(lease.clone(), self.ttl, now) == Verdict::Wait
+    }
+}
+
+impl PostgresJournal {
+    /// Shows life, looks at the others, claims what is to be ours, and says what is to be theirs.
+    pub(super) fn turn(&mut self, now: Timestamp) -> Result<(), JournalError> {
+        let found = self.look(now)?;
+        let pinned: HashMap<Shard, String> = found
+            .iter()
+            .flat_map(|one| one.pinned.iter().map(|shard| (shard, one.member.name.clone())))
+            .collect();
+        let members: Vec<Member> = found.iter().map(|one| one.member.clone()).collect();
+        let held = members.iter().find(|member| member.name == self.name);
+        let (held, draining) = held.map_or_else(Default::default, |own| (own.held, own.draining));
+        self.note_losses(&held);
+        self.holding.held = held;
+        self.holding.leaving = self.holding.leaving.and(&held);
+        let most = self.members.pace.allows(Instant::now(), draining);
+        let moves = seat::moves(&self.name, &members, &pinned, most);
+        if self.holding.leaving.is_empty() && !moves.leave.is_empty() {
+            self.members.pace.left(moves.leave.len());
+            self.holding.leaving = moves.leave;
+        }
+        self.claim(&moves.claim, &found)
+    }
+
+    /// Whoever was taken for dead while it slept has to learn it.
+    fn note_losses(&self, held: &ShardSet) {
+        let lost = self.holding.held.without(held);
+        if !lost.is_empty() {
+            warn!("{} went to others, who saw no life in us", text::counted(lost.len(), "shard"));
+        }
+    }
+
+    fn look(&mut self, now: Timestamp) -> Result<Vec<Found>, JournalError> {
+        let alive_at = now.as_millisecond();
+        let said = self.members.said.clone();
+        let beside: [Parameter<'_>; 2] = [(&alive_at, Type::INT8), (&said, Type::TEXT)];
+        let rows = self.as_holder("SELECT * FROM look($1, $2, $3, $4::jsonb)", &beside)?;
+        let looked = Instant::now();
+        let found: Result<Vec<_>, _> = rows.iter().map(found_at).collect();
+        let mut found = found.map_err(damaged)?;
+        for Found { member, lease, .. } in &mut found {
+            member.alive = member.name == self.name || self.members.lives(&member.name, lease, looked);
+        }
+        self.members.watched.retain(|name, _| found.iter().any(|one| one.member.name == *name));
+        Ok(found)
+    }
+
+    fn claim(&mut self, wanted: &ShardSet, found: &[Found]) -> Result<(), JournalError> {
+        let dead = found.iter().filter(|one| !one.member.alive);
+        let (dead, seen): (Vec<&str>, Vec<&str>) =
+            dead.map(|one| (one.member.name.as_str(), one.lease.seen.as_str())).unzip();
+        let wanted: Vec<i32> = numbers(wanted);
+        for ids in wanted.chunks(CLAIMED) {
+            let beside: [Parameter<'_>; 3] =
+                [(&ids, Type::INT4_ARRAY), (&dead, Type::TEXT_ARRAY), (&seen, Type::TEXT_ARRAY)];
+            let rows = self.as_holder("SELECT * FROM claim_shards($1, $2, $3, $4, $5)", &beside)?;
+            let Some(row) = rows.first() else { continue };
+            let claimed = shards_at(row, "claimed").map_err(damaged)?;
+            let moved = number(row.try_get("moved").map_err(damaged)?);
+            self.last = self.last.max(number(row.try_get("last_sequence").map_err(damaged)?));
+            claimed.iter().for_each(|shard| self.holding.held.insert(shard));
+            if moved > 0 {
+                info!(
+                    "{} of others, which wait for outputs, are ours now",
+                    text::counted(moved as usize, "event")
+                );
+                self.count()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Others may have them.
+    pub(super) fn release_shards(&mut self, shards: &ShardSet, now: Timestamp) -> Result<(), JournalError> {
+        let (ids, alive_at) = (numbers(shards), now.as_millisecond());
+        let beside: [Parameter<'_>; 2] = [(&ids, Type::INT4_ARRAY), (&alive_at, Type::INT8)];
+        self.as_holder("SELECT * FROM release_shards($1, $2, $3, $4)", &beside)?;
+        self.holding = Holding {
+            held: self.holding.held.without(shards),
+            leaving: self.holding.leaving.without(shards),
+        };
+        Ok(())
+    }
+
+    /// Those of whom nothing has been seen for a day, and nothing is left.
+    pub(super) fn forget_members(&mut self) -> Result<(), JournalError> {
+        let sql = "WITH held AS (SELECT name FROM nodes WHERE name = $1 AND epoch = $2 FOR SHARE),
+                old AS (DELETE FROM nodes USING held WHERE nodes.name <> held.name AND nodes.seen < clock_timestamp() - interval '1 day'
+                    AND NOT EXISTS (SELECT FROM shards WHERE owner = nodes.name)
+                    AND NOT EXISTS (SELECT FROM events WHERE node = nodes.name) RETURNING nodes.name),
+                places AS (DELETE FROM lanes USING old WHERE lanes.node = old.name)
+            SELECT count(*) FROM held";
+        self.as_holder(sql, &[]).map(drop)
+    }
+
+    /// Others need not wait until we look dead.
+    pub(super) fn leave(&mut self) {
+        let sql = "WITH left_behind AS (UPDATE nodes SET owner = '', epoch = epoch + 1 WHERE name = $1 AND epoch = $2 RETURNING name, alive_at),
+                free AS (UPDATE shards SET owner = '', epoch = shards.epoch + 1, alive_at = left_behind.alive_at
+                    FROM left_behind WHERE shards.owner = left_behind.name)
+            SELECT name FROM left_behind";
+        match self.as_holder(sql, &[]) {
+            Ok(_) => self.holding = Holding::default(),
+            Err(failure) => {
+                warn!("the journal is not released, others wait until its journal.ttl is over: {failure}");
+            }
+        }
+    }
+}
+
+fn numbers(shards: &ShardSet) -> Vec<i32> {
+    shards.iter().filter_map(|shard| i32::try_from(shard.number()).ok()).collect()
+}
+
+fn shards_at(row: &Row, column: &str) -> Result<ShardSet, tokio_postgres::Error> {
+    let numbers: Vec<i32> = row.try_get(column)?;
+    Ok(numbers.into_iter().filter_map(|number| Shard::numbered(usize::try_from(number).ok()?)).collect())
+}
+
+fn found_at(row: &Row) -> Result<Found, tokio_postgres::Error> {
+    let member = Member {
+        name: row.try_get("name")?,
+        alive: false,
+        settled: row.try_get("is_settled")?,
+        draining: row.try_get("is_draining")?,
+        held: shards_at(row, "held")?,
+    };
+    Ok(Found { member, lease: lease_at(row)?, pinned: shards_at(row, "pinned")? })
+}
+
+/// What a row says of who has a name.
+pub(super) fn lease_at(row: &Row) -> Result<Lease, tokio_postgres::Error> {
+    let owner: String = row.try_get("owner")?;
+    Ok(Lease {
+        owner: text::line(&owner, 200),
+        epoch: row.try_get("epoch")?,
+        seen: row.try_get("seen")?,
+        ttl: Duration::from_millis(number(row.try_get("ttl")?)),
+    })
+}

@@ -1,0 +1,263 @@
+-- Several monitors share the accounts: each has a name, a stream of events of its own, and some of the shards.
+UPDATE version SET number = 2;
+DROP FUNCTION commit_round, end_rounds;
+
+-- Whoever uses a name holds its row. An epoch is one monitor's; whatever an older one of the name writes is refused.
+ALTER TABLE lease RENAME TO nodes;
+ALTER TABLE nodes
+    DROP COLUMN id,
+    -- Of what was here before nobody knew a name: the first that comes gives it its own.
+    ADD COLUMN name text PRIMARY KEY DEFAULT '',
+    ADD COLUMN since timestamptz NOT NULL DEFAULT clock_timestamp(),
+    -- It wants everything, and nobody beside it.
+    ADD COLUMN alone boolean NOT NULL DEFAULT false,
+    ADD COLUMN draining boolean NOT NULL DEFAULT false,
+    ADD COLUMN info jsonb NOT NULL DEFAULT '{}';
+
+-- What changes hands. Events and cursors of a shard are stored by its owner only.
+CREATE TABLE shards (
+    id       int PRIMARY KEY,
+    owner    text NOT NULL DEFAULT '',
+    epoch    bigint NOT NULL DEFAULT 0,
+    -- Until when its last owner watched.
+    alive_at bigint
+) WITH (fillfactor = 50);
+INSERT INTO shards (id) SELECT generate_series(0, 1023);
+-- Where a person wants a shard to be.
+CREATE TABLE pins (
+    shard int PRIMARY KEY REFERENCES shards,
+    node  text NOT NULL
+);
+
+ALTER TABLE cursors ADD COLUMN shard int;
+UPDATE cursors SET shard =
+    ('x' || encode(substring(sha256(convert_to(account, 'UTF8')) FROM 1 FOR 4), 'hex'))::bit(32)::bigint % 1024;
+ALTER TABLE cursors ALTER COLUMN shard SET NOT NULL;
+CREATE INDEX ON cursors (shard);
+
+ALTER TABLE events
+    DROP CONSTRAINT events_pkey,
+    ADD COLUMN node text NOT NULL DEFAULT '',
+    -- None: it is the monitor's own.
+    ADD COLUMN shard int,
+    -- The outputs that had it from the monitor that it was taken over from.
+    ADD COLUMN had text[] NOT NULL DEFAULT '{}',
+    ADD PRIMARY KEY (node, sequence);
+ALTER TABLE events ALTER COLUMN node DROP DEFAULT;
+CREATE INDEX ON events (shard);
+
+ALTER TABLE lanes DROP CONSTRAINT lanes_pkey, ADD COLUMN node text NOT NULL DEFAULT '', ADD PRIMARY KEY (node, name);
+ALTER TABLE lanes ALTER COLUMN node DROP DEFAULT;
+
+-- One round of the monitor that holds `my_epoch` of `my_name`: steps in their order, then the events of the entries that
+-- were stored. Of what belongs to a shard that is another's (`shard_of`, by entry) nothing is.
+-- No row: the name is another's, or the round is over.
+CREATE FUNCTION commit_round(my_name text, my_epoch bigint, my_round bigint, least_last bigint, steps jsonb,
+    shard_of int[], entry_of int[], actions text[], payloads text[], sums bigint[])
+RETURNS TABLE (first_sequence bigint, stored_entries boolean[]) LANGUAGE plpgsql AS $function$
+#variable_conflict use_column
+DECLARE
+    held  nodes;
+    step  record;
+    ours  int[];
+    kept  boolean[];
+    -- Numbers that were given are not given again, even where the database has forgotten them.
+    base  bigint;
+    added bigint;
+BEGIN
+    SELECT * INTO held FROM nodes WHERE name = my_name AND epoch = my_epoch FOR UPDATE;
+    IF NOT FOUND OR held.round >= my_round THEN
+        RETURN;
+    END IF;
+    -- The fence: whoever claims a shard waits for us, and we see what was claimed.
+    SELECT array_agg(id) INTO ours FROM (
+        SELECT id FROM shards WHERE id = ANY (shard_of) AND owner = my_name ORDER BY id FOR SHARE) AS fenced;
+    SELECT coalesce(array_agg(shard IS NULL OR coalesce(shard = ANY (ours), false) ORDER BY place), '{}') INTO kept
+    FROM unnest(shard_of) WITH ORDINALITY AS entries (shard, place);
+    FOR step IN SELECT * FROM jsonb_to_recordset(steps) AS s(entry int, kind text, account text, mailbox text,
+        uid_validity bigint, uid_next bigint, seen text, modseq bigint, blind_since bigint, look_back bigint,
+        changes bigint, gone text, crc bigint, was_validity bigint, was_next bigint, was_crc bigint, at bigint, logins text, host text,
+        period bigint, messages jsonb, trim boolean, day bigint, most bigint, position bigint, generation text, "offset" bigint,
+        home text, accounts jsonb)
+    LOOP
+        CONTINUE WHEN NOT kept[step.entry];
+        CASE step.kind
+        WHEN 'replace' THEN
+            UPDATE cursors SET uid_validity = step.uid_validity, uid_next = step.uid_next, seen = step.seen,
+                modseq = step.modseq, blind_since = step.blind_since, look_back = step.look_back,
+                changes = step.changes, gone = step.gone, gone_since = NULL, updated_at = step.at, crc = step.crc
+            WHERE account = step.account AND mailbox = step.mailbox AND uid_validity = step.was_validity
+                AND uid_next = step.was_next AND crc = step.was_crc;
+            kept[step.entry] := FOUND;
+        WHEN 'begin', 'begin_anew' THEN
+            INSERT INTO cursors (shard, account, mailbox, uid_validity, uid_next, seen, modseq, blind_since, look_back,
+                changes, gone, updated_at, crc)
+            VALUES (shard_of[step.entry], step.account, step.mailbox, step.uid_validity, step.uid_next, step.seen, step.modseq,
+                step.blind_since, step.look_back, step.changes, step.gone, step.at, step.crc)
+            ON CONFLICT DO NOTHING;
+            IF FOUND THEN
+                -- The first contact is remembered, since nothing is told of what came before it.
+                INSERT INTO told (account, mailbox, received_at, fingerprint)
+                VALUES (step.account, step.mailbox, step.at, 0) ON CONFLICT DO NOTHING;
+            ELSIF step.kind = 'begin' THEN
+                kept[step.entry] := false;
+            ELSE
+                UPDATE cursors SET uid_validity = step.uid_validity, uid_next = step.uid_next, seen = step.seen,
+                    modseq = step.modseq, blind_since = step.blind_since, look_back = step.look_back,
+                    changes = step.changes, gone = step.gone, gone_since = NULL, absent_since = NULL,
+                    updated_at = step.at, crc = step.crc
+                WHERE account = step.account AND mailbox = step.mailbox;
+            END IF;
+        WHEN 'blind' THEN
+            UPDATE cursors SET blind_since = step.at
+            WHERE account = step.account AND mailbox = step.mailbox AND blind_since IS NULL;
+        WHEN 'gone' THEN
+            UPDATE cursors SET gone_since = step.at
+            WHERE account = step.account AND mailbox = step.mailbox AND gone_since IS NULL;
+        WHEN 'configured' THEN
+            -- Of other shards others say it.
+            UPDATE cursors SET absent_since = step.at FROM shards
+            WHERE shards.id = cursors.shard AND shards.owner = my_name AND absent_since IS NULL AND NOT EXISTS (
+                SELECT FROM jsonb_array_elements_text(step.accounts) AS there (id) WHERE there.id = account);
+            UPDATE cursors SET absent_since = NULL FROM shards
+            WHERE shards.id = cursors.shard AND shards.owner = my_name AND absent_since IS NOT NULL AND EXISTS (
+                SELECT FROM jsonb_array_elements_text(step.accounts) AS there (id) WHERE there.id = account);
+        WHEN 'told' THEN
+            INSERT INTO told (account, mailbox, received_at, fingerprint)
+            SELECT step.account, step.mailbox, (message->>0)::bigint, (message->>1)::bigint
+            FROM jsonb_array_elements(step.messages) AS message ON CONFLICT DO NOTHING;
+            IF step.trim THEN
+                DELETE FROM told WHERE account = step.account AND mailbox = step.mailbox AND received_at < greatest(
+                    (SELECT max(received_at) FROM told
+                     WHERE account = step.account AND mailbox = step.mailbox AND fingerprint <> 0) - step.day,
+                    (SELECT received_at FROM told WHERE account = step.account AND mailbox = step.mailbox
+                     ORDER BY received_at DESC LIMIT 1 OFFSET step.most - 1));
+            END IF;
+        WHEN 'refusals' THEN
+            IF step.logins IS NULL THEN
+                DELETE FROM refusals WHERE account = step.account;
+            ELSE
+                INSERT INTO refusals (account, logins) VALUES (step.account, step.logins)
+                ON CONFLICT (account) DO UPDATE SET logins = excluded.logins;
+            END IF;
+        WHEN 'idle_period' THEN
+            INSERT INTO hosts (host, idle_period) VALUES (step.host, step.period)
+            ON CONFLICT (host) DO UPDATE SET idle_period = excluded.idle_period;
+        WHEN 'no_pipelining' THEN
+            INSERT INTO unpipelined (host) VALUES (step.host) ON CONFLICT DO NOTHING;
+        WHEN 'position' THEN
+            UPDATE lanes SET position = step.position, generation = step.generation, "offset" = step."offset",
+                home = step.home, crc = step.crc
+            WHERE node = my_name AND name = step.host;
+        END CASE;
+    END LOOP;
+    base := greatest(held.last, least_last);
+    INSERT INTO events (node, sequence, shard, action, payload, crc)
+    SELECT my_name, base + row_number() OVER (ORDER BY e.place), shard_of[e.entry], e.action, e.payload, e.crc
+    FROM unnest(entry_of, actions, payloads, sums) WITH ORDINALITY AS e(entry, action, payload, crc, place)
+    WHERE kept[e.entry];
+    GET DIAGNOSTICS added = ROW_COUNT;
+    UPDATE nodes SET seen = clock_timestamp(), last = base + added, round = my_round, answered = my_round,
+        first = base + 1, stored = kept WHERE name = my_name;
+    RETURN QUERY SELECT base + 1, kept;
+END
+$function$;
+
+-- From here on no round up to `my_round` stores anything any more; what the last one that did was answered.
+CREATE FUNCTION end_rounds(my_name text, my_epoch bigint, my_round bigint)
+RETURNS TABLE (answered_round bigint, first_sequence bigint, stored_entries boolean[]) LANGUAGE plpgsql AS $function$
+DECLARE
+    held nodes;
+BEGIN
+    SELECT * INTO held FROM nodes WHERE name = my_name AND epoch = my_epoch FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    UPDATE nodes SET round = greatest(held.round, my_round) WHERE name = my_name;
+    RETURN QUERY SELECT held.answered, held.first, held.stored;
+END
+$function$;
+
+-- Shows that we live, and who else does, with what they have. No row: the name is another's.
+CREATE FUNCTION look(my_name text, my_epoch bigint, my_alive_at bigint, my_info jsonb)
+RETURNS TABLE (name text, owner text, epoch bigint, seen text, ttl bigint, is_settled boolean, is_draining boolean,
+    held int[], pinned int[]) LANGUAGE plpgsql AS $function$
+#variable_conflict use_column
+BEGIN
+    UPDATE nodes SET seen = clock_timestamp(), alive_at = my_alive_at, info = my_info
+    WHERE name = my_name AND epoch = my_epoch;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    RETURN QUERY
+    SELECT coalesce(n.name, s.owner), coalesce(n.owner, ''), coalesce(n.epoch, 0), coalesce(n.seen::text, ''),
+        coalesce(n.ttl, 0), coalesce(clock_timestamp() - n.since >= n.ttl * interval '1 millisecond', false),
+        coalesce(n.draining, false), coalesce(s.held, '{}'),
+        coalesce((SELECT array_agg(p.shard) FROM pins AS p WHERE p.node = n.name), '{}')
+    FROM nodes AS n FULL JOIN (
+        SELECT h.owner, array_agg(h.id) AS held FROM shards AS h WHERE h.owner <> '' GROUP BY h.owner) AS s
+    ON s.owner = n.name;
+END
+$function$;
+
+-- Those of the shards that are nobody's, or a dead one's: one of whom nothing was seen since. What of their events waits
+-- for outputs comes with them, into our stream, and says which outputs had it there; so does what the dead, and those
+-- who left, have said of themselves. No row: the name is another's.
+CREATE FUNCTION claim_shards(my_name text, my_epoch bigint, ids int[], dead text[], seen_then text[])
+RETURNS TABLE (claimed int[], last_sequence bigint, moved bigint) LANGUAGE plpgsql AS $function$
+#variable_conflict use_column
+DECLARE
+    held  nodes;
+    gone  text[];
+    mine  int[];
+    added bigint;
+BEGIN
+    SELECT * INTO held FROM nodes WHERE name = my_name AND epoch = my_epoch FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    SELECT coalesce(array_agg(n.name), '{}') INTO gone
+    FROM nodes AS n LEFT JOIN unnest(dead, seen_then) AS d (name, seen) ON d.name = n.name
+    WHERE n.name <> my_name AND (n.owner = '' OR n.seen::text = d.seen);
+    PERFORM FROM shards WHERE id = ANY (ids) ORDER BY id FOR UPDATE;
+    SELECT coalesce(array_agg(s.id ORDER BY s.id), '{}') INTO mine FROM shards AS s
+    WHERE s.id = ANY (ids) AND (s.owner = '' OR s.owner = ANY (gone) OR s.owner NOT IN (SELECT name FROM nodes));
+    UPDATE cursors AS c SET blind_since = since.alive_at FROM (
+        SELECT s.id, coalesce(n.alive_at, s.alive_at) AS alive_at FROM shards AS s LEFT JOIN nodes AS n ON n.name = s.owner
+        WHERE s.id = ANY (mine)) AS since
+    WHERE c.shard = since.id AND c.blind_since IS NULL AND since.alive_at IS NOT NULL;
+    UPDATE shards SET owner = my_name, epoch = epoch + 1 WHERE id = ANY (mine);
+    WITH old AS MATERIALIZED (
+        SELECT e.node, e.sequence FROM events AS e
+        WHERE e.node <> my_name AND (e.shard = ANY (mine) OR e.shard IS NULL AND e.node = ANY (gone))
+        ORDER BY e.node, e.sequence FOR UPDATE
+    ), taken AS (
+        DELETE FROM events AS e USING old WHERE e.node = old.node AND e.sequence = old.sequence
+        RETURNING e.node, e.sequence, e.shard, e.action, e.payload, e.crc, e.had
+    )
+    INSERT INTO events (node, sequence, shard, action, payload, crc, had)
+    SELECT my_name, held.last + row_number() OVER (ORDER BY t.node, t.sequence), t.shard, t.action, t.payload, t.crc,
+        t.had || (SELECT coalesce(array_agg(l.name), '{}') FROM lanes AS l WHERE l.node = t.node AND l.position >= t.sequence)
+    FROM taken AS t;
+    GET DIAGNOSTICS added = ROW_COUNT;
+    UPDATE nodes SET seen = clock_timestamp(), last = held.last + added WHERE name = my_name;
+    RETURN QUERY SELECT mine, held.last + added, added;
+END
+$function$;
+
+-- Others may have them from now on. No row: the name is another's.
+CREATE FUNCTION release_shards(my_name text, my_epoch bigint, ids int[], my_alive_at bigint)
+RETURNS TABLE (released bigint) LANGUAGE plpgsql AS $function$
+#variable_conflict use_column
+DECLARE
+    freed bigint;
+BEGIN
+    PERFORM FROM nodes WHERE name = my_name AND epoch = my_epoch FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    UPDATE shards SET owner = '', epoch = epoch + 1, alive_at = my_alive_at WHERE owner = my_name AND id = ANY (ids);
+    GET DIAGNOSTICS freed = ROW_COUNT;
+    RETURN QUERY SELECT freed;
+END
+$function$;

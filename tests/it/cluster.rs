@@ -1,0 +1,451 @@
+//! Several monitors that share the accounts, over one journal in PostgreSQL: they come, go, die, sleep, and are cut off.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use idlewatch::demo::server::{Behaviour, Server};
+use idlewatch::demo::store::Store;
+use serde_json::Value;
+
+use crate::support::filter::Rule;
+use crate::support::monitor::Monitor;
+use crate::support::postgres::{Database, Postgres};
+use crate::support::receiver::{Receiver, SECRET};
+use crate::support::relay::Relay;
+
+const ACCOUNTS: usize = 60;
+
+/// Monitors by their names, with the same accounts of one server.
+struct Cluster {
+    server: Server,
+    postgres: Postgres,
+    database: Database,
+    nodes: BTreeMap<&'static str, Monitor>,
+    /// More of the configuration of all of them.
+    beside: String,
+    /// In place of this in it, that.
+    aliases: Option<(String, String)>,
+    /// What was delivered, for each account.
+    delivered: u64,
+}
+
+/// Notes each message that a commit stores; what changes hands is not stored anew.
+const AUDIT: &str = "CREATE TABLE audit (id text);
+    CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        IF new.action = 'message.new' AND current_query() LIKE '%commit_round%' THEN
+            INSERT INTO public.audit VALUES (new.payload::jsonb ->> 'id');
+        END IF;
+        RETURN new;
+    END $$;
+    CREATE TRIGGER audit AFTER INSERT ON idlewatch.events FOR EACH ROW EXECUTE FUNCTION audit();
+    GRANT INSERT ON audit TO idlewatch";
+
+impl Cluster {
+    async fn start() -> Self {
+        let users = (1..=ACCOUNTS).map(|n| (format!("user{n}"), "pw".to_owned()));
+        let server = Server::start(Store::new(users), Behaviour::default()).await.unwrap();
+        let postgres = Postgres::start();
+        let database = postgres.database();
+        Self {
+            server,
+            postgres,
+            database,
+            nodes: BTreeMap::new(),
+            beside: String::new(),
+            aliases: None,
+            delivered: 0,
+        }
+    }
+
+    fn configuration(&self, database: &Database) -> String {
+        let port = self.server.addr().port();
+        let account = |n| {
+            format!(
+                "[[accounts]]\nid = \"user{n}\"\nhost = \"127.0.0.1\"\nport = {port}\ntls = \"none\"\nuser = \"user{n}\"\npassword = {{ inline = \"pw\" }}\n"
+            )
+        };
+        let accounts: String = (1..=ACCOUNTS).map(account).collect();
+        format!("[connections.per_host]\nrate = \"1000/s\"\n{accounts}{}{}", database.keys("2s"), self.beside)
+    }
+
+    /// The first monitor: every mailbox has its baseline.
+    fn begin(&mut self, name: &'static str) {
+        self.join(name);
+        self.wait("all online", || self.nodes.values().any(|node| logins(&node.events()).len() == ACCOUNTS));
+    }
+
+    /// A monitor that was not there before.
+    fn join(&mut self, name: &'static str) {
+        self.join_by(name, &Database { name: self.database.name.clone(), port: self.database.port });
+    }
+
+    /// One that has its own way to the database.
+    fn join_by(&mut self, name: &'static str, database: &Database) {
+        let mut monitor = Monitor::new(&self.configuration(database));
+        let config = std::fs::read_to_string(monitor.config()).unwrap();
+        let config = self.aliases.iter().fold(config, |config, (from, to)| config.replace(from, to));
+        let named = config.replacen("instance = \"test\"", &format!("instance = \"{name}\""), 1);
+        std::fs::write(monitor.config(), named).unwrap();
+        monitor.start();
+        monitor.wait_log("watching");
+        self.nodes.insert(name, monitor);
+    }
+
+    fn ask(&self, sql: &str) -> String {
+        self.postgres.ask(&self.database.name, sql)
+    }
+
+    /// How many shards each has; nobody: an empty name.
+    fn shards(&self) -> BTreeMap<String, usize> {
+        let rows = self.ask("SELECT owner, count(*) FROM idlewatch.shards GROUP BY owner");
+        let row =
+            |row: &str| row.split_once('|').map(|(name, count)| (name.to_owned(), count.parse().unwrap()));
+        rows.lines().filter_map(row).collect()
+    }
+
+    /// Waits until exactly these have all the shards, in fair parts.
+    fn wait_shared(&self, names: &[&str]) {
+        let most = 1024usize.div_ceil(names.len());
+        self.wait(&format!("shared by {names:?}"), || {
+            let shards = self.shards();
+            shards.keys().map(String::as_str).eq(names.iter().copied()) && shards.values().all(|n| *n <= most)
+        });
+    }
+
+    fn wait(&self, what: &str, wanted: impl Fn() -> bool) {
+        let end = Instant::now() + Duration::from_secs(120);
+        while !wanted() {
+            let logs: Vec<_> =
+                self.nodes.iter().map(|(name, node)| format!("{name}:\n{}", tail(&node.log()))).collect();
+            let (told, lanes) =
+                (self.told(), || self.ask("SELECT * FROM idlewatch.lanes ORDER BY node, name"));
+            let all = ACCOUNTS * usize::try_from(self.delivered).unwrap();
+            assert!(
+                Instant::now() < end,
+                "{what}: {:?}, {} of {all} told\n{}\n{}",
+                self.shards(),
+                told.messages.len(),
+                lanes(),
+                logs.join("\n")
+            );
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// So many more messages in every mailbox.
+    fn deliver(&mut self, count: u64) {
+        for _ in 0..count {
+            for n in 1..=ACCOUNTS {
+                self.server.store().deliver(&format!("user{n}"), "INBOX", b"Subject: x\r\n\r\nhi\r\n");
+            }
+        }
+        self.delivered += count;
+    }
+
+    /// Waits until every message was told, by whomever; how many lines that took.
+    fn wait_told(&self) -> Told {
+        let all: BTreeSet<_> = (1..=ACCOUNTS)
+            .flat_map(|n| (1..=self.delivered).map(move |uid| (format!("user{n}"), uid)))
+            .collect();
+        self.wait("all told", || self.told().messages == all);
+        self.told()
+    }
+
+    fn told(&self) -> Told {
+        let mut told = Told::default();
+        for event in self.nodes.values().flat_map(|node| node.events()) {
+            if event["event"]["action"] == "message.new" {
+                told.lines += 1;
+                told.ids.insert(text(&event["event"]["id"]));
+                let uid = event["idlewatch"]["imap"]["uid"].as_u64().unwrap();
+                told.messages.insert((text(&event["idlewatch"]["account"]["id"]), uid));
+            }
+        }
+        told
+    }
+
+    /// Each message was told, by one line.
+    fn wait_told_once(&self) {
+        let told = self.wait_told();
+        assert_eq!((told.lines, told.ids.len()), (told.messages.len(), told.messages.len()));
+    }
+
+    /// Each message was told, and by one id; and none was stored twice.
+    fn wait_stored_once(&self) {
+        let told = self.wait_told();
+        assert_eq!(told.ids.len(), told.messages.len());
+        let stored = self.ask("SELECT count(*), count(DISTINCT id) FROM audit");
+        let messages = told.messages.len();
+        assert_eq!(stored, format!("{messages}|{messages}"));
+    }
+
+    /// What these outputs were told is known to be told: a takeover repeats nothing.
+    fn wait_taken(&self, outputs: &[&str]) {
+        let outputs = outputs.join("', '");
+        let open = format!(
+            "SELECT count(*) FROM idlewatch.events JOIN idlewatch.lanes USING (node)
+                WHERE action = 'message.new' AND name IN ('{outputs}') AND position < sequence AND name <> ALL (had)"
+        );
+        self.wait("taken", || self.ask(&open) == "0");
+    }
+
+    fn node(&mut self, name: &str) -> &mut Monitor {
+        self.nodes.get_mut(name).unwrap()
+    }
+}
+
+#[derive(Default)]
+struct Told {
+    lines: usize,
+    ids: BTreeSet<String>,
+    messages: BTreeSet<(String, u64)>,
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap().to_owned()
+}
+
+fn tail(log: &str) -> String {
+    let told = log.lines().filter(|line| !line.contains(" TRACE ") && !line.contains(" DEBUG "));
+    told.collect::<Vec<_>>().into_iter().rev().take(12).collect::<Vec<_>>().join("\n")
+}
+
+/// How often an account came online at a monitor.
+fn logins(events: &[Value]) -> BTreeMap<String, usize> {
+    let mut logins = BTreeMap::new();
+    for event in events.iter().filter(|event| event["idlewatch"]["account"]["state"] == "online") {
+        *logins.entry(text(&event["idlewatch"]["account"]["id"])).or_default() += 1;
+    }
+    logins
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn monitors_that_come_and_go_share_the_accounts_and_only_what_moves_logs_in_again() {
+    let mut cluster = Cluster::start().await;
+    cluster.begin("a");
+    cluster.deliver(1);
+    cluster.wait_told_once();
+    cluster.join("b");
+    cluster.deliver(1);
+    cluster.wait_shared(&["a", "b"]);
+    cluster.deliver(1);
+    cluster.wait_told_once();
+    let before = logins(&cluster.node("a").events());
+    assert!(before.len() == ACCOUNTS && before.values().all(|n| *n == 1), "what stays goes on: {before:?}");
+    let moved = logins(&cluster.node("b").events());
+    assert!(moved.len() > ACCOUNTS / 5 && moved.len() < ACCOUNTS, "{moved:?}");
+    assert_eq!(cluster.node("b").stop().code(), Some(0));
+    cluster.wait_shared(&["a"]);
+    cluster.deliver(1);
+    cluster.wait_told_once();
+    let after = logins(&cluster.node("a").events());
+    for (account, count) in after {
+        assert_eq!(count, 1 + usize::from(moved.contains_key(&account)), "{account}");
+    }
+    assert_eq!(cluster.node("a").stop().code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_dead_monitor_had_is_taken_over_by_all_that_live() {
+    let mut cluster = Cluster::start().await;
+    cluster.begin("a");
+    cluster.ask(AUDIT);
+    cluster.join("b");
+    cluster.join("c");
+    cluster.wait_shared(&["a", "b", "c"]);
+    cluster.deliver(5);
+    cluster.wait_told_once();
+    cluster.deliver(5);
+    cluster.node("c").kill();
+    cluster.deliver(5);
+    cluster.wait_shared(&["a", "b"]);
+    cluster.deliver(5);
+    cluster.wait_stored_once();
+    // Under the same name it is there again, and what it had is its own again.
+    let mut again = cluster.nodes.remove("c").unwrap();
+    let before = again.events();
+    again.start();
+    cluster.nodes.insert("c", again);
+    cluster.wait_shared(&["a", "b", "c"]);
+    cluster.deliver(5);
+    cluster.wait_stored_once();
+    assert!(cluster.node("c").events().len() > before.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_monitor_that_was_asleep_stores_nothing_of_what_went_to_others() {
+    let mut cluster = Cluster::start().await;
+    cluster.begin("a");
+    cluster.ask(AUDIT);
+    cluster.join("b");
+    cluster.wait_shared(&["a", "b"]);
+    cluster.deliver(5);
+    cluster.wait_told_once();
+    cluster.node("b").signal("STOP");
+    cluster.deliver(10);
+    cluster.wait_shared(&["a"]);
+    cluster.wait_told();
+    // Its connections have heard of all that came, and of this.
+    cluster.deliver(5);
+    cluster.node("b").signal("CONT");
+    cluster.node("b").wait_log("went to others");
+    cluster.wait_shared(&["a", "b"]);
+    cluster.deliver(5);
+    cluster.wait_stored_once();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_monitor_that_is_cut_off_from_the_database_keeps_still_while_others_have_its_accounts() {
+    let mut cluster = Cluster::start().await;
+    let relay = Relay::start(cluster.database.port);
+    cluster.begin("a");
+    cluster.ask(AUDIT);
+    let name = cluster.database.name.clone();
+    cluster.join_by("b", &Database { name, port: relay.port });
+    cluster.wait_shared(&["a", "b"]);
+    cluster.deliver(5);
+    cluster.wait_told_once();
+    let cut = Rule::new(relay.port, "drop");
+    cluster.deliver(5);
+    cluster.wait_shared(&["a"]);
+    cluster.deliver(5);
+    cluster.wait_told();
+    drop(cut);
+    cluster.wait_shared(&["a", "b"]);
+    cluster.deliver(5);
+    cluster.wait_stored_once();
+}
+
+/// What waits for an output goes on waiting elsewhere, and what others of its outputs had is not told by them again.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_an_output_is_inherited_with_what_is_known_of_it() {
+    let mut cluster = Cluster::start().await;
+    let receiver = Receiver::start([]);
+    receiver.reject("no such text");
+    cluster.beside = format!(
+        "[outputs.hook]\ntype = \"webhook\"\nurl = \"http://127.0.0.1:{}/\"\nsecret = {{ inline = \"{SECRET}\" }}\ninclude = [\"message.new\"]\nbatch = {{ max_events = 10 }}\n",
+        receiver.port
+    );
+    cluster.begin("a");
+    cluster.join("b");
+    cluster.wait_shared(&["a", "b"]);
+    cluster.deliver(1);
+    cluster.wait_told_once();
+    cluster.wait_taken(&["file", "hook"]);
+    let away = Rule::new(receiver.port, "reject with tcp reset");
+    cluster.deliver(3);
+    cluster.wait_told_once();
+    cluster.wait_taken(&["file"]);
+    cluster.node("b").kill();
+    cluster.wait_shared(&["a"]);
+    cluster.deliver(1);
+    cluster.wait_told_once();
+    drop(away);
+    let all = ACCOUNTS * 5;
+    cluster.wait("the receiver has it", || {
+        let taken = receiver.taken();
+        taken.iter().map(|event| text(&event["event"]["id"])).collect::<BTreeSet<_>>().len() == all
+    });
+    // In the order of each mailbox: what the dead one may have told, without hearing an answer, and then on from there.
+    let mut uids: BTreeMap<_, Vec<u64>> = BTreeMap::new();
+    for event in receiver.taken() {
+        let teller = (text(&event["idlewatch"]["account"]["id"]), text(&event["idlewatch"]["instance"]));
+        uids.entry(teller).or_default().push(event["idlewatch"]["imap"]["uid"].as_u64().unwrap());
+    }
+    for (teller, told) in uids {
+        assert!(told.is_sorted_by(|one, next| one + 1 == *next), "{teller:?}: {told:?}");
+    }
+    cluster.wait_told_once();
+}
+
+/// It knows nothing of who came last, nor of what was told last.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failover_that_forgets_who_has_what_loses_nothing() {
+    let mut cluster = Cluster::start().await;
+    let standby = cluster.postgres.standby();
+    let (one, both) = (
+        format!(":{}/", cluster.postgres.port),
+        format!(":{},127.0.0.1:{}/", cluster.postgres.port, standby.port),
+    );
+    cluster.aliases = Some((one, both));
+    cluster.begin("a");
+    cluster.deliver(3);
+    cluster.wait_told_once();
+    let at = |server: &Postgres| server.ask(&cluster.database.name, "SELECT last FROM idlewatch.nodes");
+    cluster.wait("replicated", || at(&cluster.postgres) == at(&standby));
+    standby.ask("postgres", "ALTER SYSTEM SET primary_conninfo = ''");
+    standby.ask("postgres", "SELECT pg_reload_conf()");
+    let followers = "SELECT count(*) FROM pg_stat_replication";
+    cluster.wait("apart", || cluster.postgres.ask("postgres", followers) == "0");
+    cluster.join("b");
+    cluster.wait_shared(&["a", "b"]);
+    cluster.deliver(3);
+    cluster.wait_told_once();
+    cluster.postgres.kill();
+    standby.promote();
+    cluster.postgres = standby;
+    cluster.deliver(3);
+    // What it does not know is not there: it begins anew, as whoever restarts it sees to.
+    assert_eq!(cluster.node("b").wait_end().code(), Some(75));
+    cluster.node("b").start();
+    cluster.wait_shared(&["a", "b"]);
+    cluster.deliver(1);
+    let told = cluster.wait_told();
+    assert_eq!(told.ids.len(), told.messages.len(), "what is told again has its id");
+}
+
+/// As before a rolling restart: nothing of it is dead, or waited for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_sees_the_members_and_moves_accounts_between_them() {
+    let mut cluster = Cluster::start().await;
+    cluster.begin("a");
+    cluster.join("b");
+    cluster.wait_shared(&["a", "b"]);
+    let run = |cluster: &Cluster, arguments: &[&str]| {
+        let output = cluster.nodes["a"].command().arg("cluster").args(arguments).output().unwrap();
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout).unwrap() + &String::from_utf8_lossy(&output.stderr),
+        )
+    };
+    let member = |cluster: &Cluster, name: &str| {
+        let shown = run(cluster, &["status", "--json"]).1;
+        let rows = shown.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        rows.into_iter().find(|row| row["name"] == name).unwrap()
+    };
+    cluster.wait("each says what it has", || {
+        let online = |name| member(&cluster, name)["accounts"]["online"].as_u64().unwrap_or(0);
+        online("a") + online("b") == ACCOUNTS as u64
+    });
+    let (code, shown) = run(&cluster, &["status"]);
+    assert!(code == Some(0) && shown.contains("\na  "), "{shown}");
+    let online_at = |cluster: &Cluster, name: &str, account: &str| {
+        let mut command = cluster.nodes[name].command();
+        let listed = command.args(["accounts", "list", "--json"]).output().unwrap();
+        String::from_utf8(listed.stdout).unwrap().contains(&format!("\"{account}\""))
+    };
+    for name in ["a", "b"] {
+        assert_eq!(run(&cluster, &["move", "user7", "user9", "--to", name]).0, Some(0));
+        cluster.wait("moved", || ["user7", "user9"].iter().all(|account| online_at(&cluster, name, account)));
+    }
+    assert_eq!(run(&cluster, &["move", "user7", "--to", "nobody"]).0, Some(2));
+    assert_eq!(run(&cluster, &["move", "user7", "user9", "--anywhere"]).0, Some(0));
+    cluster.deliver(1);
+    let (code, shown) = run(&cluster, &["drain", "b"]);
+    assert_eq!(code, Some(0), "{shown}");
+    assert_eq!(
+        (member(&cluster, "b")["state"].as_str(), cluster.shards()),
+        (Some("draining"), [("a".to_owned(), 1024)].into())
+    );
+    cluster.deliver(1);
+    cluster.wait_told_once();
+    assert_eq!(run(&cluster, &["drain"]).0, Some(1), "there is nobody else");
+    assert_eq!(run(&cluster, &["drain", "b", "--undo"]).0, Some(0));
+    cluster.wait_shared(&["a", "b"]);
+    assert_eq!(cluster.node("b").stop().code(), Some(0));
+    assert_eq!(member(&cluster, "b")["state"], "left");
+    cluster.wait_shared(&["a"]);
+    cluster.node("a").kill();
+    cluster.wait("silent", || member(&cluster, "a")["state"] == "silent");
+    assert_eq!(run(&cluster, &["status"]).0, Some(1));
+}
