@@ -18,6 +18,7 @@ use crate::coordinator::actor::{Coordinator, CoordinatorContext};
 use crate::coordinator::file_changes;
 use crate::coordinator::heartbeat::Heartbeats;
 use crate::coordinator::reload::Loader;
+use crate::coordinator::table_changes;
 use crate::demand::Demand;
 use crate::event::{Action, Event, EventBody, MonitorState};
 use crate::event_id;
@@ -119,6 +120,12 @@ async fn monitor(settings: &Settings, options: &RunOptions, stop: BoxFuture<'sta
     actix_rt::spawn(service::attend(coordinator.clone(), heartbeats.clone()));
     if let Some(loader) = options.loader.as_ref().filter(|_| settings.monitor.reload_on_change) {
         actix_rt::spawn(file_changes::attend(loader.files().to_vec(), coordinator.clone()));
+    }
+    if options.loader.is_some()
+        && let Some(database) = &settings.journal.database
+        && let Some(table) = &settings.table
+    {
+        table_changes::attend((**database).clone(), table.mark.clone(), &coordinator);
     }
     let admin = match listeners.serve(&coordinator, &heartbeats) {
         Ok(admin) => admin,

@@ -4,6 +4,7 @@
 //! outputs`, a receipt flows back to the account, and imports only point down.
 
 pub mod account;
+pub mod accounts_table;
 pub mod admin;
 pub mod app;
 pub mod arrivals;

@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand, one place for exit codes and for what goes to stdout.
 
+mod accounts_table;
 mod ask;
 mod check;
 mod cluster;
@@ -102,7 +103,7 @@ enum Command {
     OAuth(oauth::OAuthCommand),
     /// How the running monitor is: 0 ready, 1 degraded, 3 not running.
     Status(running::StatusArgs),
-    /// The accounts of the running monitor.
+    /// The accounts of the running monitor; those that are in the journal's database.
     #[command(subcommand)]
     Accounts(running::AccountsCommand),
     /// The outputs of the running monitor.
@@ -148,6 +149,8 @@ pub fn main() -> i32 {
         Command::OAuth(command) => oauth::execute(&command, globals),
         Command::Status(args) => running::status(&args, globals),
         Command::Accounts(running::AccountsCommand::List(args)) => running::list(&args, globals),
+        Command::Accounts(running::AccountsCommand::Import(args)) => accounts_table::import(&args, globals),
+        Command::Accounts(running::AccountsCommand::Export(args)) => accounts_table::export(&args, globals),
         Command::Outputs(command) => outputs::execute(&command, globals),
         Command::Resume(args) => running::resume(&args, globals),
         Command::Reconnect(args) => running::reconnect(&args, globals),

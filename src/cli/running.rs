@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 
+use super::accounts_table::{ExportArgs, ImportArgs};
 use super::monitor::failed;
 use super::outputs::standing;
 use super::selection::AccountSelection;
@@ -45,6 +46,10 @@ pub(super) struct StatusArgs {
 pub(super) enum AccountsCommand {
     /// The accounts of the running monitor.
     List(ListArgs),
+    /// Bring a list of accounts into the table of the journal's database: docs/cluster.md.
+    Import(ImportArgs),
+    /// The table of the journal's database as a list of JSON lines.
+    Export(ExportArgs),
 }
 
 /// Flags of `accounts list`.

@@ -731,7 +731,19 @@ pub const ACCOUNT_LIST: &[Key] = &[
         "",
         "A file, or a glob of files, *.csv (a header of keys like `labels.dept`, `|` between items) or *.jsonl.",
     ),
+    key(
+        "database",
+        Kind::Boolean,
+        "false",
+        "In place of `path`: the table `accounts` in the database of journal.url, filled by `idlewatch accounts import`: docs/cluster.md.",
+    ),
     key("template", Kind::Text, "", "The [templates.X] of rows that name none."),
+    key(
+        "seal_keys",
+        Kind::Tables(SECRET),
+        "",
+        "Of the database: inline passwords are kept there sealed, with the first of these keys (32 bytes in base64), and opened with any.",
+    ),
 ];
 
 /// The top level.
@@ -751,7 +763,7 @@ pub const TOP: &[Key] = &[
         "What `provider = \"NAME\"` stands for; the keys of a built-in one may be overridden: docs/providers.md.",
     ),
     key("accounts", Kind::Text, "", "One table per account."),
-    key("account_lists", Kind::Text, "", "Accounts from files, one a row."),
+    key("account_lists", Kind::Text, "", "Accounts from files or from the journal's database, one a row."),
     key("connections", Kind::Table(CONNECTIONS), "", "How connections are paced."),
     key("journal", Kind::Table(JOURNAL), "", "Where events wait until every output has them."),
     key("events", Kind::Table(EVENTS), "", "What is told."),
@@ -872,7 +884,8 @@ pub fn schema() -> Value {
             "accounts" => json!({"type": "array", "description": section.doc, "items": {
                 "type": "object", "additionalProperties": false, "required": ["id"], "properties": tables(&account()) }}),
             "account_lists" => json!({"type": "array", "description": section.doc, "items": {
-                "type": "object", "additionalProperties": false, "required": ["path"], "properties": tables(ACCOUNT_LIST) }}),
+                "type": "object", "additionalProperties": false, "anyOf": [{"required": ["path"]}, {"required": ["database"]}],
+                "properties": tables(ACCOUNT_LIST) }}),
             "templates" => json!({"type": "object", "description": section.doc, "additionalProperties": {
                 "type": "object", "additionalProperties": false, "properties": tables(DEFAULTS) }}),
             "providers" => json!({"type": "object", "description": section.doc, "additionalProperties": {

@@ -17,6 +17,8 @@ use super::section::{Issues, Section, unknown_key};
 pub(super) enum Files<'t> {
     /// The file system.
     OnDisk,
+    /// The file system, with this list in place of the database's table.
+    InsteadOfTable(&'t Path),
     /// These (name, text) and no others, for tests.
     These(&'t [(&'t str, &'t str)]),
 }
@@ -47,38 +49,60 @@ pub(super) fn rows(
 ) {
     let Some(form) = form(list, issues) else { return };
     for path in paths(list, files, issues) {
-        let name = path.display().to_string();
-        let text = match read(&path, files) {
-            Ok(text) => text,
-            Err(issue) if Place::of(&issue.origin).line == 0 => {
-                list.error("path", format!("{name}: {}", issue.message), issues);
-                continue;
-            }
-            Err(issue) => {
-                issues.found.push(issue);
-                continue;
-            }
-        };
-        let text = text.trim_start_matches('\u{feff}');
-        let mut count = 0;
-        let mut take = |row: &Value, issues: &mut Issues| {
-            count += 1;
-            take(row, issues);
-        };
-        let before = issues.found.len();
-        match form {
-            Form::Csv => csv(&name, text, issues, &mut take),
-            Form::JsonLines => json_lines(&name, text, issues, &mut take),
-        }
-        if count == 0 && issues.found.len() == before {
-            issues.warn(&name, "", "there is no account in this list");
+        if let Err(message) = rows_of_file(&path, form, files, issues, &mut take) {
+            list.error("path", format!("{}: {message}", path.display()), issues);
         }
     }
 }
 
+/// Takes every row of a file that no configuration names.
+pub(super) fn rows_of(file: &Path, issues: &mut Issues, mut take: impl FnMut(&Value, &mut Issues)) {
+    let name = file.display().to_string();
+    let Some(form) = Form::of(&name) else {
+        return issues.error(&name, "", "expected a file that ends in .csv or .jsonl");
+    };
+    if let Err(message) = rows_of_file(file, form, Files::OnDisk, issues, &mut take) {
+        issues.error(&name, "", message);
+    }
+}
+
+/// Takes every row of a file, or says why it cannot be read. What is wrong inside of it is told with its line.
+fn rows_of_file(
+    path: &Path,
+    form: Form,
+    files: Files<'_>,
+    issues: &mut Issues,
+    take: &mut dyn FnMut(&Value, &mut Issues),
+) -> Result<(), String> {
+    let name = path.display().to_string();
+    let text = match read(path, files) {
+        Ok(text) => text,
+        Err(issue) if Place::of(&issue.origin).line == 0 => return Err(issue.message),
+        Err(issue) => {
+            issues.found.push(issue);
+            return Ok(());
+        }
+    };
+    let text = text.trim_start_matches('\u{feff}');
+    let mut count = 0;
+    let mut take = |row: &Value, issues: &mut Issues| {
+        count += 1;
+        take(row, issues);
+    };
+    let before = issues.found.len();
+    match form {
+        Form::Csv => csv(&name, text, issues, &mut take),
+        Form::JsonLines => json_lines(&name, text, issues, &mut take),
+    }
+    if count == 0 && issues.found.len() == before {
+        issues.warn(&name, "", "there is no account in this list");
+    }
+    Ok(())
+}
+
 fn form(list: &Section<'_>, issues: &mut Issues) -> Option<Form> {
     if !list.has("path") {
-        issues.error(&list.origin, &list.path, "missing required key `path`");
+        issues.error(&list.origin, &list.path, "missing required key `path`, or `database`");
         return None;
     }
     let form = Form::of(list.text("path", issues)?);
@@ -100,7 +124,7 @@ pub(super) fn paths(list: &Section<'_>, files: Files<'_>, issues: &mut Issues) -
     let pattern = pattern.to_string_lossy();
     let mut found: Vec<PathBuf> = match files {
         // As in a shell: no hidden files, which editors leave behind.
-        Files::OnDisk => match glob::glob_with(
+        Files::OnDisk | Files::InsteadOfTable(_) => match glob::glob_with(
             &pattern,
             glob::MatchOptions { require_literal_leading_dot: true, ..Default::default() },
         ) {
@@ -125,7 +149,7 @@ pub(super) fn paths(list: &Section<'_>, files: Files<'_>, issues: &mut Issues) -
 
 fn read(path: &Path, files: Files<'_>) -> Result<String, super::Issue> {
     match files {
-        Files::OnDisk => load::read(path),
+        Files::OnDisk | Files::InsteadOfTable(_) => load::read(path),
         Files::These(texts) => {
             let found = texts.iter().find(|(name, _)| Path::new(name) == path);
             found.map(|(_, text)| (*text).to_owned()).ok_or_else(|| load::nowhere("no such file".to_owned()))
@@ -275,7 +299,8 @@ fn json_lines(name: &str, text: &str, issues: &mut Issues, take: &mut dyn FnMut(
     }
 }
 
-fn json_line(line: &str, origin: &String) -> Result<Value, String> {
+/// One JSON object, whose values all stand at `origin`.
+pub(super) fn json_line(line: &str, origin: &String) -> Result<Value, String> {
     let mut json = serde_json::Deserializer::from_str(line);
     let value = Json { origin }.deserialize(&mut json).and_then(|value| json.end().map(|()| value));
     let value = value.map_err(|error| {

@@ -18,10 +18,11 @@ mod section;
 pub mod settings;
 pub mod starter;
 mod surroundings;
+mod table;
 mod validate;
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub use self::issue::{Issue, Severity, shown, shown_as};
 use self::lists::Files;
@@ -29,8 +30,9 @@ pub use self::outputs::stdout_output;
 pub use self::print::{files, lists, merged};
 use self::section::Issues;
 pub use self::section::parse_duration;
-use self::settings::{LogFormat, Settings};
+use self::settings::{LogFormat, Settings, TableSettings};
 use self::surroundings::{Look, Observer};
+use crate::accounts_table::Wanted;
 
 /// Settings, and what is worth a warning.
 pub type Loaded = (Settings, Vec<Issue>);
@@ -50,6 +52,37 @@ pub fn load(named: &[PathBuf]) -> Result<Loaded, Vec<Issue>> {
 /// Every problem at once.
 pub fn check(named: &[PathBuf]) -> Result<Loaded, Vec<Issue>> {
     judge(&load::merge(&load::files(named), environment())?, Files::OnDisk, Look::Everywhere)
+}
+
+/// What an import brings into the table `accounts`.
+#[derive(Debug)]
+pub struct Import {
+    /// Where that is.
+    pub table: TableSettings,
+    /// The rows.
+    pub rows: Vec<Wanted>,
+    /// What is worth a look.
+    pub warnings: Vec<Issue>,
+}
+
+/// The rows of a list of accounts, as they are to stand in the table: judged as if the configuration had that list in
+/// place of the table. What they name is not looked for: it is of those machines that watch.
+///
+/// # Errors
+/// Every problem at once.
+pub fn import(named: &[PathBuf], list: &Path) -> Result<Import, Vec<Issue>> {
+    let tree = load::merge(&load::files(named), environment())?;
+    let table = table::settings(&tree)?;
+    let (_, warnings) = judge(&tree, Files::InsteadOfTable(list), Look::Nowhere)?;
+    Ok(Import { table, rows: table::wanted(list)?, warnings })
+}
+
+/// Where the table `accounts` is.
+///
+/// # Errors
+/// Where none of `[[account_lists]]` is that.
+pub fn accounts_table(named: &[PathBuf]) -> Result<TableSettings, Vec<Issue>> {
+    table::settings(&load::merge(&load::files(named), environment())?)
 }
 
 /// Where a monitor with this configuration may be asked, the likeliest first, whatever is wrong with it by now; and what

@@ -363,19 +363,46 @@ fn headers(section: &Section<'_>, issues: &mut Issues) -> Vec<(String, String)> 
 /// Where a secret of an output comes from.
 pub(super) fn secret(section: &Section<'_>, key: &str, issues: &mut Issues) -> Option<SecretSource> {
     let value = section.get(key)?;
+    let inner = Section::from_value(section.key_path(key), value, &mut Issues::default());
+    let source = only_secret(&inner, value, issues)?;
+    section.names(key, Thing::Secret(source.clone(), Shape::Line), issues);
+    Some(source)
+}
+
+/// One or more of them.
+pub(super) fn secrets(section: &Section<'_>, key: &str, issues: &mut Issues) -> Vec<SecretSource> {
+    let items = match section.get(key) {
+        Some(Value { kind: ValueKind::Array(items), .. }) if !items.is_empty() => items.as_slice(),
+        // It may be a key that was pasted.
+        Some(_) => {
+            section.error(
+                key,
+                "expected one or more tables, like [{ file = \"/etc/idlewatch/seal.key\" }]",
+                issues,
+            );
+            &[]
+        }
+        None => &[],
+    };
+    let read = |(at, item)| {
+        let path = format!("{}[{at}]", section.key_path(key));
+        only_secret(&Section::from_value(path, item, &mut Issues::default()), item, issues)
+    };
+    items.iter().enumerate().filter_map(read).collect()
+}
+
+fn only_secret(inner: &Section<'_>, value: &Value, issues: &mut Issues) -> Option<SecretSource> {
     let only = match &value.kind {
         ValueKind::Table(table) if table.len() == 1 => table.keys().next().map(String::as_str),
         _ => None,
     };
     let Some(kind) = keys::SECRET.iter().find(|known| only == Some(known.name)) else {
         let names: Vec<_> = keys::SECRET.iter().map(|key| format!("\"{}\"", key.name)).collect();
-        section.error(key, format!("expected a table with one of {}", names.join(", ")), issues);
+        let message = format!("expected a table with one of {}", names.join(", "));
+        issues.error(&inner.origin, &inner.path, message);
         return None;
     };
-    let inner = section.nearest(key, issues)?;
-    let source = source(&inner, kind.name, issues)?;
-    section.names(key, Thing::Secret(source.clone(), Shape::Line), issues);
-    Some(source)
+    source(inner, kind.name, issues)
 }
 
 fn source(inner: &Section<'_>, kind: &str, issues: &mut Issues) -> Option<SecretSource> {

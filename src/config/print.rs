@@ -50,6 +50,10 @@ fn accounts(tree: &Value, guessed: &HashMap<String, String>, issues: &mut Issues
         accounts.iter().for_each(|account| text.push_str(&shown(account, None, guessed)));
     }
     for list in tables(root, "account_lists", issues) {
+        // Those of the database are not of the configuration: `idlewatch accounts export` has them.
+        if list.has("database") {
+            continue;
+        }
         let template = list.text("template", issues);
         lists::rows(&list, Files::OnDisk, issues, |row, _| text.push_str(&shown(row, template, guessed)));
     }

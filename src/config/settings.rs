@@ -17,6 +17,7 @@ pub use self::outputs::{
     SaslLogin, SaslMechanism, SyslogServer, SyslogSettings, SyslogTransport, WebhookBody, WebhookSettings,
 };
 use super::providers::Chosen;
+use crate::accounts_table::Mark;
 use crate::event::{AccountId, AccountIdentity, Action};
 use crate::filter::Filters;
 use crate::imap::conversation::ToldFrom;
@@ -33,8 +34,10 @@ pub struct Settings {
     pub monitor: MonitorSettings,
     /// `[[accounts]]` in the order of the files, then those of `[[account_lists]]`; with templates and defaults applied.
     pub accounts: Vec<Arc<Account>>,
-    /// Flags leave accounts out: what is not there is not gone.
+    /// Accounts are left out, by flags or since they could not be read: what is not there is not gone.
     pub narrowed: bool,
+    /// What was read of the table `accounts`, where one of `[[account_lists]]` is that.
+    pub table: Option<TableReading>,
     /// `[connections]`
     pub connections: ConnectionSettings,
     /// `[journal]`
@@ -51,6 +54,24 @@ pub struct Settings {
     pub metrics: MetricSettings,
     /// `[log]`
     pub log: LogSettings,
+}
+
+/// The table `accounts` in the journal's database, as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableReading {
+    /// What it was; `None` where it could not be read, and none of its accounts is known.
+    pub mark: Option<Mark>,
+    /// Rows that are no accounts: what is watched by these names stays as it is.
+    pub broken: Vec<AccountId>,
+}
+
+/// Where the table `accounts` is.
+#[derive(Clone, Debug)]
+pub struct TableSettings {
+    /// The journal's database.
+    pub database: DatabaseSettings,
+    /// What its passwords are sealed with: the first seals, all of them open.
+    pub seal_keys: Vec<SecretSource>,
 }
 
 /// `[monitor]`

@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 
 use super::issue::{Issue, Severity};
 use super::settings::{SHORTEST_TOKEN, TOO_SHORT};
+use crate::accounts_table::{PLACE, TableError};
 use crate::oauth::assertion::{KeyError, ServiceKey};
 use crate::secrets::{SecretSource, Shape, look_for_program};
 
@@ -50,6 +51,8 @@ pub(super) enum Thing {
     Program(Vec<String>),
     /// The state directory.
     State(PathBuf),
+    /// The table of accounts, which could not be read.
+    Table(TableError),
 }
 
 /// How far to look.
@@ -84,6 +87,11 @@ impl Observer {
             (Look::Nowhere, _) => Ok(()),
             (_, Thing::Secret(source, shape)) => self.secret(&source, shape),
             (_, Thing::ServiceKey(source)) => self.service_key(&source),
+            // A start goes on without it, and has its accounts later.
+            (Look::Secrets, Thing::Table(error)) => {
+                Err((Severity::Warning, format!("{error}; its accounts are watched once it can be read")))
+            }
+            (Look::Everywhere, Thing::Table(error)) => missing(error.to_string()),
             (Look::Secrets, _) => Ok(()),
             (_, Thing::Token(source)) => token(&source),
             (_, Thing::Permission { file, account }) => permission(&file, &account),
@@ -97,7 +105,11 @@ impl Observer {
             (_, Thing::Program(argv)) => program(&argv),
             (_, Thing::State(dir)) => state(&dir),
         };
-        found.err().map(|(severity, message)| Issue { severity, origin, path, message })
+        // A row of the table keeps nobody from anything.
+        found.err().map(|(severity, message)| {
+            let severity = if origin == PLACE { Severity::Warning } else { severity };
+            Issue { severity, origin, path, message }
+        })
     }
 
     /// Whether the source of a secret gives one, to us alone.

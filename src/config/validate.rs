@@ -15,6 +15,7 @@ use super::outputs::{self, secret};
 use super::section::{Issues, Section};
 use super::settings::*;
 use super::surroundings::Thing;
+use super::table;
 use crate::event::Action;
 use config::{Map, Value, ValueKind};
 use globset::{Glob, GlobSetBuilder};
@@ -31,7 +32,7 @@ pub(super) fn settings(tree: &Value, files: Files<'_>) -> (Option<Settings>, Iss
         _ => &empty,
     };
     Section::from_value(String::new(), tree, &mut Issues::default()).known(keys::TOP, &mut issues);
-    let (accounts, events) = (accounts(root, files, &mut issues), events(root, &mut issues));
+    let ((accounts, table), events) = (accounts(root, files, &mut issues), events(root, &mut issues));
     let outputs = outputs::outputs(root, &mut issues);
     let named = outputs::names(root);
     let around = filters::Around { accounts: &accounts, events: &events, outputs: &outputs, named: &named };
@@ -45,7 +46,8 @@ pub(super) fn settings(tree: &Value, files: Files<'_>) -> (Option<Settings>, Iss
         journal: journal(root, &mut issues),
         log: log(root, &mut issues),
         accounts,
-        narrowed: false,
+        narrowed: table.as_ref().is_some_and(|table| table.mark.is_none() || !table.broken.is_empty()),
+        table,
         events,
         outputs,
     };
@@ -176,7 +178,7 @@ fn connections(root: &Map<String, Value>, issues: &mut Issues) -> ConnectionSett
     }
 }
 
-fn journal(root: &Map<String, Value>, issues: &mut Issues) -> JournalSettings {
+pub(super) fn journal(root: &Map<String, Value>, issues: &mut Issues) -> JournalSettings {
     let section = section(root, "journal", keys::JOURNAL, issues);
     let text = section.text("max_bytes", issues).unwrap_or("1GiB");
     let max_bytes = match text.parse::<bytesize::ByteSize>() {
@@ -265,7 +267,12 @@ fn log(root: &Map<String, Value>, issues: &mut Issues) -> LogSettings {
     }
 }
 
-fn accounts(root: &Map<String, Value>, files: Files<'_>, issues: &mut Issues) -> Vec<Arc<Account>> {
+/// All of them, and what was read of the database's table.
+fn accounts(
+    root: &Map<String, Value>,
+    files: Files<'_>,
+    issues: &mut Issues,
+) -> (Vec<Arc<Account>>, Option<TableReading>) {
     let mut reader = AccountReader::new(root, issues);
     let (tables, lists) = (tables(root, "accounts", issues), tables(root, "account_lists", issues));
     if tables.is_empty() && lists.is_empty() && issues.found.is_empty() {
@@ -274,15 +281,22 @@ fn accounts(root: &Map<String, Value>, files: Files<'_>, issues: &mut Issues) ->
     for table in tables {
         reader.account(table, None, issues);
     }
+    let mut reading = None;
     for list in lists {
         list.known(keys::ACCOUNT_LIST, issues);
         let Ok(template) = reader.template(&list, issues) else { continue };
-        lists::rows(&list, files, issues, |row, issues| {
-            reader.account(Section::from_value(String::new(), row, issues), template, issues);
-        });
+        match table::of(&list, root, issues) {
+            Some(_) if reading.is_some() => {
+                list.error("database", "the table is another list already", issues)
+            }
+            Some(table) => reading = Some(table.accounts(files, &mut reader, template, issues)),
+            None => lists::rows(&list, files, issues, |row, issues| {
+                reader.account(Section::from_value(String::new(), row, issues), template, issues);
+            }),
+        }
     }
     reader.check_layers(issues);
-    reader.accounts
+    (reader.accounts, reading)
 }
 
 /// The tables of an array like `[[accounts]]`.

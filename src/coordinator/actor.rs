@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::clock::{self, Moment};
 use super::outages::Outages;
-use super::reconcile::{Steps, reconcile};
+use super::reconcile::{Steps, as_they_were, reconcile};
 use super::reload::{Loader, READING, waits_for_start};
 
 use crate::account::actor::{AccountActor, AccountContext};
@@ -224,11 +224,13 @@ impl Coordinator {
 
     fn apply(
         &mut self,
-        (settings, warnings): Loaded,
+        (mut settings, warnings): Loaded,
         outputs: String,
         ctx: &mut Context<Self>,
     ) -> ResponseActFuture<Self, Result<ReloadReport, ReloadError>> {
         shown(&warnings).iter().for_each(|line| warn!("{line}"));
+        let broken = settings.table.as_ref().map(|table| table.broken.clone()).unwrap_or_default();
+        settings.accounts = as_they_were(&self.context.settings.accounts, settings.accounts, &broken);
         let steps = reconcile(&self.running(), &settings.accounts, &self.holding());
         let waiting = waits_for_start(&self.context.settings, &settings);
         let report = ReloadReport {

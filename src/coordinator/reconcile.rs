@@ -1,6 +1,6 @@
 //! What a new list of accounts, or other shards, mean for those that are watched. Pure.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::cluster::shard::Holding;
@@ -52,6 +52,18 @@ pub fn reconcile(
     steps.stop = farewells.into_iter().collect();
     steps.stop.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
     steps
+}
+
+/// What is desired, with those of `broken` as they were `before`: what their rows mean nobody knows.
+pub fn as_they_were(
+    before: &[Arc<Account>],
+    mut desired: Vec<Arc<Account>>,
+    broken: &[AccountId],
+) -> Vec<Arc<Account>> {
+    let known: HashSet<_> = desired.iter().map(|account| account.id().clone()).collect();
+    let broken: HashSet<_> = broken.iter().filter(|id| !known.contains(*id)).collect();
+    desired.extend(before.iter().filter(|account| broken.contains(account.id())).cloned());
+    desired
 }
 
 #[cfg(test)]
@@ -112,6 +124,23 @@ mod tests {
         // Who has it says that it is gone.
         let steps = reconcile(&running(&all[..1]), &accounts(&all[..1]), &holding(of("a"), none));
         assert_eq!((steps.kept, steps.stop.len()), (1, 0));
+    }
+
+    #[test]
+    fn accounts_whose_rows_are_broken_go_on() {
+        let before = accounts(&[("a", SECRET), ("b", SECRET)]);
+        let running = running(&[("a", SECRET), ("b", SECRET)]);
+        for (broken, gone, kept) in
+            [(&[][..], 1, 0), (&["a".into(), "new".into()], 0, 1), (&["b".into()], 1, 0)]
+        {
+            let desired = accounts(&[("b", "password = { file = \"other\" }")]);
+            let steps = reconcile(&running, &as_they_were(&before, desired, broken), &Holding::ALONE);
+            assert_eq!(
+                (steps.stop.len(), steps.kept, ids(&steps.replace)),
+                (gone, kept, vec!["b"]),
+                "{broken:?}"
+            );
+        }
     }
 
     /// Whatever an account is about makes it another one.

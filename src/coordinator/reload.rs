@@ -88,6 +88,8 @@ pub fn waits_for_start(running: &Settings, desired: &Settings) -> Vec<&'static s
     let filters = outputs || !is_part(&desired.filters.headers(), &running.filters.headers());
     [
         ("monitor", running.monitor != desired.monitor),
+        // Whoever looks whether it changes begins at a start.
+        ("account_lists", running.table.is_none() && desired.table.is_some()),
         ("connections", running.connections != desired.connections),
         ("journal", running.journal != desired.journal),
         ("events", running.events != desired.events),

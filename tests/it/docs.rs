@@ -154,7 +154,8 @@ fn every_configuration_in_the_documents_can_be_loaded() {
         for (line, block) in blocks(&fs::read_to_string(&document).unwrap(), "toml") {
             let account = if block.contains("[[account") { "" } else { ACCOUNT };
             let name = format!("{}:{line}", document.file_name().unwrap().to_str().unwrap());
-            let lists = [("accounts.csv", "id\nexample\n")];
+            let row = "in-the-table\t{\"password\": {\"env\": \"PASSWORD\"}}";
+            let lists = [("accounts.csv", "id\nexample\n"), ("idlewatch.accounts", row)];
             match from_texts(&name, &format!("{block}{account}"), &lists) {
                 Ok((settings, _)) => assert!(!settings.accounts.is_empty(), "{name}"),
                 Err(issues) => {

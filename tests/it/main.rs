@@ -8,6 +8,8 @@
     unreachable_pub
 )]
 
+#[cfg(feature = "postgres")]
+mod accounts_table;
 mod admin;
 mod alerts_and_dashboard;
 mod changes;

@@ -55,7 +55,7 @@ fn online(monitor: &Monitor, accounts: &[&str]) {
 }
 
 /// The local ports of the connections to `port` that are established.
-fn connections(monitor: &Monitor, port: u16) -> BTreeSet<u16> {
+pub fn connections(monitor: &Monitor, port: u16) -> BTreeSet<u16> {
     let of_process: BTreeSet<String> = fs::read_dir(format!("/proc/{}/fd", monitor.pid()))
         .unwrap()
         .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())

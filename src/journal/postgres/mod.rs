@@ -1,6 +1,7 @@
 //! The journal in PostgreSQL: the same promises in another dialect. One connection, one statement for each commit, and no
 //! transaction that waits for us. Whoever holds the lease is told apart by its epoch, which every statement names.
 
+pub mod accounts;
 mod failure;
 pub mod lease;
 mod link;

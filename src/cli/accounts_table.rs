@@ -1,0 +1,152 @@
+//! `idlewatch accounts import|export`: the table of accounts in the journal's database.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use secrecy::ExposeSecret;
+use serde_json::{Map, Value, json};
+use zeroize::Zeroizing;
+
+use super::{Exit, Globals, say, tell};
+use crate::accounts_table::seal::{SealError, Seals};
+use crate::accounts_table::{AccountsTable, Plan, Stored, TableError, plan, seals};
+use crate::config::{self, Import, Issue};
+use crate::private_file;
+use crate::text::{self, counted};
+
+/// Flags of `accounts import`.
+#[derive(Debug, Args)]
+pub(super) struct ImportArgs {
+    /// A list of accounts, as `[[account_lists]]` has them: *.csv or *.jsonl.
+    file: PathBuf,
+    /// Accounts of the table that are not in the list go.
+    #[arg(long)]
+    delete_missing: bool,
+    /// Only say what would be done.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Flags of `accounts export`.
+#[derive(Debug, Args)]
+pub(super) struct ExportArgs {
+    /// Written there, for its owner alone; it must not be there yet. Default: stdout.
+    file: Option<PathBuf>,
+    /// Sealed passwords too, opened; else they are left out.
+    #[arg(long, requires = "file")]
+    with_secrets: bool,
+}
+
+/// Why nothing was done.
+enum Refusal {
+    Invalid(Vec<Issue>),
+    Failed(Exit, String),
+}
+
+impl From<TableError> for Refusal {
+    fn from(error: TableError) -> Self {
+        Self::Failed(Exit::CannotStart, error.to_string())
+    }
+}
+
+impl From<SealError> for Refusal {
+    fn from(error: SealError) -> Self {
+        Self::Failed(Exit::Config, error.to_string())
+    }
+}
+
+impl From<Vec<Issue>> for Refusal {
+    fn from(issues: Vec<Issue>) -> Self {
+        Self::Invalid(issues)
+    }
+}
+
+/// All or nothing.
+pub(super) fn import(args: &ImportArgs, globals: &Globals) -> Exit {
+    globals.ended(imported(args, globals))
+}
+
+pub(super) fn export(args: &ExportArgs, globals: &Globals) -> Exit {
+    globals.ended(exported(args, globals))
+}
+
+impl Globals {
+    fn ended(&self, done: Result<Exit, Refusal>) -> Exit {
+        match done {
+            Ok(exit) => exit,
+            Err(Refusal::Invalid(issues)) => {
+                self.tell_issues(&issues);
+                Exit::Config
+            }
+            Err(Refusal::Failed(exit, words)) => {
+                tell(&format!("error: {words}"));
+                exit
+            }
+        }
+    }
+}
+
+fn imported(args: &ImportArgs, globals: &Globals) -> Result<Exit, Refusal> {
+    let Import { table: settings, rows, warnings } = config::import(&globals.files, &args.file)?;
+    globals.tell_warnings(&warnings);
+    let seals = seals(&settings.seal_keys)?;
+    let mut table = AccountsTable::new(&settings.database)?;
+    let (_, stored) = table.rows()?;
+    let plan = plan(&stored, &rows, &seals, args.delete_missing)?;
+    if !args.dry_run {
+        table.prepare()?;
+        if !plan.is_empty() {
+            table.write(&plan.put, &plan.deleted)?;
+        }
+    }
+    tell(&summary(&plan, args.dry_run));
+    Ok(Exit::Ok)
+}
+
+fn summary(plan: &Plan, dry_run: bool) -> String {
+    let Plan { put, added, unchanged, deleted } = plan;
+    let changed = put.len() - added;
+    let added = counted(*added, "account");
+    let would = if dry_run { " (nothing is written: --dry-run)" } else { "" };
+    format!("{added} added, {changed} changed, {unchanged} unchanged, {} deleted{would}", deleted.len())
+}
+
+fn exported(args: &ExportArgs, globals: &Globals) -> Result<Exit, Refusal> {
+    let settings = config::accounts_table(&globals.files)?;
+    let seals = if args.with_secrets { Some(seals(&settings.seal_keys)?) } else { None };
+    let (_, stored) = AccountsTable::new(&settings.database)?.rows()?;
+    let mut lines = Zeroizing::new(String::new());
+    for row in &stored {
+        lines.push_str(&line(row, seals.as_ref()).map_err(|why| of_row(row, &why))?);
+        lines.push('\n');
+    }
+    let left_out = stored.iter().filter(|row| row.secret.is_some() && seals.is_none()).count();
+    if left_out > 0 {
+        let passwords = counted(left_out, "sealed password");
+        tell(&format!(
+            "{passwords} left out; `--with-secrets FILE` writes them into a file for its owner alone"
+        ));
+    }
+    let Some(path) = &args.file else { return Ok(say(&lines)) };
+    private_file::write(path, lines.as_bytes(), false)
+        .map_err(|error| Refusal::Failed(Exit::Io, format!("{}: {error}", path.display())))?;
+    tell(&format!("{} written", counted(stored.len(), "account")));
+    Ok(Exit::Ok)
+}
+
+fn of_row(row: &Stored, why: &str) -> Refusal {
+    Refusal::Failed(Exit::Config, format!("account {}: {why}", text::line(&row.id, 128)))
+}
+
+/// As a list has it; with its password where there are keys to open it.
+fn line(row: &Stored, seals: Option<&Seals>) -> Result<String, String> {
+    let config: Map<String, Value> =
+        serde_json::from_str(&row.config).map_err(|_| "its row holds no JSON object".to_owned())?;
+    let mut keys = Map::from_iter([("id".to_owned(), json!(row.id))]);
+    keys.extend(config);
+    if let (Some(sealed), Some(seals)) = (&row.secret, seals) {
+        let opened = seals.open(&row.id, sealed).map_err(|error| error.to_string())?;
+        keys.insert("password".to_owned(), json!({"inline": opened.secret.expose_secret()}));
+    }
+    Ok(Value::Object(keys).to_string())
+}
