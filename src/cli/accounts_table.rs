@@ -116,13 +116,15 @@ fn exported(args: &ExportArgs, globals: &Globals) -> Result<Exit, Refusal> {
     let seals = if args.with_secrets { Some(seals(&settings.seal_keys)?) } else { None };
     let (_, stored) = AccountsTable::new(&settings.database)?.rows()?;
     let mut lines = Zeroizing::new(String::new());
+    let mut left_out = 0;
     for row in &stored {
-        lines.push_str(&line(row, seals.as_ref()).map_err(|why| of_row(row, &why))?);
+        let Line { text, lacks_password } = line(row, seals.as_ref()).map_err(|why| of_row(row, &why))?;
+        lines.push_str(&text);
         lines.push('\n');
+        left_out += usize::from(lacks_password);
     }
-    let left_out = stored.iter().filter(|row| row.secret.is_some() && seals.is_none()).count();
     if left_out > 0 {
-        let passwords = counted(left_out, "sealed password");
+        let passwords = counted(left_out, "password");
         tell(&format!(
             "{passwords} left out; `--with-secrets FILE` writes them into a file for its owner alone"
         ));
@@ -138,15 +140,75 @@ fn of_row(row: &Stored, why: &str) -> Refusal {
     Refusal::Failed(Exit::Config, format!("account {}: {why}", text::line(&row.id, 128)))
 }
 
-/// As a list has it; with its password where there are keys to open it.
-fn line(row: &Stored, seals: Option<&Seals>) -> Result<String, String> {
+/// A row as a list has it.
+#[derive(Debug, PartialEq, Eq)]
+struct Line {
+    text: String,
+    /// It has one, which is not shown.
+    lacks_password: bool,
+}
+
+/// With its password where there are keys to open it. One that somebody wrote into the table in clear is a secret, too.
+fn line(row: &Stored, seals: Option<&Seals>) -> Result<Line, String> {
     let config: Map<String, Value> =
         serde_json::from_str(&row.config).map_err(|_| "its row holds no JSON object".to_owned())?;
     let mut keys = Map::from_iter([("id".to_owned(), json!(row.id))]);
     keys.extend(config);
-    if let (Some(sealed), Some(seals)) = (&row.secret, seals) {
-        let opened = seals.open(&row.id, sealed).map_err(|error| error.to_string())?;
-        keys.insert("password".to_owned(), json!({"inline": opened.secret.expose_secret()}));
+    let mut lacks_password = false;
+    match (&row.secret, seals) {
+        (Some(sealed), Some(seals)) => {
+            let opened = seals.open(&row.id, sealed).map_err(|error| error.to_string())?;
+            keys.insert("password".to_owned(), json!({"inline": opened.secret.expose_secret()}));
+        }
+        (None, Some(_)) => {}
+        (sealed, None) => {
+            let is_dotted = keys.remove("password.inline").is_some();
+            let is_clear = keys
+                .get("password")
+                .is_some_and(|password| !password.is_object() || password.get("inline").is_some());
+            lacks_password = sealed.is_some() || is_clear || is_dotted;
+            if is_clear {
+                keys.remove("password");
+            }
+        }
     }
-    Ok(Value::Object(keys).to_string())
+    Ok(Line { text: Value::Object(keys).to_string(), lacks_password })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seals() -> Seals {
+        Seals::new(&[data_encoding::BASE64.encode(&[1; 32]).into()]).unwrap()
+    }
+
+    #[test]
+    fn a_password_is_written_only_where_that_is_meant() {
+        let sealed = || Some(seals().seal("ann", &"canary".into()).unwrap());
+        for (config, secret, lacks_password) in [
+            (r#"{"port":1}"#, None, false),
+            (r#"{"password":{"file":"/x"}}"#, None, false),
+            ("{}", sealed(), true),
+            (r#"{"password":{"inline":"canary"}}"#, None, true),
+            (r#"{"password":"canary"}"#, None, true),
+            (r#"{"password.inline":"canary"}"#, None, true),
+        ] {
+            let row = Stored { id: "ann".to_owned(), config: config.to_owned(), secret };
+            let shown = line(&row, None).unwrap();
+            assert_eq!(
+                (shown.lacks_password, shown.text.contains("canary")),
+                (lacks_password, false),
+                "{config}"
+            );
+            let whole = line(&row, Some(&seals())).unwrap();
+            assert_eq!(
+                (whole.lacks_password, whole.text.contains("canary")),
+                (false, lacks_password),
+                "{config}"
+            );
+        }
+        let other = Stored { id: "bob".to_owned(), config: "{}".to_owned(), secret: sealed() };
+        assert_eq!(line(&other, Some(&seals())), Err(SealError::Closed.to_string()));
+    }
 }

@@ -34,7 +34,7 @@ pub fn merged(named: &[PathBuf]) -> Result<String, Vec<Issue>> {
 
 /// The providers that nobody named, by account; none where the configuration is wrong.
 fn guessed(tree: &Value) -> HashMap<String, String> {
-    let settings = judge(tree, Files::OnDisk, Look::Nowhere);
+    let settings = judge(tree, Files::WithoutTable, Look::Nowhere);
     let accounts = settings.map(|(settings, _)| settings.accounts).unwrap_or_default();
     let guess = |account: &Arc<Account>| {
         let chosen = account.provider.as_ref().filter(|chosen| chosen.guessed)?;

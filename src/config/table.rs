@@ -23,6 +23,9 @@ use crate::text;
 /// Bytes of an id that are shown.
 const MOST_ID: usize = 128;
 
+/// Bytes of a row; the table itself takes more, for it writes them with spaces.
+const MOST_CONFIG: usize = 64 << 10;
+
 /// Keys of an account that name files: the table is of several machines, and has no directory of its own.
 const FILES: [(&str, &str); 4] = [
     ("password", "file"),
@@ -96,6 +99,7 @@ impl TableList<'_, '_> {
                 self.read_instead(file, settings, reader, template, issues);
                 return reading;
             }
+            Files::WithoutTable => return reading,
             Files::These(texts) => Ok(played(texts)),
             Files::OnDisk => AccountsTable::new(&settings.database).and_then(|mut table| table.rows()),
         };
@@ -124,6 +128,9 @@ impl TableList<'_, '_> {
             let section = Section::from_value(String::new(), row, issues);
             if let Some(key) = relative(row) {
                 issues.error(&section.origin, key, ABSOLUTE);
+            }
+            if json(row).to_string().len() > MOST_CONFIG {
+                issues.error(&section.origin, "", "it is larger than 64 KiB");
             }
             if inline(row).is_some() && settings.seal_keys.is_empty() {
                 let message =
@@ -331,6 +338,18 @@ mod tests {
         ] {
             assert_eq!(value(&row, keys).unwrap_err(), expected);
         }
+    }
+
+    /// Wherever the table stands among the lists.
+    #[cfg(feature = "postgres")]
+    #[test]
+    fn a_row_with_the_id_of_another_account_gives_way() {
+        let text = format!("{LIST}[[account_lists]]\npath = \"a.csv\"\n{URL}");
+        let (settings, issues) =
+            from_texts("t.toml", &text, &[("a.csv", "id,port\nann,7\n"), (PLACE, "ann\t{}")]).unwrap();
+        let ports: Vec<_> = settings.accounts.iter().map(|account| account.identity.port).collect();
+        assert_eq!(ports, [7]);
+        assert!(issues.iter().any(|issue| issue.to_string().contains("ann.id: warning: ")), "{issues:?}");
     }
 
     #[test]

@@ -274,7 +274,7 @@ fn accounts(
     issues: &mut Issues,
 ) -> (Vec<Arc<Account>>, Option<TableReading>) {
     let mut reader = AccountReader::new(root, issues);
-    let (tables, lists) = (tables(root, "accounts", issues), tables(root, "account_lists", issues));
+    let (tables, mut lists) = (tables(root, "accounts", issues), tables(root, "account_lists", issues));
     if tables.is_empty() && lists.is_empty() && issues.found.is_empty() {
         issues.error("", "accounts", "there is no [[accounts]] to watch");
     }
@@ -282,6 +282,8 @@ fn accounts(
         reader.account(table, None, issues);
     }
     let mut reading = None;
+    // The table last: a row of it that has the id of another account keeps nobody from anything.
+    lists.sort_by_key(|list| list.has("database"));
     for list in lists {
         list.known(keys::ACCOUNT_LIST, issues);
         let Ok(template) = reader.template(&list, issues) else { continue };

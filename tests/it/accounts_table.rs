@@ -190,7 +190,7 @@ async fn a_sealed_password_logs_in_and_stands_nowhere_in_clear() {
     // Without secrets, with them for the owner alone, and never over a file that is there.
     let (code, lines, left_out) = accounts(&monitor, &["export"]);
     assert_eq!((code, lines.as_str()), (Some(0), "{\"id\":\"u0\"}\n{\"id\":\"u1\"}\n"), "{left_out}");
-    assert!(left_out.contains("2 sealed passwords left out"), "{left_out}");
+    assert!(left_out.contains("2 passwords left out"), "{left_out}");
     assert_eq!(accounts(&monitor, &["export", "--with-secrets"]).0, Some(2));
     let (code, lines, words) = accounts(&monitor, &["export", "out.jsonl", "--with-secrets"]);
     assert_eq!((code, lines.as_str()), (Some(0), ""), "{words}");

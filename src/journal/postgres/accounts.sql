@@ -4,7 +4,7 @@ CREATE TABLE accounts (
     id text PRIMARY KEY,
     version bigint NOT NULL,
     deleted boolean NOT NULL DEFAULT false,
-    config jsonb NOT NULL CHECK (jsonb_typeof(config) = 'object' AND octet_length(config::text) <= 65536),
+    config jsonb NOT NULL CHECK (jsonb_typeof(config) = 'object' AND octet_length(config::text) <= 131072),
     -- The password, sealed with a key that is not in the database; NULL where `config` says where it comes from.
     secret bytea CHECK (octet_length(secret) <= 131072)
 );
