@@ -134,7 +134,10 @@ async fn monitor(settings: &Settings, options: &RunOptions, stop: BoxFuture<'sta
             return Exit::CannotStart;
         }
     };
-    // A journal that is full lets nothing in, and a signal must be heard all the same.
+    if look.is_none() {
+        service::ready();
+    }
+    // A journal that is full lets nothing in: that is no start that hangs, and a signal must be heard all the same.
     let announced = announce(settings, options, sink.addr.clone(), sink.origin, sink.restored);
     let announced = tokio::select! {
         () = announced => Ok(()),
@@ -143,7 +146,6 @@ async fn monitor(settings: &Settings, options: &RunOptions, stop: BoxFuture<'sta
     let exit = match (announced, look) {
         (Ok(()), None) => {
             coordinator.do_send(StartAccounts);
-            service::ready();
             wait(&mut signals, &mut sink, &coordinator, &mut stop).await.exit(options)
         }
         (Ok(()), Some(look)) => tokio::select! {

@@ -17,7 +17,11 @@ const SOON: Duration = Duration::from_secs(5);
 /// How often the status line is written anew.
 const STATUS: Duration = Duration::from_secs(10);
 
-/// The monitor has begun: configuration, state and outputs are open. Accounts need not be online for that.
+/// By then accounts were begun.
+const FIRST: Duration = Duration::from_secs(1);
+
+/// The monitor has begun: configuration, state and outputs are open. Accounts need not be online for that, nor need the journal
+/// have room.
 pub fn ready() {
     tell(&NotifyState::Ready);
 }
@@ -53,7 +57,8 @@ pub async fn attend(coordinator: Addr<Coordinator>, heartbeats: Heartbeats) {
         return;
     }
     let watchdog = watchdog_enabled();
-    let mut clock = tokio::time::interval(watchdog.map_or(STATUS, |patience| (patience / 2).min(STATUS)));
+    let period = watchdog.map_or(STATUS, |patience| (patience / 2).min(STATUS));
+    let mut clock = tokio::time::interval_at(tokio::time::Instant::now() + period.min(FIRST), period);
     let mut told = String::new();
     loop {
         clock.tick().await;

@@ -3,8 +3,10 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
 use std::process::Output;
-use std::time::Duration;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 use idlewatch::demo::server::{Behaviour, Server};
 use idlewatch::demo::store::Store;
@@ -501,36 +503,93 @@ async fn an_output_that_fails_makes_a_monitor_degraded() {
     assert_eq!(monitor.stop().code(), Some(0));
 }
 
+/// What a service manager is told (sd_notify), line by line. It always listens: whoever tells it something waits for that.
+struct Manager(mpsc::Receiver<String>);
+
+impl Manager {
+    /// It listens beside the monitor's configuration.
+    fn of(monitor: &Monitor) -> Self {
+        let socket = UnixDatagram::bind(monitor.dir.path().join("notify")).unwrap();
+        let (told, hears) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(length) = socket.recv(&mut buffer) {
+                for line in String::from_utf8_lossy(&buffer[..length]).lines() {
+                    if told.send(line.to_owned()).is_err() {
+                        return;
+                    }
+                }
+            }
+        });
+        Self(hears)
+    }
+
+    /// As a service, with a watchdog.
+    fn start(&self, monitor: &mut Monitor) {
+        let mut command = monitor.command();
+        command.arg("run").env("NOTIFY_SOCKET", monitor.dir.path().join("notify"));
+        command.env("WATCHDOG_USEC", "1000000");
+        monitor.start_by(command);
+    }
+
+    /// Waits for this line.
+    fn hear(&self, wanted: &str) {
+        let end = Instant::now() + Duration::from_secs(60);
+        let mut heard = Vec::new();
+        while heard.last().is_none_or(|line| line != wanted) {
+            let line = self.0.recv_timeout(end.saturating_duration_since(Instant::now()));
+            heard.push(line.unwrap_or_else(|error| panic!("{wanted}: {error}: {heard:?}")));
+        }
+    }
+}
+
 /// What a service manager hears: ready once the outputs are open, how many are online, that all threads live, and the end.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_manager_is_told() {
     let server = server(&["a", "b"]).await;
     let mut monitor = Monitor::new(&accounts(&server, &["a", "b"]));
-    let path = monitor.dir.path().join("notify");
-    let manager = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
-    manager.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-    let mut command = monitor.command();
-    command.arg("run").env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "1000000");
-    monitor.start_by(command);
-    let hear = |wanted: &str| {
-        let mut heard = Vec::new();
-        let mut buffer = [0; 4096];
-        while !heard.iter().any(|state: &String| state == wanted) {
-            let length =
-                manager.recv(&mut buffer).unwrap_or_else(|error| panic!("{wanted}: {error}: {heard:?}"));
-            heard.extend(String::from_utf8_lossy(&buffer[..length]).lines().map(str::to_owned));
-        }
-    };
-    hear("READY=1");
-    hear("STATUS=online 2/2");
-    hear("WATCHDOG=1");
-    hear("WATCHDOG=1");
+    let manager = Manager::of(&monitor);
+    manager.start(&mut monitor);
+    manager.hear("READY=1");
+    manager.hear("STATUS=online 2/2");
+    manager.hear("WATCHDOG=1");
+    manager.hear("WATCHDOG=1");
     server.store().set_password("b", "another");
     server.drop_connections();
-    hear("STATUS=online 1/2, 1 in trouble");
+    manager.hear("STATUS=online 1/2, 1 in trouble");
     monitor.signal("TERM");
-    hear("STOPPING=1");
+    manager.hear("STOPPING=1");
     assert_eq!(monitor.wait_end().code(), Some(0));
+}
+
+/// A journal without room waits for an output, for a night perhaps: a start that took so long would be ended by the manager.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_with_a_full_journal_has_started() {
+    let server = server(&["a"]).await;
+    let receiver = Receiver::start(std::iter::repeat_n(Answer::status(503), 10_000));
+    let hook = format!(
+        "[journal]\nmax_bytes = \"1MiB\"\n[outputs.hook]\ntype = \"webhook\"\nurl = \"http://127.0.0.1:{}/\"\nsecret = {{ inline = \"{SECRET}\" }}\n",
+        receiver.port
+    );
+    let mut monitor = Monitor::new(&format!("{hook}{}", accounts(&server, &["a"])));
+    let manager = Manager::of(&monitor);
+    manager.start(&mut monitor);
+    online(&monitor, &["a"]);
+    let large = format!("From: Eve <eve@example.org>\r\nSubject: {}\r\n\r\n", "news ".repeat(300));
+    for _ in 0..1000 {
+        server.store().deliver("a", "INBOX", large.as_bytes());
+    }
+    monitor.wait_log("the journal is full");
+    monitor.signal("TERM");
+    manager.hear("STOPPING=1");
+    assert_eq!(monitor.wait_end().code(), Some(0));
+    manager.start(&mut monitor);
+    manager.hear("READY=1");
+    manager.hear("STATUS=online 0/0, not ready");
+    manager.hear("WATCHDOG=1");
+    let status = ask(&monitor, &["status"]);
+    assert_eq!(status.status.code(), Some(1), "{status:?}");
+    assert_eq!(monitor.stop().code(), Some(0));
 }
 
 /// As `LoadCredential=` hands it over: a file of the service's alone, in a directory that the environment names. A new password in it is
