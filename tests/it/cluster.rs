@@ -1,12 +1,14 @@
 //! Several monitors that share the accounts, over one journal in PostgreSQL: they come, go, die, sleep, and are cut off.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use idlewatch::demo::server::{Behaviour, Server};
 use idlewatch::demo::store::Store;
 use serde_json::Value;
 
+use crate::proofs::size;
 use crate::support::filter::Rule;
 use crate::support::monitor::Monitor;
 use crate::support::postgres::{Database, Postgres};
@@ -17,6 +19,7 @@ const ACCOUNTS: usize = 60;
 
 /// Monitors by their names, with the same accounts of one server.
 struct Cluster {
+    accounts: usize,
     server: Server,
     postgres: Postgres,
     database: Database,
@@ -25,6 +28,7 @@ struct Cluster {
     beside: String,
     /// In place of this in it, that.
     aliases: Option<(String, String)>,
+    ttl: &'static str,
     /// What was delivered, for each account.
     delivered: u64,
 }
@@ -42,17 +46,23 @@ const AUDIT: &str = "CREATE TABLE audit (id text);
 
 impl Cluster {
     async fn start() -> Self {
-        let users = (1..=ACCOUNTS).map(|n| (format!("user{n}"), "pw".to_owned()));
+        Self::of(ACCOUNTS).await
+    }
+
+    async fn of(accounts: usize) -> Self {
+        let users = (1..=accounts).map(|n| (format!("user{n}"), "pw".to_owned()));
         let server = Server::start(Store::new(users), Behaviour::default()).await.unwrap();
         let postgres = Postgres::start();
         let database = postgres.database();
         Self {
+            accounts,
             server,
             postgres,
             database,
             nodes: BTreeMap::new(),
             beside: String::new(),
             aliases: None,
+            ttl: "2s",
             delivered: 0,
         }
     }
@@ -64,14 +74,20 @@ impl Cluster {
                 "[[accounts]]\nid = \"user{n}\"\nhost = \"127.0.0.1\"\nport = {port}\ntls = \"none\"\nuser = \"user{n}\"\npassword = {{ inline = \"pw\" }}\n"
             )
         };
-        let accounts: String = (1..=ACCOUNTS).map(account).collect();
-        format!("[connections.per_host]\nrate = \"1000/s\"\n{accounts}{}{}", database.keys("2s"), self.beside)
+        let accounts: String = (1..=self.accounts).map(account).collect();
+        format!(
+            "[connections.per_host]\nrate = \"1000/s\"\n{accounts}{}{}",
+            database.keys(self.ttl),
+            self.beside
+        )
     }
 
     /// The first monitor: every mailbox has its baseline.
     fn begin(&mut self, name: &'static str) {
         self.join(name);
-        self.wait("all online", || self.nodes.values().any(|node| logins(&node.events()).len() == ACCOUNTS));
+        self.wait("all online", || {
+            self.nodes.values().any(|node| logins(&node.events()).len() == self.accounts)
+        });
     }
 
     /// A monitor that was not there before.
@@ -81,14 +97,23 @@ impl Cluster {
 
     /// One that has its own way to the database.
     fn join_by(&mut self, name: &'static str, database: &Database) {
-        let mut monitor = Monitor::new(&self.configuration(database));
+        let monitor = Monitor::new(&self.configuration(database));
         let config = std::fs::read_to_string(monitor.config()).unwrap();
         let config = self.aliases.iter().fold(config, |config, (from, to)| config.replace(from, to));
         let named = config.replacen("instance = \"test\"", &format!("instance = \"{name}\""), 1);
         std::fs::write(monitor.config(), named).unwrap();
-        monitor.start();
-        monitor.wait_log("watching");
         self.nodes.insert(name, monitor);
+        self.begin_again(name);
+        self.node(name).wait_log("watching");
+    }
+
+    /// It was here before.
+    fn begin_again(&mut self, name: &str) {
+        let node = self.node(name);
+        let mut command = node.command();
+        // All that is said of thousands of connections would be what it mostly does.
+        command.arg("run").env("RUST_LOG", "info");
+        node.start_by(command);
     }
 
     fn ask(&self, sql: &str) -> String {
@@ -119,7 +144,7 @@ impl Cluster {
                 self.nodes.iter().map(|(name, node)| format!("{name}:\n{}", tail(&node.log()))).collect();
             let (told, lanes) =
                 (self.told(), || self.ask("SELECT * FROM idlewatch.lanes ORDER BY node, name"));
-            let all = ACCOUNTS * usize::try_from(self.delivered).unwrap();
+            let all = self.accounts * usize::try_from(self.delivered).unwrap();
             assert!(
                 Instant::now() < end,
                 "{what}: {:?}, {} of {all} told\n{}\n{}",
@@ -135,7 +160,7 @@ impl Cluster {
     /// So many more messages in every mailbox.
     fn deliver(&mut self, count: u64) {
         for _ in 0..count {
-            for n in 1..=ACCOUNTS {
+            for n in 1..=self.accounts {
                 self.server.store().deliver(&format!("user{n}"), "INBOX", b"Subject: x\r\n\r\nhi\r\n");
             }
         }
@@ -144,7 +169,7 @@ impl Cluster {
 
     /// Waits until every message was told, by whomever; how many lines that took.
     fn wait_told(&self) -> Told {
-        let all: BTreeSet<_> = (1..=ACCOUNTS)
+        let all: BTreeSet<_> = (1..=self.accounts)
             .flat_map(|n| (1..=self.delivered).map(move |uid| (format!("user{n}"), uid)))
             .collect();
         self.wait("all told", || self.told().messages == all);
@@ -153,8 +178,12 @@ impl Cluster {
 
     fn told(&self) -> Told {
         let mut told = Told::default();
-        for event in self.nodes.values().flat_map(|node| node.events()) {
-            if event["event"]["action"] == "message.new" {
+        for lines in
+            self.nodes.values().map(|node| std::fs::read_to_string(node.output()).unwrap_or_default())
+        {
+            let complete = lines.rfind('\n').map_or("", |end| &lines[..end]);
+            for line in complete.lines().filter(|line| line.contains(NEW)) {
+                let event: Value = serde_json::from_str(line).unwrap();
                 told.lines += 1;
                 told.ids.insert(text(&event["event"]["id"]));
                 let uid = event["idlewatch"]["imap"]["uid"].as_u64().unwrap();
@@ -162,6 +191,13 @@ impl Cluster {
             }
         }
         told
+    }
+
+    /// Lines that tell a message, not looked at any closer: there may be many of them.
+    fn lines(&self) -> usize {
+        let lines =
+            self.nodes.values().map(|node| std::fs::read_to_string(node.output()).unwrap_or_default());
+        lines.map(|lines| lines.matches(NEW).count()).sum()
     }
 
     /// Each message was told, by one line.
@@ -193,6 +229,8 @@ impl Cluster {
         self.nodes.get_mut(name).unwrap()
     }
 }
+
+const NEW: &str = "\"action\":\"message.new\"";
 
 #[derive(Default)]
 struct Told {
@@ -262,10 +300,8 @@ async fn what_a_dead_monitor_had_is_taken_over_by_all_that_live() {
     cluster.deliver(5);
     cluster.wait_stored_once();
     // Under the same name it is there again, and what it had is its own again.
-    let mut again = cluster.nodes.remove("c").unwrap();
-    let before = again.events();
-    again.start();
-    cluster.nodes.insert("c", again);
+    let before = cluster.node("c").events();
+    cluster.begin_again("c");
     cluster.wait_shared(&["a", "b", "c"]);
     cluster.deliver(5);
     cluster.wait_stored_once();
@@ -387,7 +423,7 @@ async fn a_failover_that_forgets_who_has_what_loses_nothing() {
     cluster.deliver(3);
     // What it does not know is not there: it begins anew, as whoever restarts it sees to.
     assert_eq!(cluster.node("b").wait_end().code(), Some(75));
-    cluster.node("b").start();
+    cluster.begin_again("b");
     cluster.wait_shared(&["a", "b"]);
     cluster.deliver(1);
     let told = cluster.wait_told();
@@ -448,4 +484,68 @@ async fn a_person_sees_the_members_and_moves_accounts_between_them() {
     cluster.node("a").kill();
     cluster.wait("silent", || member(&cluster, "a")["state"] == "silent");
     assert_eq!(run(&cluster, &["status"]).0, Some(1));
+}
+
+/// All of it in one life, under a steady stream of mail: `scripts/prove` has three thousand accounts and a thousand messages
+/// a second.
+#[tokio::test(flavor = "multi_thread")]
+async fn under_steady_traffic_nothing_that_happens_loses_or_doubles_a_message() {
+    let mut cluster = Cluster::of(size("IDLEWATCH_CLUSTER_ACCOUNTS", 60)).await;
+    cluster.ttl = "5s";
+    let rate = size("IDLEWATCH_CLUSTER_RATE", 50);
+    let asleep = Duration::from_secs(size("IDLEWATCH_CLUSTER_ASLEEP", 12) as u64);
+    cluster.begin("a");
+    cluster.ask(AUDIT);
+    cluster.join("b");
+    let relay = Relay::start(cluster.database.port);
+    let name = cluster.database.name.clone();
+    cluster.join_by("c", &Database { name, port: relay.port });
+    cluster.wait_shared(&["a", "b", "c"]);
+    let (store, accounts, over) = (cluster.server.store().clone(), cluster.accounts, AtomicBool::new(false));
+    let sent = std::thread::scope(|scope| {
+        let traffic = scope.spawn(|| {
+            let (start, mut sent) = (Instant::now(), 0_usize);
+            while !over.load(Ordering::Relaxed) {
+                let user = format!("user{}", sent * 7919 % accounts + 1);
+                store.deliver(&user, "INBOX", b"Subject: x\r\n\r\nhi\r\n");
+                sent += 1;
+                let due = start + Duration::from_secs_f64(sent as f64 / rate as f64);
+                std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            }
+            sent
+        });
+        let step = |cluster: &Cluster, what: &str, names: &[&str]| {
+            let since = Instant::now();
+            cluster.wait_shared(names);
+            println!("{what}: shared by {names:?} after {:.1} s", since.elapsed().as_secs_f64());
+        };
+        cluster.node("b").kill();
+        step(&cluster, "b killed", &["a", "c"]);
+        cluster.begin_again("b");
+        step(&cluster, "b is back", &["a", "b", "c"]);
+        cluster.node("a").signal("STOP");
+        std::thread::sleep(asleep);
+        step(&cluster, "a asleep", &["b", "c"]);
+        cluster.node("a").signal("CONT");
+        step(&cluster, "a awake", &["a", "b", "c"]);
+        cluster.join("d");
+        step(&cluster, "d joined", &["a", "b", "c", "d"]);
+        assert_eq!(cluster.node("d").stop().code(), Some(0));
+        step(&cluster, "d left", &["a", "b", "c"]);
+        let cut = Rule::new(relay.port, "drop");
+        step(&cluster, "c cut off", &["a", "b"]);
+        drop(cut);
+        step(&cluster, "c connected", &["a", "b", "c"]);
+        cluster.postgres.kill();
+        std::thread::sleep(Duration::from_secs(2));
+        cluster.postgres.launch();
+        step(&cluster, "the database killed and started", &["a", "b", "c"]);
+        over.store(true, Ordering::Relaxed);
+        traffic.join().unwrap()
+    });
+    cluster.wait("all told", || cluster.lines() >= sent && cluster.told().messages.len() == sent);
+    let told = cluster.told();
+    let stored = cluster.ask("SELECT count(*), count(DISTINCT id) FROM audit");
+    println!("{sent} messages: told by {} lines, stored {stored}", told.lines);
+    assert_eq!((told.ids.len(), stored), (sent, format!("{sent}|{sent}")));
 }
