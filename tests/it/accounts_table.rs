@@ -243,3 +243,35 @@ async fn a_database_that_is_away_changes_nothing_and_is_waited_for() {
     assert!(connections(&monitor, server.addr().port()).is_superset(&before));
     assert_eq!(monitor.stop().code(), Some(0));
 }
+
+/// Each follows it for its own part.
+#[tokio::test(flavor = "multi_thread")]
+async fn monitors_that_share_the_accounts_share_the_table() {
+    const COUNT: usize = 60;
+    let (server, database) = (server(COUNT + 1).await, shared().database());
+    let [mut a, mut b] = ["a", "b"].map(|name| {
+        let monitor = monitor(&server, &database, &inline(), "");
+        let config = fs::read_to_string(monitor.config()).unwrap();
+        let named = config.replacen("instance = \"test\"", &format!("instance = \"{name}\""), 1);
+        fs::write(monitor.config(), named).unwrap();
+        monitor
+    });
+    let list: String = (0..COUNT).map(|id| format!("u{id}\n")).collect();
+    import(&a, "a.csv", &format!("id\n{list}"), &[]);
+    a.start();
+    b.start();
+    let watched = |monitor: &Monitor| connections(monitor, server.addr().port()).len();
+    a.wait("shared", |_| {
+        let (one, other) = (watched(&a), watched(&b));
+        one + other == COUNT && one.min(other) >= COUNT / 4
+    });
+    import(&b, "b.csv", &format!("id\nu{COUNT}\n"), &[]);
+    a.wait("one more", |_| watched(&a) + watched(&b) == COUNT + 1);
+    for monitor in [&mut a, &mut b] {
+        monitor.wait_log("the configuration was read again");
+        assert_eq!(monitor.stop().code(), Some(0));
+    }
+    let newest = format!("u{COUNT}");
+    let begun = [&a, &b].map(|monitor| states(&monitor.events(), &newest).len());
+    assert!(begun.contains(&0) && begun != [0, 0], "by one of them: {begun:?}");
+}
