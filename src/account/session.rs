@@ -87,7 +87,7 @@ impl Wires {
             idle_periods: IdlePeriods::default(),
             pipelines: Pipelines::default(),
             probe,
-            tokens: Tokens::counted(Store::new(&settings.monitor.state_dir), metrics.clone()),
+            tokens: Tokens::counted(Store::of(settings), metrics.clone()),
             metrics,
             recorded: Recorded::of(settings),
         };

@@ -171,7 +171,7 @@ fn drain(args: &DrainArgs, own: &str, mut overview: Overview) -> Result<Exit, Op
     for _ in 0..args.wait * 2 {
         let members = overview.members()?;
         let left = members.iter().find(|member| member.name == name).map_or(0, |member| member.shards);
-        if left == 0 {
+        if left == 0 && is_well(&members) {
             return Ok(say(&format!("{name} has no accounts any more, until it starts again\n")));
         }
         let takers = |member: &&MemberReport| {

@@ -52,7 +52,7 @@ pub(super) fn execute(command: &OAuthCommand, globals: &Globals) -> Exit {
         error!(account:% = account.id(); "the account has no `oauth`: set it to have it use tokens");
         return Exit::Config;
     };
-    let store = Store::new(&settings.monitor.state_dir);
+    let store = Store::of(&settings);
     match command {
         OAuthCommand::Login(_) => permit_access(&settings, &account),
         OAuthCommand::Show(_) => show(&account, grant, &store),
@@ -63,7 +63,7 @@ pub(super) fn execute(command: &OAuthCommand, globals: &Globals) -> Exit {
 /// Has a person permit access to an account that logs in by tokens.
 pub(super) fn permit_access(settings: &Settings, account: &Account) -> Exit {
     let LoginMeans::OAuth(grant) = &account.login else { return Exit::Config };
-    let store = Store::new(&settings.monitor.state_dir);
+    let store = Store::of(settings);
     prepare(settings).map_or_else(|exit| exit, |()| login(account, grant, &store))
 }
 
@@ -126,7 +126,8 @@ fn keep(
         expires_at: now.checked_add(fetched.lasts).ok(),
         scopes: fetched.scopes,
     };
-    if let Err(error) = store.write(&grant.name, &kept) {
+    let written = store.take(&grant.name).and_then(|_| store.write(&grant.name, &kept));
+    if let Err(error) = written {
         error!(account:% = account.id(); "the refresh token cannot be kept: {error}");
         return Exit::Io;
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::shard::SHARDS;
 
 /// Shards that leave together.
-const GROUP: usize = 16;
+const GROUP: usize = 32;
 
 /// Shards that leave within a span: a tenth of all.
 const MOST: usize = SHARDS / 10;
@@ -58,11 +58,11 @@ mod tests {
 
     #[test]
     fn a_tenth_leaves_in_ten_seconds_by_groups() {
-        assert_eq!(groups(0..12, false), [16, 16, 16, 16, 16, 16, 6, 0, 0, 0, 16, 16]);
+        assert_eq!(groups(0..12, false), [32, 32, 32, 6, 0, 0, 0, 0, 0, 0, 32, 32]);
     }
 
     #[test]
     fn what_is_drained_goes_on() {
-        assert_eq!(groups(0..12, true), [16; 12]);
+        assert_eq!(groups(0..12, true), [32; 12]);
     }
 }

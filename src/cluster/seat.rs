@@ -28,6 +28,8 @@ pub struct Moves {
     pub claim: ShardSet,
     /// Ours, and to be another's.
     pub leave: ShardSet,
+    /// How many are to be ours in the end.
+    pub part: usize,
 }
 
 /// What `me` does, who is one of the members that live. At most `most` shards are left.
@@ -43,7 +45,10 @@ pub fn moves(me: &str, members: &[Member], pinned: &HashMap<Shard, String>, most
     let mine = mine.copied().unwrap_or_default();
     let living = members.iter().filter(|member| member.alive);
     let claim = living.fold(mine, |mine, member| mine.without(&member.held));
-    Moves { claim, leave: own.held.without(&mine).iter().take(most).collect() }
+    // What was let go is taken before more is: nobody's shards are nobody's for long.
+    let nobodys = members.iter().fold(ShardSet::ALL, |free, member| free.without(&member.held));
+    let most = if nobodys.is_empty() { most } else { 0 };
+    Moves { claim, leave: own.held.without(&mine).iter().take(most).collect(), part: mine.len() }
 }
 
 /// Those who are to have shards, in an order that everybody sees alike.
@@ -77,7 +82,8 @@ mod tests {
     #[test]
     fn the_first_one_takes_everything_at_once() {
         let new = Member { settled: false, ..member("a", ShardSet::default()) };
-        assert_eq!(decided("a", &[new], 16), Moves { claim: ShardSet::ALL, leave: ShardSet::default() });
+        let all = Moves { claim: ShardSet::ALL, leave: ShardSet::default(), part: 1024 };
+        assert_eq!(decided("a", &[new], 16), all);
     }
 
     #[test]
@@ -93,11 +99,13 @@ mod tests {
         let new = Member { settled: false, ..member("b", ShardSet::default()) };
         let old = member("a", ShardSet::ALL);
         let both = [old.clone(), new.clone()];
-        assert_eq!((decided("a", &both, 16), decided("b", &both, 16)), Default::default());
+        assert_eq!(decided("a", &both, 16), Moves { part: 1024, ..Moves::default() });
+        assert_eq!(decided("b", &both, 16), Moves::default());
         let both = [old, Member { settled: true, ..new }];
         let left = decided("a", &both, 16).leave;
         assert_eq!((left.len(), left.without(&part(&["a", "b"], 1))), (16, ShardSet::default()));
-        assert_eq!(decided("b", &both, 16), Moves::default(), "what is held is not claimed");
+        let waits = Moves { part: 512, ..Moves::default() };
+        assert_eq!(decided("b", &both, 16), waits, "what is held is not claimed");
     }
 
     #[test]
@@ -105,7 +113,18 @@ mod tests {
         let mine = part(&["a", "b"], 0);
         let both = [member("a", ShardSet::default()), member("b", part(&["a", "b"], 1))];
         assert_eq!(decided("a", &both, 16).claim, mine);
-        assert_eq!(decided("b", &both, 16), Moves::default());
+        assert_eq!(decided("b", &both, 16), Moves { part: 512, ..Moves::default() });
+    }
+
+    #[test]
+    fn what_was_let_go_is_taken_before_more_is() {
+        let (a, b) = (member("a", ShardSet::ALL), member("b", ShardSet::default()));
+        assert_eq!(decided("a", &[a.clone(), b.clone()], 16).leave.len(), 16);
+        let first = part(&["a", "b"], 1).iter().take(1).collect();
+        let one_is_free = [Member { held: ShardSet::ALL.without(&first), ..a }, b.clone()];
+        assert_eq!(decided("a", &one_is_free, 16).leave, ShardSet::default());
+        let taken = [one_is_free[0].clone(), Member { held: first, ..b }];
+        assert_eq!(decided("a", &taken, 16).leave.len(), 16);
     }
 
     #[test]

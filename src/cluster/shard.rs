@@ -114,11 +114,13 @@ pub struct Holding {
     pub held: ShardSet,
     /// Those of them that others are to have: their accounts are not to be watched here any more.
     pub leaving: ShardSet,
+    /// How many it is to have in the end.
+    pub part: usize,
 }
 
 impl Holding {
     /// All of them, for good: there is nobody else.
-    pub const ALONE: Self = Self { held: ShardSet::ALL, leaving: ShardSet([0; WORDS]) };
+    pub const ALONE: Self = Self { held: ShardSet::ALL, leaving: ShardSet([0; WORDS]), part: SHARDS };
 
     /// Whether an account is to be watched here.
     pub fn has(&self, account: &AccountId) -> bool {
@@ -126,9 +128,9 @@ impl Holding {
         self.held.has(shard) && !self.leaving.has(shard)
     }
 
-    /// Which part of all accounts that is, about.
+    /// Which share of all accounts that is, about: while its part comes by and by, the share of the whole part.
     pub fn share(&self) -> f64 {
-        self.held.len() as f64 / SHARDS as f64
+        self.held.len().max(self.part) as f64 / SHARDS as f64
     }
 }
 
@@ -159,9 +161,17 @@ mod tests {
     fn what_leaves_is_not_watched_though_it_is_held() {
         let account: AccountId = "work".into();
         let its = set(&[Shard::of(&account).number()]);
-        let holding = |held, leaving| Holding { held, leaving }.has(&account);
+        let holding = |held, leaving| Holding { held, leaving, part: 1 }.has(&account);
         assert!(Holding::ALONE.has(&account) && holding(its, ShardSet::default()));
         assert!(!holding(its, its) && !holding(ShardSet::default(), ShardSet::default()));
+    }
+
+    /// Else the first of them would log in at a crawl.
+    #[test]
+    fn whoever_gets_its_part_by_and_by_has_its_share_of_the_pace_at_once() {
+        let held: ShardSet = Shard::all().take(16).collect();
+        let share = |part| Holding { held, leaving: ShardSet::default(), part }.share();
+        assert_eq!((share(256), share(0), Holding::ALONE.share()), (0.25, 16.0 / 1024.0, 1.0));
     }
 
     proptest! {

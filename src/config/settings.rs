@@ -63,6 +63,8 @@ pub struct TableReading {
     pub mark: Option<Mark>,
     /// Rows that are no accounts: what is watched by these names stays as it is.
     pub broken: Vec<AccountId>,
+    /// What secrets in the database are sealed with: the first seals, all of them open.
+    pub seal_keys: Vec<SecretSource>,
 }
 
 /// Where the table `accounts` is.

@@ -92,7 +92,8 @@ impl TableList<'_, '_> {
         template: Option<&'a str>,
         issues: &mut Issues,
     ) -> TableReading {
-        let mut reading = TableReading { mark: None, broken: Vec::new() };
+        let seal_keys = self.settings.as_ref().map(|settings| settings.seal_keys.clone()).unwrap_or_default();
+        let mut reading = TableReading { mark: None, broken: Vec::new(), seal_keys };
         let Some(settings) = &self.settings else { return reading };
         let stored = match files {
             Files::InsteadOfTable(file) => {

@@ -208,6 +208,7 @@ impl JournalHandle {
             tell_health,
             tell_holding,
             leaving: None,
+            tidied: false,
             committed_at: None,
             recent: recent.clone(),
             waiting: VecDeque::new(),
@@ -372,6 +373,8 @@ struct Writer {
     tell_health: watch::Sender<JournalHealth>,
     tell_holding: watch::Sender<Holding>,
     leaving: Option<Leaving>,
+    /// Others may have all of it: nothing more is shown of us.
+    tidied: bool,
     committed_at: Option<Timestamp>,
     recent: Recent,
     /// Entries that have to wait for room.
@@ -551,7 +554,7 @@ impl Writer {
     /// A full disk is no reason to end; the next time will do.
     fn remember_alive(&mut self) -> Result<(), JournalError> {
         self.alive_at = Instant::now();
-        if self.begun {
+        if self.begun && !self.tidied {
             let told = self.journal.alive(Timestamp::now());
             let done = self.done_unless_blocked(told)?;
             self.follow()?;
@@ -632,6 +635,7 @@ impl Writer {
                 let _ = self.forget();
                 let _ = self.remember_alive();
                 self.journal.tidy();
+                self.tidied = true;
                 let _ = answer.send(self.undelivered());
             }
         }

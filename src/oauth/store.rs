@@ -1,27 +1,62 @@
 //! What is kept of grants: rotated refresh tokens, those of `oauth login`, and when the token in use ends.
 //!
-//! One file for each grant in `state_dir/tokens`, mode 0600 in 0700; whole, or the one before.
+//! One file for each grant in `state_dir/tokens`, mode 0600 in 0700; whole, or the one before. Where the journal is in a database, a
+//! row each there, for all monitors that share the accounts: then a refresh token is used by one at a time.
 
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::PathBuf;
+#[cfg(feature = "postgres")]
+use std::sync::Arc;
+#[cfg(feature = "postgres")]
+use std::thread::sleep;
+#[cfg(feature = "postgres")]
+use std::time::{Duration, Instant};
 
 use data_encoding::BASE64;
 use jiff::Timestamp;
 use ring::digest::{SHA256, digest};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
+#[cfg(feature = "postgres")]
+use crate::accounts_table::seal::{SealError, Seals};
+#[cfg(feature = "postgres")]
+use crate::accounts_table::seals;
+use crate::config::settings::Settings;
+#[cfg(feature = "postgres")]
+use crate::journal::postgres::tokens::{Stored, TokensTable};
 use crate::private_file;
+#[cfg(feature = "postgres")]
+use crate::secrets::SecretSource;
+
+/// Between two looks whether it is our turn.
+#[cfg(feature = "postgres")]
+const TURN: Duration = Duration::from_millis(250);
+
+/// The longest wait for it: a turn is over after a minute.
+#[cfg(feature = "postgres")]
+const LONGEST_TURN: Duration = Duration::from_secs(90);
 
 /// No file of ours is longer.
 const MOST_BYTES: u64 = 256 << 10;
 
-/// Where the files are.
+/// Where it is kept.
 #[derive(Clone, Debug)]
 pub struct Store {
     dir: PathBuf,
+    /// In place of the files, but for what is not there yet.
+    #[cfg(feature = "postgres")]
+    shared: Option<Arc<Shared>>,
+}
+
+/// The table, and what seals its rows.
+#[cfg(feature = "postgres")]
+#[derive(Debug)]
+struct Shared {
+    table: TokensTable,
+    seal_keys: Vec<SecretSource>,
 }
 
 /// What is kept of one grant.
@@ -73,54 +108,188 @@ pub fn successor_of(configured: Option<&SecretString>) -> String {
     configured.map(of).unwrap_or_default()
 }
 
-impl Store {
-    /// In this state directory; nothing is made yet.
-    pub fn new(state_dir: &std::path::Path) -> Self {
-        Self { dir: state_dir.join("tokens") }
-    }
-
-    fn path(&self, grant: &str) -> PathBuf {
-        self.dir.join(format!("{grant}.json"))
-    }
-
-    /// What is kept of a grant; `None` where nothing is.
-    ///
-    /// # Errors
-    /// Where it cannot be read, or is not what we wrote.
-    pub fn read(&self, grant: &str) -> io::Result<Option<Kept>> {
-        let file = match File::open(self.path(grant)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            file => file?,
-        };
-        let mut bytes = Zeroizing::new(Vec::with_capacity(4096));
-        file.take(MOST_BYTES).read_to_end(&mut bytes)?;
-        // serde_json's own words could show what stands there.
-        let damaged = |_| io::Error::new(io::ErrorKind::InvalidData, "not what idlewatch wrote");
-        let OnDisk { refresh_token, successor_of, permitted_at, fetched_at, expires_at, scopes } =
-            serde_json::from_slice(&bytes).map_err(damaged)?;
-        let refresh_token = refresh_token.map(SecretString::from);
-        Ok(Some(Kept { refresh_token, successor_of, permitted_at, fetched_at, expires_at, scopes }))
-    }
-
-    /// Keeps it: when this returns, it survives a loss of power.
-    ///
-    /// # Errors
-    /// Where it cannot be written; then what was kept before still is.
-    pub fn write(&self, grant: &str, kept: &Kept) -> io::Result<()> {
-        let on_disk = OnDisk {
+impl OnDisk {
+    fn of(kept: &Kept) -> Self {
+        Self {
             refresh_token: kept.refresh_token.as_ref().map(|token| token.expose_secret().to_owned()),
             successor_of: kept.successor_of.clone(),
             permitted_at: kept.permitted_at,
             fetched_at: kept.fetched_at,
             expires_at: kept.expires_at,
             scopes: kept.scopes.clone(),
-        };
-        let bytes = Zeroizing::new(serde_json::to_vec(&on_disk)?);
-        if let Some(mut token) = on_disk.refresh_token {
-            zeroize::Zeroize::zeroize(&mut token);
+        }
+    }
+
+    fn bytes(kept: &Kept) -> io::Result<Zeroizing<Vec<u8>>> {
+        let mut on_disk = Self::of(kept);
+        let bytes = serde_json::to_vec(&on_disk).map(Zeroizing::new)?;
+        on_disk.refresh_token.zeroize();
+        Ok(bytes)
+    }
+
+    fn read(bytes: &[u8]) -> io::Result<Kept> {
+        // serde_json's own words could show what stands there.
+        let damaged = |_| io::Error::new(io::ErrorKind::InvalidData, "not what idlewatch wrote");
+        let Self { refresh_token, successor_of, permitted_at, fetched_at, expires_at, scopes } =
+            serde_json::from_slice(bytes).map_err(damaged)?;
+        let refresh_token = refresh_token.map(SecretString::from);
+        Ok(Kept { refresh_token, successor_of, permitted_at, fetched_at, expires_at, scopes })
+    }
+}
+
+impl Store {
+    /// In this state directory; nothing is made yet.
+    pub fn new(state_dir: &std::path::Path) -> Self {
+        Self {
+            dir: state_dir.join("tokens"),
+            #[cfg(feature = "postgres")]
+            shared: None,
+        }
+    }
+
+    /// Where the journal is.
+    pub fn of(settings: &Settings) -> Self {
+        Self {
+            #[cfg(feature = "postgres")]
+            shared: settings.journal.database.as_ref().map(|database| {
+                let seal_keys =
+                    settings.table.as_ref().map(|table| table.seal_keys.clone()).unwrap_or_default();
+                Arc::new(Shared { table: TokensTable::new(database), seal_keys })
+            }),
+            ..Self::new(&settings.monitor.state_dir)
+        }
+    }
+
+    fn path(&self, grant: &str) -> PathBuf {
+        self.dir.join(format!("{grant}.json"))
+    }
+
+    /// What is kept of a grant; `None` where nothing is. Blocks.
+    ///
+    /// # Errors
+    /// Where it cannot be read, or is not what we wrote.
+    pub fn read(&self, grant: &str) -> io::Result<Option<Kept>> {
+        #[cfg(feature = "postgres")]
+        if let Some(shared) = &self.shared
+            && let Some(stored) = shared.table.read(grant)?
+        {
+            return shared.open(grant, &stored).map(Some);
+        }
+        self.read_file(grant)
+    }
+
+    /// As [`Self::read`], for whoever goes on to use the refresh token: nobody else does before [`Self::write`] or
+    /// [`Self::put_back`], or a minute is over. Blocks until it is our turn.
+    ///
+    /// # Errors
+    /// Where it cannot be read, or others do not come to an end.
+    pub fn take(&self, grant: &str) -> io::Result<Option<Kept>> {
+        #[cfg(feature = "postgres")]
+        if let Some(shared) = &self.shared
+            && let Some(stored) = shared.take(grant)?
+        {
+            return shared.open(grant, &stored).map(Some);
+        }
+        self.read_file(grant)
+    }
+
+    /// Nothing came of it. What the database does not hear is over in a minute.
+    pub fn put_back(&self, grant: &str) {
+        #[cfg(feature = "postgres")]
+        if let Some(shared) = &self.shared {
+            let _ = shared.table.put_back(grant);
+        }
+        #[cfg(not(feature = "postgres"))]
+        let _ = grant;
+    }
+
+    /// Keeps it: when this returns, it survives a loss of power. Blocks.
+    ///
+    /// # Errors
+    /// Where it cannot be written; then what was kept before still is. [`io::ErrorKind::AlreadyExists`] where another has
+    /// taken its turn meanwhile: what that one keeps counts.
+    pub fn write(&self, grant: &str, kept: &Kept) -> io::Result<()> {
+        let bytes = OnDisk::bytes(kept)?;
+        #[cfg(feature = "postgres")]
+        if let Some(shared) = &self.shared {
+            return shared.write(grant, &bytes);
         }
         private_file::write(&self.path(grant), &bytes, true)
     }
+
+    /// Keeps what is of this machine alone: when tokens end that no rotation goes with. Blocks.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub fn write_here(&self, grant: &str, kept: &Kept) -> io::Result<()> {
+        private_file::write(&self.path(grant), &OnDisk::bytes(kept)?, true)
+    }
+
+    fn read_file(&self, grant: &str) -> io::Result<Option<Kept>> {
+        let file = match File::open(self.path(grant)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file?,
+        };
+        let mut bytes = Zeroizing::new(Vec::with_capacity(4096));
+        file.take(MOST_BYTES).read_to_end(&mut bytes)?;
+        OnDisk::read(&bytes).map(Some)
+    }
+}
+
+#[cfg(feature = "postgres")]
+impl Shared {
+    fn take(&self, grant: &str) -> io::Result<Option<Stored>> {
+        let begun = Instant::now();
+        loop {
+            match self.table.take(grant)? {
+                Some(taken) => return Ok(taken),
+                None if begun.elapsed() > LONGEST_TURN => {
+                    return Err(io::Error::other("other monitors use it, and do not come to an end"));
+                }
+                None => sleep(TURN),
+            }
+        }
+    }
+
+    fn write(&self, grant: &str, bytes: &[u8]) -> io::Result<()> {
+        let text = || std::str::from_utf8(bytes).map(SecretString::from).map_err(io::Error::other);
+        let stored = match self.seals()? {
+            Some(seals) => {
+                let kept = seals.seal(&sealed_for(grant), &text()?).map_err(io::Error::other)?;
+                Stored { kept, is_sealed: true }
+            }
+            None => Stored { kept: bytes.to_vec(), is_sealed: false },
+        };
+        match self.table.write(grant, &stored)? {
+            true => Ok(()),
+            false => {
+                Err(io::Error::new(io::ErrorKind::AlreadyExists, "another monitor has used it meanwhile"))
+            }
+        }
+    }
+
+    fn open(&self, grant: &str, stored: &Stored) -> io::Result<Kept> {
+        if !stored.is_sealed {
+            return OnDisk::read(&stored.kept);
+        }
+        let seals = self.seals()?.ok_or_else(|| io::Error::other(SealError::NoKey))?;
+        let opened = seals.open(&sealed_for(grant), &stored.kept).map_err(io::Error::other)?;
+        OnDisk::read(opened.secret.expose_secret().as_bytes())
+    }
+
+    /// The keys as they are now; `None` where none is configured.
+    fn seals(&self) -> io::Result<Option<Seals>> {
+        if self.seal_keys.is_empty() {
+            return Ok(None);
+        }
+        seals(&self.seal_keys).map(Some).map_err(io::Error::other)
+    }
+}
+
+/// No account has such an id: what is sealed for one is none of the other's.
+#[cfg(feature = "postgres")]
+fn sealed_for(grant: &str) -> String {
+    format!("token\0{grant}")
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The access tokens in use: one request at a time for each, kept while it is fresh, renewed ahead.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -280,40 +281,71 @@ impl Shared {
     async fn fetch(&self, grant: &Grant, state: &mut State) -> Result<Fetched, TokenError> {
         let Flow::RefreshToken { refresh_token, .. } = &grant.flow else {
             let fetched = fetch(&self.endpoints, &grant.flow, None).await?;
-            self.note(grant, Kept::default(), fetched.lasts, fetched.scopes.clone()).await;
+            self.note(grant, Kept::default(), fetched.lasts, fetched.scopes.clone(), Store::write_here).await;
             return Ok(fetched);
         };
         let configured = configured(refresh_token.as_ref()).await?;
-        let kept = match &state.unsaved {
-            Some(kept) => kept.clone(),
-            None => self.kept(&grant.name).await?.unwrap_or_default(),
+        let kept = match (&state.unsaved, self.ask(&grant.name, Store::take).await) {
+            (Some(kept), _) => kept.clone(),
+            (None, taken) => taken?.unwrap_or_default(),
         };
         let in_force = kept.in_force(configured.as_ref());
-        let fetched = fetch(&self.endpoints, &grant.flow, in_force.as_ref()).await?;
+        let fetched = match fetch(&self.endpoints, &grant.flow, in_force.as_ref()).await {
+            Ok(fetched) => fetched,
+            Err(error) => {
+                self.put_back(&grant.name).await;
+                return Err(error);
+            }
+        };
         let successor_of = successor_of(configured.as_ref());
         let refresh_token = fetched.refresh_token.clone().or(in_force);
         let kept = Kept { refresh_token, successor_of, ..kept };
-        state.unsaved = self.note(grant, kept, fetched.lasts, fetched.scopes.clone()).await;
+        state.unsaved = self.note(grant, kept, fetched.lasts, fetched.scopes.clone(), Store::write).await;
         Ok(fetched)
     }
 
     async fn kept(&self, name: &str) -> Result<Option<Kept>, TokenError> {
+        self.ask(name, Store::read).await
+    }
+
+    async fn ask(
+        &self,
+        name: &str,
+        how: fn(&Store, &str) -> io::Result<Option<Kept>>,
+    ) -> Result<Option<Kept>, TokenError> {
         let (store, name) = (self.store.clone(), name.to_owned());
-        let read = spawn_blocking(move || store.read(&name)).await.map_err(|_| TokenError::Broken)?;
-        read.map_err(|error| TokenError::Store(error.to_string()))
+        let found = spawn_blocking(move || how(&store, &name)).await.map_err(|_| TokenError::Broken)?;
+        found.map_err(|error| TokenError::Store(error.to_string()))
+    }
+
+    async fn put_back(&self, name: &str) {
+        let (store, name) = (self.store.clone(), name.to_owned());
+        let _ = spawn_blocking(move || store.put_back(&name)).await;
     }
 
     /// Writes down what came; gives it back where that fails, so that it is not lost while the process lives.
-    async fn note(&self, grant: &Grant, kept: Kept, lasts: Duration, scopes: Vec<String>) -> Option<Kept> {
+    async fn note(
+        &self,
+        grant: &Grant,
+        kept: Kept,
+        lasts: Duration,
+        scopes: Vec<String>,
+        write: fn(&Store, &str, &Kept) -> io::Result<()>,
+    ) -> Option<Kept> {
         let at = Timestamp::now();
         // A command does not say when its token ends.
         let expires_at = at.checked_add(lasts).ok().filter(|_| grant.flow.token_url().is_some());
         let kept = Kept { fetched_at: Some(at), expires_at, scopes, ..kept };
         let (store, name, written) = (self.store.clone(), grant.name.clone(), kept.clone());
-        match spawn_blocking(move || store.write(&name, &written)).await {
+        match spawn_blocking(move || write(&store, &name, &written)).await {
             Ok(Ok(())) => None,
+            // What another keeps counts.
+            Ok(Err(error)) if error.kind() == io::ErrorKind::AlreadyExists => {
+                warn!(grant:% = grant.name; "{error}");
+                None
+            }
             Ok(Err(error)) => {
-                error!(grant:% = grant.name; "the state of the token cannot be written to state_dir/tokens: {error}");
+                error!(grant:% = grant.name; "the state of the token cannot be kept: {error}");
                 Some(kept)
             }
             Err(_) => Some(kept),

@@ -507,3 +507,57 @@ async fn a_thousand_logins_at_the_same_time_ask_once() {
     let counted = "idlewatch_oauth_token_refreshes_total{provider=\"other\",result=\"error\"} 1\n";
     assert!(metrics.encode(&[]).unwrap().contains(counted));
 }
+
+/// Two monitors, one grant, and a provider that takes each refresh token once.
+#[cfg(feature = "postgres")]
+#[test]
+fn monitors_that_share_accounts_use_a_rotating_refresh_token_by_turns() {
+    let server = Dovecot::start(1);
+    let endpoint = TokenEndpoint::start(TOKEN_KEY);
+    endpoint.rotate_from("canary-first");
+    // So short that each renews it all the time.
+    endpoint.tokens_last(600, 2);
+    let postgres = crate::support::postgres::shared();
+    let database = postgres.database();
+    let ids: Vec<_> = (0..20).map(|n| format!("a{n}")).collect();
+    let mut text = accounts(&server, &[], "user = \"user1\"\noauth = \"x\"", "");
+    ids.iter().for_each(|id| text.push_str(&format!("[[accounts]]\nid = \"{id}\"\n")));
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("key"), "QkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkI=\n").unwrap();
+    let sealed = format!(
+        "[[account_lists]]\ndatabase = true\nseal_keys = [{{ file = {:?} }}]\n",
+        dir.path().join("key")
+    );
+    let text =
+        format!("{text}{sealed}{}{}", refreshing(&endpoint, "user1", "canary-first"), database.keys("2s"));
+    let start = |name: &str| {
+        let mut monitor = Monitor::new(&text);
+        let config = fs::read_to_string(monitor.config()).unwrap();
+        fs::write(monitor.config(), config.replacen("\"test\"", &format!("{name:?}"), 1)).unwrap();
+        monitor.start();
+        monitor
+    };
+    let online = |monitor: &Monitor| {
+        let listed =
+            monitor.command().args(["accounts", "list", "--json", "--state", "online"]).output().unwrap();
+        String::from_utf8_lossy(&listed.stdout).lines().count()
+    };
+    let mut first = start("first");
+    first.wait("all online", |_| online(&first) == ids.len());
+    let mut second = start("second");
+    second.wait("shared", |_| online(&second) > 4 && online(&first) + online(&second) == ids.len());
+    let before = endpoint.forms().len();
+    second.wait("both renew it", |_| endpoint.forms().len() > before + 10);
+    // Whoever dies between the answer and its writing down has lost a token, alone as with others.
+    endpoint.tokens_last(600, 600);
+    std::thread::sleep(Duration::from_secs(4));
+    first.kill();
+    second.wait("inherited", |_| online(&second) == ids.len());
+    assert_eq!(second.stop().code(), Some(0));
+    let used: Vec<_> = endpoint.forms().iter().map(|form| form["refresh_token"].clone()).collect();
+    let once: std::collections::BTreeSet<_> = used.iter().collect();
+    assert_eq!(once.len(), used.len(), "none twice: {used:?}");
+    let kept = postgres.ask(&database.name, "SELECT is_sealed, encode(kept, 'escape') FROM idlewatch.tokens");
+    assert!(kept.starts_with("t|") && !kept.contains("canary"), "{kept}");
+    assert_keeps_secrets(&second);
+}

@@ -20,7 +20,7 @@ use crate::text;
 /// How often it is looked, at least: so long what others leave is nobody's.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Shards that are claimed by one statement: all their cursors and events take part in it.
+/// Shards that are claimed by one statement: all their cursors and events take part in it. Where that takes too long, fewer.
 const CLAIMED: usize = 64;
 
 /// Those whom we know, and how fast what is ours goes to them.
@@ -31,6 +31,8 @@ pub(super) struct Members {
     /// Each by its name.
     watched: HashMap<String, Watched>,
     pace: Pace,
+    /// How many shards are claimed by one statement.
+    claimed: usize,
     /// What we say of our accounts, as JSON.
     said: String,
 }
@@ -40,11 +42,13 @@ struct Found {
     member: Member,
     lease: Lease,
     pinned: ShardSet,
+    /// The last number that it gave.
+    last: u64,
 }
 
 impl Members {
     pub(super) fn new(ttl: Duration) -> Self {
-        Self { ttl, watched: HashMap::new(), pace: Pace::new(ttl), said: "{}".to_owned() }
+        Self { ttl, watched: HashMap::new(), pace: Pace::new(ttl), claimed: CLAIMED, said: "{}".to_owned() }
     }
 
     pub(super) fn rhythm(&self) -> Duration {
@@ -71,13 +75,17 @@ impl PostgresJournal {
             .flat_map(|one| one.pinned.iter().map(|shard| (shard, one.member.name.clone())))
             .collect();
         let members: Vec<Member> = found.iter().map(|one| one.member.clone()).collect();
-        let held = members.iter().find(|member| member.name == self.name);
-        let (held, draining) = held.map_or_else(Default::default, |own| (own.held, own.draining));
+        let own = found.iter().find(|one| one.member.name == self.name);
+        let (held, draining) =
+            own.map_or_else(Default::default, |own| (own.member.held, own.member.draining));
+        // A claim whose answer was lost may have moved events.
+        self.last = own.map_or(self.last, |own| own.last.max(self.last));
         self.note_losses(&held);
         self.holding.held = held;
         self.holding.leaving = self.holding.leaving.and(&held);
         let most = self.members.pace.allows(Instant::now(), draining);
         let moves = seat::moves(&self.name, &members, &pinned, most);
+        self.holding.part = moves.part;
         if self.holding.leaving.is_empty() && !moves.leave.is_empty() {
             self.members.pace.left(moves.leave.len());
             self.holding.leaving = moves.leave;
@@ -113,10 +121,12 @@ impl PostgresJournal {
         let (dead, seen): (Vec<&str>, Vec<&str>) =
             dead.map(|one| (one.member.name.as_str(), one.lease.seen.as_str())).unzip();
         let wanted: Vec<i32> = numbers(wanted);
-        for ids in wanted.chunks(CLAIMED) {
+        for ids in wanted.chunks(self.members.claimed) {
             let beside: [Parameter<'_>; 3] =
                 [(&ids, Type::INT4_ARRAY), (&dead, Type::TEXT_ARRAY), (&seen, Type::TEXT_ARRAY)];
-            let rows = self.as_holder("SELECT * FROM claim_shards($1, $2, $3, $4, $5)", &beside)?;
+            let rows = self.as_holder("SELECT * FROM claim_shards($1, $2, $3, $4, $5)", &beside);
+            self.members.claimed = if rows.is_ok() { CLAIMED } else { self.members.claimed.div_ceil(2) };
+            let rows = rows?;
             let Some(row) = rows.first() else { continue };
             let claimed = shards_at(row, "claimed").map_err(damaged)?;
             let moved = number(row.try_get("moved").map_err(damaged)?);
@@ -138,10 +148,8 @@ impl PostgresJournal {
         let (ids, alive_at) = (numbers(shards), now.as_millisecond());
         let beside: [Parameter<'_>; 2] = [(&ids, Type::INT4_ARRAY), (&alive_at, Type::INT8)];
         self.as_holder("SELECT * FROM release_shards($1, $2, $3, $4)", &beside)?;
-        self.holding = Holding {
-            held: self.holding.held.without(shards),
-            leaving: self.holding.leaving.without(shards),
-        };
+        let Holding { held, leaving, part } = self.holding;
+        self.holding = Holding { held: held.without(shards), leaving: leaving.without(shards), part };
         Ok(())
     }
 
@@ -188,7 +196,8 @@ fn found_at(row: &Row) -> Result<Found, tokio_postgres::Error> {
         draining: row.try_get("is_draining")?,
         held: shards_at(row, "held")?,
     };
-    Ok(Found { member, lease: lease_at(row)?, pinned: shards_at(row, "pinned")? })
+    let last = number(row.try_get("last_sequence")?);
+    Ok(Found { member, lease: lease_at(row)?, pinned: shards_at(row, "pinned")?, last })
 }
 
 /// What a row says of who has a name.

@@ -12,6 +12,7 @@ mod schema;
 mod secured;
 mod standby;
 mod step;
+pub mod tokens;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -8,8 +8,12 @@ use crate::journal::OpenError;
 const VERSION: i32 = UPGRADES.len() as i32;
 
 /// From each version to the next, beginning with nothing.
-const UPGRADES: &[&str] =
-    &[include_str!("schema.sql"), include_str!("shards.sql"), include_str!("accounts.sql")];
+const UPGRADES: &[&str] = &[
+    include_str!("schema.sql"),
+    include_str!("shards.sql"),
+    include_str!("accounts.sql"),
+    include_str!("tokens.sql"),
+];
 
 /// PostgreSQL 15.
 const OLDEST_SERVER: i32 = 150_000;

@@ -181,7 +181,7 @@ $function$;
 -- Shows that we live, and who else does, with what they have. No row: the name is another's.
 CREATE FUNCTION look(my_name text, my_epoch bigint, my_alive_at bigint, my_info jsonb)
 RETURNS TABLE (name text, owner text, epoch bigint, seen text, ttl bigint, is_settled boolean, is_draining boolean,
-    held int[], pinned int[]) LANGUAGE plpgsql AS $function$
+    held int[], pinned int[], last_sequence bigint) LANGUAGE plpgsql AS $function$
 #variable_conflict use_column
 BEGIN
     UPDATE nodes SET seen = clock_timestamp(), alive_at = my_alive_at, info = my_info
@@ -193,7 +193,7 @@ BEGIN
     SELECT coalesce(n.name, s.owner), coalesce(n.owner, ''), coalesce(n.epoch, 0), coalesce(n.seen::text, ''),
         coalesce(n.ttl, 0), coalesce(clock_timestamp() - n.since >= n.ttl * interval '1 millisecond', false),
         coalesce(n.draining, false), coalesce(s.held, '{}'),
-        coalesce((SELECT array_agg(p.shard) FROM pins AS p WHERE p.node = n.name), '{}')
+        coalesce((SELECT array_agg(p.shard) FROM pins AS p WHERE p.node = n.name), '{}'), coalesce(n.last, 0)
     FROM nodes AS n FULL JOIN (
         SELECT h.owner, array_agg(h.id) AS held FROM shards AS h WHERE h.owner <> '' GROUP BY h.owner) AS s
     ON s.owner = n.name;
