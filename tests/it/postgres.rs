@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use idlewatch::cluster::shard::Shard;
 use idlewatch::demo::server::{Behaviour, Server};
 use idlewatch::demo::store::Store;
 use idlewatch::event::{Cursor, Event, EventBody, MailboxKey, MailboxName, MonitorState};
@@ -545,4 +546,30 @@ fn many_that_start_at_once_make_the_tables_once_and_one_has_the_journal() {
     });
     assert!(ended.len() <= 3 && !ended.is_empty(), "{ended:?}");
     assert_eq!(database_of(&database, "SELECT count(*) FROM idlewatch.version"), "1");
+}
+
+/// What one monitor without a name had, before they had names, is the first one's that comes.
+#[test]
+fn a_schema_of_the_first_version_is_brought_up_to_date_with_what_is_in_it() {
+    let database = shared().database();
+    let schema =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/journal/postgres/schema.sql"));
+    let rows = "UPDATE lease SET epoch = 5, last = 3, alive_at = 111;
+        INSERT INTO events VALUES (2, 'message.new', '{}', 1), (3, 'monitor.state', '{}', 1);
+        INSERT INTO cursors (account, mailbox, uid_validity, uid_next, seen, updated_at, crc)
+            VALUES ('work', 'INBOX', 1, 2, '', 3, 4);
+        INSERT INTO lanes (name, position) VALUES ('out', 1)";
+    let made = format!(
+        "SET ROLE idlewatch; CREATE SCHEMA idlewatch; SET search_path = idlewatch; {}; {rows}",
+        schema.unwrap()
+    );
+    database_of(&database, &made);
+    let mut journal = open(&database).unwrap();
+    let found = journal.lanes(&["out".to_owned()]).unwrap();
+    assert_eq!((found[0].sequence, journal.last().unwrap()), (1, 3));
+    let asked = "SELECT string_agg(node || sequence, ' ' ORDER BY sequence) FROM idlewatch.events";
+    assert_eq!(database_of(&database, asked), "here2 here3");
+    let asked = "SELECT c.shard, c.blind_since, s.owner FROM idlewatch.cursors c JOIN idlewatch.shards s ON s.id = c.shard";
+    let shard = Shard::of(&"work".into()).number();
+    assert_eq!(database_of(&database, asked), format!("{shard}|111|here"));
 }

@@ -22,7 +22,7 @@ CREATE TABLE shards (
     -- Until when its last owner watched.
     alive_at bigint
 ) WITH (fillfactor = 50);
-INSERT INTO shards (id) SELECT generate_series(0, 1023);
+INSERT INTO shards (id, alive_at) SELECT generate_series(0, 1023), (SELECT alive_at FROM nodes);
 -- Where a person wants a shard to be.
 CREATE TABLE pins (
     shard int PRIMARY KEY REFERENCES shards,
