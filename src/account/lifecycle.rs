@@ -164,7 +164,7 @@ pub fn blame(end: &SessionEnd) -> Blame {
 fn blame_token(error: &TokenError) -> Blame {
     match error {
         TokenError::Endpoint { error: EndpointError::Throttled(_), .. } => Blame::Limit,
-        TokenError::Endpoint { .. } => Blame::Network,
+        TokenError::Endpoint { .. } | TokenError::Away(_) => Blame::Network,
         TokenError::Refused { .. } | TokenError::NotPermitted(_) => Blame::Credentials,
         TokenError::Secret(_) | TokenError::Key(_) | TokenError::Store(_) => Blame::Operator(Setup::Login),
         TokenError::Broken => Blame::Ourselves,
@@ -288,7 +288,7 @@ fn token_trouble(error: &TokenError) -> Trouble {
         TokenError::Refused { code, .. } => (ErrorType::Auth, code.as_str()),
         TokenError::NotPermitted(_) => (ErrorType::Auth, "no_refresh_token"),
         TokenError::Secret(_) | TokenError::Key(_) => (ErrorType::Config, "secret"),
-        TokenError::Store(_) => (ErrorType::Io, "token_state"),
+        TokenError::Store(_) | TokenError::Away(_) => (ErrorType::Io, "token_state"),
         TokenError::Broken => (ErrorType::Internal, "token"),
     };
     tell(error_type, Some(code), error.to_string())

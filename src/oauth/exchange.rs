@@ -70,6 +70,9 @@ pub enum TokenError {
     /// What is kept of the grant cannot be read.
     #[error("the state of the token cannot be read: {0}")]
     Store(String),
+    /// What is kept of it is in a database that does not answer, or used by others for too long: it may pass.
+    #[error("the refresh token cannot be had now: {0}")]
+    Away(String),
     /// A bug of ours.
     #[error("the request for the token broke off")]
     Broken,

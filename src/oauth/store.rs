@@ -35,9 +35,9 @@ use crate::secrets::SecretSource;
 #[cfg(feature = "postgres")]
 const TURN: Duration = Duration::from_millis(250);
 
-/// The longest wait for it: a turn is over after a minute.
+/// The longest wait for it: a turn is over after two minutes.
 #[cfg(feature = "postgres")]
-const LONGEST_TURN: Duration = Duration::from_secs(90);
+const LONGEST_TURN: Duration = Duration::from_secs(150);
 
 /// No file of ours is longer.
 const MOST_BYTES: u64 = 256 << 10;
@@ -179,10 +179,10 @@ impl Store {
     }
 
     /// As [`Self::read`], for whoever goes on to use the refresh token: nobody else does before [`Self::write`] or
-    /// [`Self::put_back`], or a minute is over. Blocks until it is our turn.
+    /// [`Self::put_back`], or two minutes are over. Blocks until it is our turn.
     ///
     /// # Errors
-    /// Where it cannot be read, or others do not come to an end.
+    /// Where it cannot be read; [`io::ErrorKind::NotConnected`] while the database is away, or others do not come to an end.
     pub fn take(&self, grant: &str) -> io::Result<Option<Kept>> {
         #[cfg(feature = "postgres")]
         if let Some(shared) = &self.shared
@@ -193,7 +193,7 @@ impl Store {
         self.read_file(grant)
     }
 
-    /// Nothing came of it. What the database does not hear is over in a minute.
+    /// Nothing came of it. What the database does not hear is over in two minutes.
     pub fn put_back(&self, grant: &str) {
         #[cfg(feature = "postgres")]
         if let Some(shared) = &self.shared {
@@ -207,7 +207,7 @@ impl Store {
     ///
     /// # Errors
     /// Where it cannot be written; then what was kept before still is. [`io::ErrorKind::AlreadyExists`] where another has
-    /// taken its turn meanwhile: what that one keeps counts.
+    /// taken its turn meanwhile: what that one keeps counts. [`io::ErrorKind::NotConnected`] while the database is away.
     pub fn write(&self, grant: &str, kept: &Kept) -> io::Result<()> {
         let bytes = OnDisk::bytes(kept)?;
         #[cfg(feature = "postgres")]
@@ -244,7 +244,8 @@ impl Shared {
             match self.table.take(grant)? {
                 Some(taken) => return Ok(taken),
                 None if begun.elapsed() > LONGEST_TURN => {
-                    return Err(io::Error::other("other monitors use it, and do not come to an end"));
+                    let cause = "other monitors use it, and do not come to an end";
+                    return Err(io::Error::new(io::ErrorKind::NotConnected, cause));
                 }
                 None => sleep(TURN),
             }

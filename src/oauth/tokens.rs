@@ -30,6 +30,9 @@ const REFUSED: Duration = Duration::from_secs(5);
 /// The longest wait after an endpoint that gives no answer: accounts wait by their own backoff too.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
+/// Between two tries to keep a rotated token while the database is away.
+const UNKEPT: Duration = Duration::from_secs(1);
+
 /// All tokens of the process. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Tokens(Arc<Shared>);
@@ -137,7 +140,7 @@ impl State {
 fn pause_after(error: &TokenError, failures: u32, random: f64) -> Duration {
     match error {
         TokenError::Endpoint { error: EndpointError::Throttled(pause), .. } => *pause,
-        TokenError::Endpoint { .. } | TokenError::Store(_) | TokenError::Broken => {
+        TokenError::Endpoint { .. } | TokenError::Store(_) | TokenError::Away(_) | TokenError::Broken => {
             full_jitter(Duration::from_secs(1), failures, random).min(LONGEST_WAIT)
         }
         TokenError::Refused { .. } => REFUSED,
@@ -315,7 +318,10 @@ impl Shared {
     ) -> Result<Option<Kept>, TokenError> {
         let (store, name) = (self.store.clone(), name.to_owned());
         let found = spawn_blocking(move || how(&store, &name)).await.map_err(|_| TokenError::Broken)?;
-        found.map_err(|error| TokenError::Store(error.to_string()))
+        found.map_err(|error| match error.kind() {
+            io::ErrorKind::NotConnected => TokenError::Away(error.to_string()),
+            _ => TokenError::Store(error.to_string()),
+        })
     }
 
     async fn put_back(&self, name: &str) {
@@ -336,8 +342,21 @@ impl Shared {
         // A command does not say when its token ends.
         let expires_at = at.checked_add(lasts).ok().filter(|_| grant.flow.token_url().is_some());
         let kept = Kept { fetched_at: Some(at), expires_at, scopes, ..kept };
-        let (store, name, written) = (self.store.clone(), grant.name.clone(), kept.clone());
-        match spawn_blocking(move || write(&store, &name, &written)).await {
+        let mut told = false;
+        let written = loop {
+            let (store, name, written) = (self.store.clone(), grant.name.clone(), kept.clone());
+            match spawn_blocking(move || write(&store, &name, &written)).await {
+                // It is the only one that is good, and may soon be needed elsewhere: not used before it is kept.
+                Ok(Err(error)) if error.kind() == io::ErrorKind::NotConnected => {
+                    if !std::mem::replace(&mut told, true) {
+                        warn!(grant:% = grant.name; "the rotated refresh token waits to be kept: {error}");
+                    }
+                    tokio::time::sleep(UNKEPT).await;
+                }
+                written => break written,
+            }
+        };
+        match written {
             Ok(Ok(())) => None,
             // What another keeps counts.
             Ok(Err(error)) if error.kind() == io::ErrorKind::AlreadyExists => {

@@ -57,6 +57,8 @@ mod reload;
 mod replay;
 mod rotation;
 mod round_trips;
+#[cfg(feature = "postgres")]
+mod shared_tokens;
 mod state;
 mod support;
 mod syslog;

@@ -9,6 +9,7 @@ use tokio_postgres::types::Type;
 use super::link::{Link, Parameter};
 use super::{damaged, schema};
 use crate::config::settings::DatabaseSettings;
+use crate::journal::{JournalError, OpenError};
 
 /// What is kept of a grant, as it stands in the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,20 +39,21 @@ impl TokensTable {
     /// What is kept of a grant.
     ///
     /// # Errors
-    /// Where the database is away, or refuses it.
+    /// Where the database refuses it; [`io::ErrorKind::NotConnected`] where it is away.
     pub fn read(&self, name: &str) -> io::Result<Option<Stored>> {
         let sql = "SELECT kept, is_sealed FROM tokens WHERE name = $1";
         self.ask(sql, &[(&name, Type::TEXT)]).map(Option::flatten)
     }
 
-    /// As [`Self::read`], and from now on it is our turn; `None` while it is another's. One that is older than a minute is over.
+    /// As [`Self::read`], and from now on it is our turn; `None` while it is another's. One that is older than two
+    /// minutes is over: a request waits for a minute at most, and is answered within 20 s.
     ///
     /// # Errors
     /// Where the database is away, or refuses it.
     pub fn take(&self, name: &str) -> io::Result<Option<Option<Stored>>> {
         let sql = "INSERT INTO tokens AS known (name, taken_by) VALUES ($1, $2)
             ON CONFLICT (name) DO UPDATE SET taken_by = excluded.taken_by, taken_at = clock_timestamp()
-                WHERE known.taken_by IN ('', excluded.taken_by) OR known.taken_at < clock_timestamp() - interval '1 minute'
+                WHERE known.taken_by IN ('', excluded.taken_by) OR known.taken_at < clock_timestamp() - interval '2 minutes'
             RETURNING kept, is_sealed";
         self.ask(sql, &[(&name, Type::TEXT), (&self.own, Type::TEXT)])
     }
@@ -84,25 +86,38 @@ impl TokensTable {
 
     /// The first row: what it keeps.
     fn ask(&self, sql: &str, parameters: &[Parameter<'_>]) -> io::Result<Option<Option<Stored>>> {
-        let failed =
-            |error: &dyn std::fmt::Display| io::Error::other(format!("the journal's database: {error}"));
         let mut link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
         let open = match link.take() {
             Some(open) => open,
             None => {
-                let mut new = Link::new(&self.settings).map_err(|error| failed(&error))?;
+                let mut new = Link::new(&self.settings).map_err(JournalError::from).map_err(failed)?;
                 // `check` and `oauth login` may be here before any monitor.
-                schema::prepare(&mut new).map_err(|error| io::Error::other(error.to_string()))?;
+                schema::prepare(&mut new).map_err(not_prepared)?;
                 new
             }
         };
-        let rows = link.insert(open).query(sql, parameters).map_err(|error| failed(&error))?;
+        let rows = link.insert(open).query(sql, parameters).map_err(JournalError::from).map_err(failed)?;
         let Some(row) = rows.first() else { return Ok(None) };
         let column = || -> Result<_, tokio_postgres::Error> {
             let kept: Option<Vec<u8>> = row.try_get("kept")?;
             let is_sealed = row.try_get("is_sealed")?;
             Ok(kept.map(|kept| Stored { kept, is_sealed }))
         };
-        column().map(Some).map_err(|error| failed(&damaged(error)))
+        column().map(Some).map_err(|error| failed(damaged(error)))
+    }
+}
+
+/// What passes is told from what does not by [`io::ErrorKind::NotConnected`].
+fn failed(error: JournalError) -> io::Error {
+    match error.passes() {
+        true => io::Error::new(io::ErrorKind::NotConnected, error.to_string()),
+        false => io::Error::other(error.to_string()),
+    }
+}
+
+fn not_prepared(error: OpenError) -> io::Error {
+    match error {
+        OpenError::Away(_) => io::Error::new(io::ErrorKind::NotConnected, error.to_string()),
+        error => io::Error::other(error.to_string()),
     }
 }

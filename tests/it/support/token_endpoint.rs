@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::io::{BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use data_encoding::BASE64URL_NOPAD;
 use ring::hmac;
@@ -37,6 +37,10 @@ struct Desk {
     /// The only refresh token that is good; each use makes another.
     refresh_token: Option<String>,
     rotations: usize,
+    /// By families: the number of the refresh token that is good; one that is shown twice ends its family.
+    families: HashMap<String, Option<usize>>,
+    /// What was granted is told later.
+    held: bool,
     forms: Vec<HashMap<String, String>>,
     given: usize,
     busy: usize,
@@ -76,6 +80,8 @@ impl TokenEndpoint {
             always: None,
             refresh_token: None,
             rotations: 0,
+            families: HashMap::new(),
+            held: false,
             forms: Vec::new(),
             given: 0,
             busy: 0,
@@ -117,6 +123,25 @@ impl TokenEndpoint {
     /// Refresh tokens are good once; this is the first.
     pub fn rotate_from(&self, token: &str) {
         self.desk(|desk| desk.refresh_token = Some(token.to_owned()));
+    }
+
+    /// As [`Self::rotate_from`], for many at the same time: the first refresh token of each.
+    #[cfg(feature = "postgres")]
+    pub fn rotate_each(&self, family: &str) -> String {
+        self.desk(|desk| desk.families.insert(family.to_owned(), Some(0)));
+        format!("canary-{family}-0")
+    }
+
+    /// Holds answers back, and what they say holds already; or lets them go.
+    #[cfg(feature = "postgres")]
+    pub fn hold(&self, held: bool) {
+        self.desk(|desk| desk.held = held);
+    }
+
+    /// The refresh tokens that were shown, in this order.
+    #[cfg(feature = "postgres")]
+    pub fn shown(&self) -> Vec<String> {
+        self.forms().iter().filter_map(|form| form.get("refresh_token").cloned()).collect()
     }
 
     pub fn refresh_token(&self) -> String {
@@ -165,6 +190,9 @@ impl TokenEndpoint {
                 None if head[0].contains("/device") => Some((200, String::new(), self.code())),
                 None => Some(self.desk(|desk| desk.answer(&form))),
             };
+            while self.desk(|desk| desk.held) {
+                std::thread::sleep(Duration::from_millis(20));
+            }
             self.desk(|desk| desk.busy -= 1);
             let Some((status, more, body)) = answer else { return };
             let text = format!(
@@ -193,11 +221,27 @@ impl Desk {
         if self.refresh_token.is_some() && shown.is_some() && shown != self.refresh_token.as_ref() {
             return refused("invalid_grant");
         }
+        let next = match shown.and_then(|shown| self.rotated(shown)) {
+            Some(None) => return refused("invalid_grant"),
+            next => next.flatten(),
+        };
         if form["grant_type"].ends_with("device_code") && self.pending > 0 {
             self.pending -= 1;
             return refused("authorization_pending");
         }
-        (200, String::new(), self.token(form))
+        let mut answer: Value = serde_json::from_str(&self.token(form)).unwrap();
+        if let Some(next) = next {
+            answer["refresh_token"] = json!(next);
+        }
+        (200, String::new(), answer.to_string())
+    }
+
+    /// What comes in place of a refresh token of a family; nothing, where that was not the good one.
+    fn rotated(&mut self, shown: &str) -> Option<Option<String>> {
+        let (family, number) = shown.strip_prefix("canary-")?.rsplit_once('-')?;
+        let good = self.families.get_mut(family)?;
+        *good = good.filter(|good| number == good.to_string()).map(|good| good + 1);
+        Some(good.map(|next| format!("canary-{family}-{next}")))
     }
 
     fn token(&mut self, form: &HashMap<String, String>) -> String {
