@@ -37,10 +37,6 @@ pub fn moves(me: &str, members: &[Member], pinned: &HashMap<Shard, String>, most
     let names = takers(members);
     let assigned = assign(&names, pinned);
     let Some(own) = members.iter().find(|member| member.name == me) else { return Moves::default() };
-    // With nobody to take it, everything stays where it is.
-    if names.is_empty() {
-        return Moves::default();
-    }
     let mine = names.iter().position(|name| *name == me).and_then(|place| assigned.get(place));
     let mine = mine.copied().unwrap_or_default();
     let living = members.iter().filter(|member| member.alive);
@@ -58,6 +54,10 @@ fn takers(members: &[Member]) -> Vec<&str> {
     let mut names: Vec<_> = willing.iter().filter(settled).map(|member| member.name.as_str()).collect();
     if names.is_empty() {
         names = willing.iter().map(|member| member.name.as_str()).collect();
+    }
+    // Where all are drained there is nobody else.
+    if names.is_empty() {
+        names = members.iter().filter(|member| member.alive).map(|member| member.name.as_str()).collect();
     }
     names.sort_unstable();
     names
@@ -140,7 +140,10 @@ mod tests {
     #[test]
     fn whoever_is_drained_leaves_everything_unless_there_is_nobody_else() {
         let drained = Member { draining: true, ..member("a", ShardSet::ALL) };
-        assert_eq!(decided("a", std::slice::from_ref(&drained), 9999), Moves::default());
+        let alone = Moves { part: 1024, ..Moves::default() };
+        assert_eq!(decided("a", std::slice::from_ref(&drained), 9999), alone);
+        let emptied = Member { held: ShardSet::default(), ..drained.clone() };
+        assert_eq!(decided("a", &[emptied], 9999).claim, ShardSet::ALL, "what those left behind who took it");
         let both = [drained, member("b", ShardSet::default())];
         assert_eq!(decided("a", &both, 9999).leave, ShardSet::ALL);
         let free = [Member { held: ShardSet::default(), ..both[0].clone() }, both[1].clone()];

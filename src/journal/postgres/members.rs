@@ -10,7 +10,7 @@ use tokio_postgres::types::Type;
 
 use super::link::Parameter;
 use super::standby::{Lease, Verdict, Watched};
-use super::{PostgresJournal, damaged, number};
+use super::{PostgresJournal, damaged, number, signed};
 use crate::cluster::pace::Pace;
 use crate::cluster::seat::{self, Member};
 use crate::cluster::shard::{Holding, Shard, ShardSet};
@@ -122,9 +122,14 @@ impl PostgresJournal {
             dead.map(|one| (one.member.name.as_str(), one.lease.seen.as_str())).unzip();
         let wanted: Vec<i32> = numbers(wanted);
         for ids in wanted.chunks(self.members.claimed) {
-            let beside: [Parameter<'_>; 3] =
-                [(&ids, Type::INT4_ARRAY), (&dead, Type::TEXT_ARRAY), (&seen, Type::TEXT_ARRAY)];
-            let rows = self.as_holder("SELECT * FROM claim_shards($1, $2, $3, $4, $5)", &beside);
+            let last = signed(self.last);
+            let beside: [Parameter<'_>; 4] = [
+                (&last, Type::INT8),
+                (&ids, Type::INT4_ARRAY),
+                (&dead, Type::TEXT_ARRAY),
+                (&seen, Type::TEXT_ARRAY),
+            ];
+            let rows = self.as_holder("SELECT * FROM claim_shards($1, $2, $3, $4, $5, $6)", &beside);
             self.members.claimed = if rows.is_ok() { CLAIMED } else { self.members.claimed.div_ceil(2) };
             let rows = rows?;
             let Some(row) = rows.first() else { continue };

@@ -203,13 +203,15 @@ $function$;
 -- Those of the shards that are nobody's, or a dead one's: one of whom nothing was seen since. What of their events waits
 -- for outputs comes with them, into our stream, and says which outputs had it there; so does what the dead, and those
 -- who left, have said of themselves. No row: the name is another's.
-CREATE FUNCTION claim_shards(my_name text, my_epoch bigint, ids int[], dead text[], seen_then text[])
+CREATE FUNCTION claim_shards(my_name text, my_epoch bigint, least_last bigint, ids int[], dead text[], seen_then text[])
 RETURNS TABLE (claimed int[], last_sequence bigint, moved bigint) LANGUAGE plpgsql AS $function$
 #variable_conflict use_column
 DECLARE
     held  nodes;
     gone  text[];
     mine  int[];
+    -- As in a commit: numbers that were given are not given again.
+    base  bigint;
     added bigint;
 BEGIN
     SELECT * INTO held FROM nodes WHERE name = my_name AND epoch = my_epoch FOR UPDATE;
@@ -227,6 +229,7 @@ BEGIN
         WHERE s.id = ANY (mine)) AS since
     WHERE c.shard = since.id AND c.blind_since IS NULL AND since.alive_at IS NOT NULL;
     UPDATE shards SET owner = my_name, epoch = epoch + 1 WHERE id = ANY (mine);
+    base := greatest(held.last, least_last);
     WITH old AS MATERIALIZED (
         SELECT e.node, e.sequence FROM events AS e
         WHERE e.node <> my_name AND (e.shard = ANY (mine) OR e.shard IS NULL AND e.node = ANY (gone))
@@ -236,12 +239,12 @@ BEGIN
         RETURNING e.node, e.sequence, e.shard, e.action, e.payload, e.crc, e.had
     )
     INSERT INTO events (node, sequence, shard, action, payload, crc, had)
-    SELECT my_name, held.last + row_number() OVER (ORDER BY t.node, t.sequence), t.shard, t.action, t.payload, t.crc,
+    SELECT my_name, base + row_number() OVER (ORDER BY t.node, t.sequence), t.shard, t.action, t.payload, t.crc,
         t.had || (SELECT coalesce(array_agg(l.name), '{}') FROM lanes AS l WHERE l.node = t.node AND l.position >= t.sequence)
     FROM taken AS t;
     GET DIAGNOSTICS added = ROW_COUNT;
-    UPDATE nodes SET seen = clock_timestamp(), last = held.last + added WHERE name = my_name;
-    RETURN QUERY SELECT mine, held.last + added, added;
+    UPDATE nodes SET seen = clock_timestamp(), last = base + added WHERE name = my_name;
+    RETURN QUERY SELECT mine, base + added, added;
 END
 $function$;
 
