@@ -79,6 +79,11 @@ impl ShardSet {
         self.each(others, |one, other| one & other)
     }
 
+    /// Those that are among either.
+    pub fn or(self, others: &Self) -> Self {
+        self.each(others, |one, other| one | other)
+    }
+
     /// Each, in order.
     pub fn iter(&self) -> impl Iterator<Item = Shard> + '_ {
         Shard::all().filter(|shard| self.has(*shard))
@@ -93,10 +98,16 @@ impl ShardSet {
     }
 }
 
+impl Extend<Shard> for ShardSet {
+    fn extend<T: IntoIterator<Item = Shard>>(&mut self, shards: T) {
+        shards.into_iter().for_each(|shard| self.insert(shard));
+    }
+}
+
 impl FromIterator<Shard> for ShardSet {
     fn from_iter<T: IntoIterator<Item = Shard>>(shards: T) -> Self {
         let mut set = Self::default();
-        shards.into_iter().for_each(|shard| set.insert(shard));
+        set.extend(shards);
         set
     }
 }
@@ -179,6 +190,7 @@ mod tests {
         fn sets_are_sets(one in prop::collection::btree_set(0..SHARDS, 0..50), two in prop::collection::btree_set(0..SHARDS, 0..50)) {
             let of = |numbers: &std::collections::BTreeSet<usize>| set(&numbers.iter().copied().collect::<Vec<_>>());
             prop_assert_eq!(of(&one).and(&of(&two)), of(&(&one & &two)));
+            prop_assert_eq!(of(&one).or(&of(&two)), of(&(&one | &two)));
             prop_assert_eq!(of(&one).without(&of(&two)), of(&(&one - &two)));
             prop_assert_eq!(of(&one).iter().map(Shard::number).collect::<Vec<_>>(), one.into_iter().collect::<Vec<_>>());
         }

@@ -91,6 +91,8 @@ pub struct Coordinator {
     pub(super) config: ConfigStatus,
     /// What was last said of our accounts to the other monitors.
     pub(super) described: String,
+    /// The journal is told soon which accounts there are.
+    pub(super) noting: bool,
 }
 
 /// An account that is watched.
@@ -122,6 +124,7 @@ impl Coordinator {
             started_at: now,
             config: ConfigStatus { loaded_at: now, last_reload_successful: true },
             described: String::new(),
+            noting: false,
         }
     }
 

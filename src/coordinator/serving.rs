@@ -1,5 +1,7 @@
 //! Which of the accounts are watched here: those whose shards this monitor holds, as they come and go.
 
+use std::time::Duration;
+
 use actix::prelude::*;
 use futures::stream;
 use log::info;
@@ -8,6 +10,9 @@ use super::actor::Coordinator;
 use super::reconcile::reconcile;
 use crate::cluster::shard::Holding;
 use crate::text::counted;
+
+/// After shards have come: the journal is told which accounts there are.
+const NOTED: Duration = Duration::from_secs(60);
 
 /// What is held has changed.
 #[derive(Debug)]
@@ -57,8 +62,12 @@ impl Coordinator {
         if !steps.stop.is_empty() {
             info!("left to other monitors: {}", counted(steps.stop.len(), "account"));
         }
-        if !steps.start.is_empty() {
-            self.note_accounts();
+        if !steps.start.is_empty() && !std::mem::replace(&mut self.noting, true) {
+            // Shards come by and by, and the list of all accounts is long.
+            ctx.run_later(NOTED, |coordinator, _| {
+                coordinator.noting = false;
+                coordinator.note_accounts();
+            });
         }
         self.reloading = true;
         let taken = self.take(steps, ctx).map(|(), coordinator, ctx| coordinator.settle(ctx));

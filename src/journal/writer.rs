@@ -518,6 +518,10 @@ impl Writer {
     fn follow(&mut self) -> Result<(), JournalError> {
         let now = self.journal.holding();
         let held = now.held;
+        if !self.tell_holding.borrow().held.without(&held).is_empty() {
+            // Nobody is to be told from memory what another tells.
+            self.recent.forget(u64::MAX);
+        }
         self.tell_holding.send_if_modified(|told| std::mem::replace(told, now) != now);
         self.leaving = self.leaving.take().filter(|leaving| leaving.shards.without(&held).is_empty());
         let last = self.journal.last()?;
@@ -529,6 +533,15 @@ impl Writer {
         self.bytes = self.journal.bytes();
         self.told.send_if_modified(|told| std::mem::replace(told, self.last) != self.last);
         Ok(())
+    }
+
+    /// Only what is to leave now: what was said of it may be old, and said again.
+    fn left(&mut self, shards: ShardSet) {
+        let shards = shards.and(&self.journal.holding().leaving);
+        if !shards.is_empty() && self.leaving.as_ref().is_none_or(|leaving| leaving.shards != shards) {
+            self.positions.hurry();
+            self.leaving = Some(Leaving { shards, last: self.last, since: Instant::now() });
+        }
     }
 
     /// What leaves is others' once every output that is waited for has what it told, or after a while.
@@ -543,9 +556,8 @@ impl Writer {
         let done = self.journal.hand_over(&shards, Timestamp::now());
         if self.done_unless_blocked(done)? {
             self.leaving = None;
-            // Nobody is to be told from memory what another tells.
-            self.recent.forget(u64::MAX);
-            // There may be more to go.
+            // Before anything else of it is told; and there may be more to go.
+            self.follow()?;
             self.remember_alive()?;
         }
         Ok(())
@@ -626,10 +638,7 @@ impl Writer {
             Request::Ask(question) => self.ask(question),
             Request::Cursor { key, answer } => self.asked.push((key, answer)),
             Request::Lanes { specs, answer } => drop(answer.send(self.set_lanes(specs))),
-            Request::Left { shards } => {
-                self.positions.hurry();
-                self.leaving = Some(Leaving { shards, last: self.last, since: Instant::now() });
-            }
+            Request::Left { shards } => self.left(shards),
             Request::Describe(accounts) => self.journal.describe(accounts),
             Request::Settle { answer } => {
                 let _ = self.forget();

@@ -14,7 +14,7 @@ use idlewatch::event::{Cursor, Event, EventBody, MailboxKey, MailboxName, Monito
 use idlewatch::journal::postgres::PostgresJournal;
 use idlewatch::journal::postgres::lease::Opening;
 use idlewatch::journal::{Entry, FileEnd, Journal, JournalError, LanePosition, OpenError};
-use idlewatch::messages::{Batch, Checkpoint};
+use idlewatch::messages::{Batch, Checkpoint, Replaces};
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -572,4 +572,67 @@ fn a_schema_of_the_first_version_is_brought_up_to_date_with_what_is_in_it() {
     let asked = "SELECT c.shard, c.blind_since, s.owner FROM idlewatch.cursors c JOIN idlewatch.shards s ON s.id = c.shard";
     let shard = Shard::of(&"work".into()).number();
     assert_eq!(database_of(&database, asked), format!("{shard}|111|here"));
+}
+
+/// Its cursor goes with it, so that it is of this account's shard.
+fn entry_of(account: &str, id: &str) -> Entry {
+    let body = EventBody::MonitorState(MonitorState::Started);
+    let event = Event {
+        at: Timestamp::UNIX_EPOCH,
+        id: id.to_owned(),
+        account: None,
+        body,
+        filtered: None,
+        redacted: Vec::new(),
+    };
+    let key = MailboxKey { account: account.into(), mailbox: MailboxName::inbox() };
+    let checkpoint =
+        Some(Checkpoint { key, cursor: Cursor::baseline(7, 5, None), replaces: Replaces::Nothing });
+    Entry::new(Batch { events: vec![event], checkpoint, ..Batch::default() })
+}
+
+/// The database has forgotten which numbers the one that takes over has given, as a standby may that lagged behind.
+#[test]
+fn what_waits_moves_with_its_shard_under_numbers_that_no_output_has_passed() {
+    let database = shared().database();
+    let settings = database.settings(Duration::from_millis(500));
+    let member = |name: &str| {
+        let opening = Opening { name: name.to_owned(), waits: true, ..opening(name) };
+        let mut journal = PostgresJournal::open(&settings, &opening).unwrap().0;
+        journal.begin(Timestamp::now()).unwrap();
+        journal
+    };
+    let (mut one, mut two) = (member("one"), member("two"));
+    for n in 0..40 {
+        one.commit(&[entry_of(&format!("account{n}"), &format!("event {n}"))], &[])
+            .unwrap()
+            .remove(0)
+            .unwrap();
+    }
+    let before = one.bytes();
+    for id in ["a", "b", "c"] {
+        two.commit(&[entry(id)], &[]).unwrap().remove(0).unwrap();
+    }
+    database_of(&database, "UPDATE idlewatch.nodes SET last = 0 WHERE name = 'two'");
+    eventually(|| {
+        one.alive(Timestamp::now()).unwrap();
+        let leaving = one.holding().leaving;
+        one.hand_over(&leaving, Timestamp::now()).unwrap();
+        two.alive(Timestamp::now()).unwrap();
+        (one.holding().held.len() == 512 && two.holding().held.len() == 512).then_some(())
+    });
+    let moved = two.pending(3, 99).unwrap();
+    assert!(moved.len() > 5 && moved.len() < 35, "{}", moved.len());
+    assert_eq!(two.last().unwrap(), 3 + moved.len() as u64);
+    one.alive(Timestamp::now()).unwrap();
+    let kept = one.pending(0, 99).unwrap().len();
+    assert_eq!(kept + moved.len(), 40);
+    assert!(one.bytes() < before && one.bytes() > 0, "what has moved does not fill it: {}", one.bytes());
+    let refused = one.commit(&[entry_of(&moved_account(&moved[0].event.id), "late")], &[]).unwrap().remove(0);
+    assert!(refused.is_err(), "it is another's");
+}
+
+/// Of `event N`.
+fn moved_account(id: &str) -> String {
+    id.replace("event ", "account")
 }

@@ -33,6 +33,8 @@ pub(super) struct Members {
     pace: Pace,
     /// How many shards are claimed by one statement.
     claimed: usize,
+    /// What was ours, and may not have been taken yet.
+    given: ShardSet,
     /// What we say of our accounts, as JSON.
     said: String,
 }
@@ -48,7 +50,14 @@ struct Found {
 
 impl Members {
     pub(super) fn new(ttl: Duration) -> Self {
-        Self { ttl, watched: HashMap::new(), pace: Pace::new(ttl), claimed: CLAIMED, said: "{}".to_owned() }
+        Self {
+            ttl,
+            watched: HashMap::new(),
+            pace: Pace::new(ttl),
+            claimed: CLAIMED,
+            given: ShardSet::default(),
+            said: "{}".to_owned(),
+        }
     }
 
     pub(super) fn rhythm(&self) -> Duration {
@@ -83,6 +92,7 @@ impl PostgresJournal {
         self.note_losses(&held);
         self.holding.held = held;
         self.holding.leaving = self.holding.leaving.and(&held);
+        self.count_what_is_left(&members)?;
         let most = self.members.pace.allows(Instant::now(), draining);
         let moves = seat::moves(&self.name, &members, &pinned, most);
         self.holding.part = moves.part;
@@ -94,11 +104,26 @@ impl PostgresJournal {
     }
 
     /// Whoever was taken for dead while it slept has to learn it.
-    fn note_losses(&self, held: &ShardSet) {
+    fn note_losses(&mut self, held: &ShardSet) {
         let lost = self.holding.held.without(held);
-        if !lost.is_empty() {
-            warn!("{} went to others, who saw no life in us", text::counted(lost.len(), "shard"));
+        // A release whose answer was lost is none of this.
+        let taken = lost.without(&self.holding.leaving);
+        if !taken.is_empty() {
+            warn!("{} went to others, who saw no life in us", text::counted(taken.len(), "shard"));
         }
+        self.members.given.extend(lost.iter());
+    }
+
+    /// What others have taken, they took with what waits for outputs.
+    fn count_what_is_left(&mut self, members: &[Member]) -> Result<(), JournalError> {
+        let others = members.iter().filter(|member| member.name != self.name);
+        let gone =
+            others.fold(ShardSet::default(), |gone, member| gone.or(&member.held.and(&self.members.given)));
+        if !gone.is_empty() {
+            self.count()?;
+        }
+        self.members.given = self.members.given.without(&gone).without(&self.holding.held);
+        Ok(())
     }
 
     fn look(&mut self, now: Timestamp) -> Result<Vec<Found>, JournalError> {
@@ -153,6 +178,7 @@ impl PostgresJournal {
         let (ids, alive_at) = (numbers(shards), now.as_millisecond());
         let beside: [Parameter<'_>; 2] = [(&ids, Type::INT4_ARRAY), (&alive_at, Type::INT8)];
         self.as_holder("SELECT * FROM release_shards($1, $2, $3, $4)", &beside)?;
+        self.members.given.extend(shards.iter());
         let Holding { held, leaving, part } = self.holding;
         self.holding = Holding { held: held.without(shards), leaving: leaving.without(shards), part };
         Ok(())

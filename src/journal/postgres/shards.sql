@@ -1,6 +1,7 @@
 -- Several monitors share the accounts: each has a name, a stream of events of its own, and some of the shards.
 UPDATE version SET number = 2;
-DROP FUNCTION commit_round, end_rounds;
+-- Those of a monitor of the first version, which cannot go on beside us.
+DROP FUNCTION IF EXISTS commit_round, end_rounds;
 
 -- Whoever uses a name holds its row. An epoch is one monitor's; whatever an older one of the name writes is refused.
 ALTER TABLE lease RENAME TO nodes;
