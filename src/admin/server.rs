@@ -2,17 +2,21 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use actix::Addr;
-use actix_web::dev::{Server, ServerHandle};
+use actix_rt::task::JoinHandle;
+use actix_web::dev::Server;
 use actix_web::middleware::from_fn;
 use actix_web::{App, HttpServer, web};
-use log::{info, warn};
+use log::{error, info, warn};
 use socket2::SockRef;
+use tokio::net::unix::pipe;
+use tokio::sync::oneshot;
 
 use super::access::Entrance;
 use super::routes::{self, Shared};
@@ -105,10 +109,10 @@ impl Listeners {
             let address = listener.local_addr()?;
             info!("status and health at http://{address}/api/v1/status");
             let entrance = if self.token.is_some() { Entrance::Guarded } else { Entrance::Loopback(address) };
-            admin.run(server(shared(entrance), Listener::Tcp(listener))?);
+            admin.doors.push(Door::open(Listener::Tcp(listener), shared(entrance))?);
         }
         if let Some((listener, path)) = self.socket {
-            admin.run(server(shared(Entrance::Socket), Listener::Socket(listener))?);
+            admin.doors.push(Door::open(Listener::Socket(listener), shared(Entrance::Socket))?);
             admin.socket = Some(path);
         }
         Ok(admin)
@@ -118,20 +122,60 @@ impl Listeners {
 /// Answers until it is stopped.
 #[derive(Debug, Default)]
 pub struct Admin {
-    servers: Vec<ServerHandle>,
+    doors: Vec<Door>,
     socket: Option<PathBuf>,
 }
 
-impl Admin {
-    fn run(&mut self, server: Server) {
-        self.servers.push(server.handle());
-        actix_rt::spawn(server);
+/// A listener, and who answers there from the first connection on.
+#[derive(Debug)]
+struct Door {
+    close: oneshot::Sender<()>,
+    closed: JoinHandle<()>,
+}
+
+impl Door {
+    fn open(listener: Listener, shared: Shared) -> io::Result<Self> {
+        let bell = listener.bell()?;
+        let (close, closing) = oneshot::channel();
+        let closed = actix_rt::spawn(async move {
+            if let Err(error) = answer(listener, bell, shared, closing).await {
+                error!("http: {error}; nobody is answered until the next start");
+            }
+        });
+        Ok(Self { close, closed })
     }
 
+    async fn close(self) {
+        drop(self.close);
+        let _ = self.closed.await;
+    }
+}
+
+/// Until somebody asks there is no server: actix-http keeps a clock for each, which wakes it twice a second.
+async fn answer(
+    listener: Listener,
+    bell: pipe::Receiver,
+    shared: Shared,
+    mut closing: oneshot::Receiver<()>,
+) -> io::Result<()> {
+    tokio::select! {
+        asked = bell.readable() => asked?,
+        _ = &mut closing => return Ok(()),
+    }
+    drop(bell);
+    let server = server(shared, listener)?;
+    let handle = server.handle();
+    actix_rt::spawn(server);
+    let _ = closing.await;
+    handle.stop(false).await;
+    Ok(())
+}
+
+impl Admin {
     /// Nobody is answered any more.
     pub async fn stop(self) {
-        for server in self.servers {
-            server.stop(false).await;
+        for door in self.doors {
+            door.close().await;
         }
         if let Some(socket) = self.socket {
             let _ = std::fs::remove_file(socket);
@@ -167,6 +211,18 @@ fn open_socket(path: &Path) -> io::Result<UnixListener> {
 enum Listener {
     Tcp(TcpListener),
     Socket(UnixListener),
+}
+
+impl Listener {
+    /// Readable once somebody waits at the door. It is no pipe, but of tokio's types that take a descriptor this one only looks whether it is
+    /// readable.
+    fn bell(&self) -> io::Result<pipe::Receiver> {
+        let door = match self {
+            Self::Tcp(listener) => OwnedFd::from(listener.try_clone()?),
+            Self::Socket(listener) => listener.try_clone()?.into(),
+        };
+        pipe::Receiver::from_owned_fd_unchecked(door)
+    }
 }
 
 fn server(shared: Shared, listener: Listener) -> io::Result<Server> {

@@ -1,5 +1,6 @@
 //! What those who look after the monitor ask it, and those who should not.
 
+use std::fs::DirEntry;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
@@ -44,6 +45,32 @@ pub(crate) fn ask(monitor: &Monitor, arguments: &[&str]) -> Output {
 
 pub(crate) fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+/// Threads of the HTTP server.
+fn answering(monitor: &Monitor) -> usize {
+    let threads = std::fs::read_dir(format!("/proc/{}/task", monitor.pid())).unwrap();
+    let name = |thread: DirEntry| std::fs::read_to_string(thread.path().join("comm")).ok();
+    threads.flatten().filter_map(name).filter(|name| name.starts_with("actix-server")).count()
+}
+
+/// Each way has a server of its own, from the first question on.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_server_runs_until_somebody_asks() {
+    let server = server(&["a"]).await;
+    let mut monitor =
+        Monitor::new(&("[http]\nlisten = \"127.0.0.1:0\"\n".to_owned() + &accounts(&server, &["a"])));
+    monitor.start();
+    online(&monitor, &["a"]);
+    assert_eq!(answering(&monitor), 0);
+    assert!(http(address(&monitor), &request("GET", "/livez", "localhost")).contains("200 OK"));
+    let one = answering(&monitor);
+    assert!(one > 0);
+    assert_eq!(ask(&monitor, &["status"]).status.code(), Some(0));
+    assert_eq!(answering(&monitor), 2 * one);
+    assert_eq!(ask(&monitor, &["status"]).status.code(), Some(0));
+    assert_eq!(answering(&monitor), 2 * one);
+    assert_eq!(monitor.stop().code(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
