@@ -197,6 +197,18 @@ mod tests {
     }
 
     #[test]
+    fn where_no_account_is_enabled_it_is_said() {
+        let warnings =
+            |text: &str| from_text("t.toml", text).unwrap().1.iter().map(ToString::to_string).collect();
+        let off = format!("{MINIMAL}enabled = false\n");
+        let said: Vec<String> = warnings(&off);
+        assert_eq!(said, ["accounts: warning: none is enabled: nothing is watched"]);
+        let one_is_on = format!("{off}{}", MINIMAL.replace("id = \"", "id = \"other-"));
+        let said: Vec<String> = warnings(&one_is_on);
+        assert!(said.is_empty(), "{said:?}");
+    }
+
+    #[test]
     fn defaults_lie_below_accounts() {
         let text = format!("[defaults]\nidle_refresh = \"5m\"\nlabels = {{ env = \"prod\" }}\n{MINIMAL}");
         let (settings, _) = from_text("t.toml", &text).unwrap();

@@ -298,6 +298,9 @@ fn accounts(
         }
     }
     reader.check_layers(issues);
+    if !reader.accounts.is_empty() && reader.accounts.iter().all(|account| !account.enabled) {
+        issues.warn("", "accounts", "none is enabled: nothing is watched");
+    }
     (reader.accounts, reading)
 }
 
