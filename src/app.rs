@@ -127,7 +127,7 @@ async fn monitor(settings: &Settings, options: &RunOptions, stop: BoxFuture<'sta
     {
         table_changes::attend((**database).clone(), table.mark.clone(), &coordinator);
     }
-    let admin = match listeners.serve(&coordinator, &heartbeats) {
+    let admin = match listeners.serve(&coordinator, &heartbeats, settings.journal.database.as_deref()) {
         Ok(admin) => admin,
         Err(error) => {
             error!("http: {error}");

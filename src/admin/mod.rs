@@ -3,6 +3,7 @@
 
 pub mod access;
 pub mod client;
+mod members;
 mod page;
 mod query;
 mod routes;

@@ -24,6 +24,7 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 
 use super::access::{Admitted, Entrance, Proof, Refusal, Request, admit};
+use super::members::Registry;
 use super::page::{self, Wanted};
 use super::query::Query;
 use super::token::{Guesses, Token};
@@ -52,6 +53,7 @@ pub(super) struct Shared {
     pub(super) heartbeats: Heartbeats,
     /// One permit per page that is told what is new.
     pub(super) live: Arc<Semaphore>,
+    registry: Option<Registry>,
     token: Option<Token>,
     guesses: Arc<Mutex<Guesses>>,
 }
@@ -61,10 +63,11 @@ impl Shared {
         coordinator: Addr<Coordinator>,
         entrance: Entrance,
         heartbeats: Heartbeats,
+        registry: Option<Registry>,
         token: Option<Token>,
     ) -> Self {
         let live = Arc::new(Semaphore::new(MOST_LIVE));
-        Self { coordinator, entrance, heartbeats, live, token, guesses: Arc::default() }
+        Self { coordinator, entrance, heartbeats, live, registry, token, guesses: Arc::default() }
     }
 
     /// What a request is worth.
@@ -139,6 +142,7 @@ pub(super) fn configure(app: &mut web::ServiceConfig) {
         .route("/metrics", read().to(metrics))
         .route("/api/v1/openapi.json", read().to(description))
         .route("/api/v1/status", read().to(status))
+        .route("/api/v1/cluster", read().to(cluster))
         .route("/api/v1/outputs", read().to(outputs))
         .route("/api/v1/outputs/{name}/retry", web::post().to(retry))
         .route("/api/v1/accounts", read().to(accounts))
@@ -321,6 +325,19 @@ async fn ready(monitor: Monitor, request: HttpRequest) -> HttpResponse {
 async fn metrics(monitor: Monitor) -> HttpResponse {
     match monitor.coordinator.send(Scrape).await {
         Ok(text) => HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(text),
+        Err(_) => stopping(),
+    }
+}
+
+/// Those who share the accounts. The database is asked on a thread that may wait.
+async fn cluster(monitor: Monitor) -> HttpResponse {
+    let Some(registry) = monitor.registry.clone() else {
+        let message = "the journal is in a file, so this is the only monitor; see /api/v1/status";
+        return problem(StatusCode::NOT_FOUND, message);
+    };
+    match web::block(move || registry.look()).await {
+        Ok(Ok(members)) => HttpResponse::Ok().json(members),
+        Ok(Err(error)) => problem(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
         Err(_) => stopping(),
     }
 }

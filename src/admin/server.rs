@@ -19,9 +19,10 @@ use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
 
 use super::access::Entrance;
+use super::members::Registry;
 use super::routes::{self, Shared};
 use super::token::{Token, TooShort};
-use crate::config::settings::HttpSettings;
+use crate::config::settings::{DatabaseSettings, HttpSettings};
 use crate::coordinator::actor::Coordinator;
 use crate::coordinator::heartbeat::Heartbeats;
 use crate::secrets::SecretError;
@@ -97,14 +98,22 @@ impl Listeners {
         Ok(Self { tcp, token, socket })
     }
 
-    /// Answers from now on.
+    /// Answers from now on; with a database, for all members of its cluster too.
     ///
     /// # Errors
     /// When the threads for it cannot be had.
-    pub fn serve(self, coordinator: &Addr<Coordinator>, heartbeats: &Heartbeats) -> io::Result<Admin> {
+    pub fn serve(
+        self,
+        coordinator: &Addr<Coordinator>,
+        heartbeats: &Heartbeats,
+        database: Option<&DatabaseSettings>,
+    ) -> io::Result<Admin> {
         let mut admin = Admin::default();
-        let shared =
-            |entrance| Shared::new(coordinator.clone(), entrance, heartbeats.clone(), self.token.clone());
+        let registry = database.cloned().map(Registry::new);
+        let shared = |entrance| {
+            let (heartbeats, token) = (heartbeats.clone(), self.token.clone());
+            Shared::new(coordinator.clone(), entrance, heartbeats, registry.clone(), token)
+        };
         if let Some(listener) = self.tcp {
             let address = listener.local_addr()?;
             info!("status and health at http://{address}/api/v1/status");

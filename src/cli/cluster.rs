@@ -5,11 +5,10 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use super::{Exit, Globals, say, tell};
-use crate::cluster::report::{MemberReport, MemberState};
+use crate::cluster::report::{MemberReport, MemberState, all_are_held};
 use crate::cluster::shard::{SHARDS, Shard};
-#[cfg(not(feature = "postgres"))]
-use crate::config::settings::DatabaseSettings;
 use crate::journal::OpenError;
+use crate::journal::overview::Overview;
 use crate::terminal::Paint;
 use crate::text::counted;
 
@@ -62,32 +61,6 @@ pub(super) struct MoveArgs {
     anywhere: bool,
 }
 
-#[cfg(feature = "postgres")]
-use crate::journal::postgres::overview::Overview;
-
-/// Without a database there is nobody to be seen.
-#[cfg(not(feature = "postgres"))]
-struct Overview;
-
-#[cfg(not(feature = "postgres"))]
-impl Overview {
-    fn open(_: &DatabaseSettings) -> Result<Self, OpenError> {
-        Err(OpenError::Database("this build is without the feature postgres".to_owned()))
-    }
-
-    fn members(&mut self) -> Result<Vec<MemberReport>, OpenError> {
-        Ok(Vec::new())
-    }
-
-    fn drain(&mut self, _: &str, _: bool) -> Result<bool, OpenError> {
-        Ok(false)
-    }
-
-    fn place(&mut self, _: &[Shard], _: Option<&str>) -> Result<bool, OpenError> {
-        Ok(false)
-    }
-}
-
 pub(super) fn execute(command: &ClusterCommand, globals: &Globals) -> Exit {
     let settings = match globals.load() {
         Ok(settings) => settings,
@@ -121,15 +94,8 @@ fn status(args: &StatusArgs, mut overview: Overview) -> Result<Exit, OpenError> 
     } else {
         table(&members, Paint::of_stdout())
     };
-    let well = if is_well(&members) { Exit::Ok } else { Exit::Degraded };
+    let well = if all_are_held(&members) { Exit::Ok } else { Exit::Degraded };
     Ok(say(&shown).and(well))
-}
-
-/// Every account is watched by somebody who lives.
-fn is_well(members: &[MemberReport]) -> bool {
-    let lives = |member: &&MemberReport| !matches!(member.state, MemberState::Left | MemberState::Silent);
-    let held: u64 = members.iter().filter(lives).map(|member| member.shards).sum();
-    usize::try_from(held) == Ok(SHARDS)
 }
 
 fn table(members: &[MemberReport], paint: Paint) -> String {
@@ -171,7 +137,7 @@ fn drain(args: &DrainArgs, own: &str, mut overview: Overview) -> Result<Exit, Op
     for _ in 0..args.wait * 2 {
         let members = overview.members()?;
         let left = members.iter().find(|member| member.name == name).map_or(0, |member| member.shards);
-        if left == 0 && is_well(&members) {
+        if left == 0 && all_are_held(&members) {
             return Ok(say(&format!("{name} has no accounts any more, until it starts again\n")));
         }
         let takers = |member: &&MemberReport| {
@@ -234,7 +200,7 @@ mod tests {
         for (members, well) in cases {
             let members: Vec<_> =
                 members.into_iter().map(|(state, shards)| member("a", state, shards)).collect();
-            assert_eq!(is_well(&members), well, "{members:?}");
+            assert_eq!(all_are_held(&members), well, "{members:?}");
         }
     }
 

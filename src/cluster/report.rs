@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use super::shard::SHARDS;
+
 /// How a member is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -59,6 +61,13 @@ impl MemberReport {
         let all: u64 = self.accounts.values().filter_map(serde_json::Value::as_u64).sum();
         (count("online"), all - count("disabled"))
     }
+}
+
+/// Whether every account is watched by somebody who lives.
+pub fn all_are_held(members: &[MemberReport]) -> bool {
+    let lives = |member: &&MemberReport| !matches!(member.state, MemberState::Left | MemberState::Silent);
+    let held: u64 = members.iter().filter(lives).map(|member| member.shards).sum();
+    usize::try_from(held) == Ok(SHARDS)
 }
 
 #[cfg(test)]

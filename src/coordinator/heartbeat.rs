@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use actix::ArbiterHandle;
 
 /// How often a thread shows that it lives.
-const BEAT: Duration = Duration::from_secs(5);
+const BEAT: Duration = Duration::from_secs(10);
 
 /// A thread that is silent for so long hangs.
 const HANGS: Duration = Duration::from_secs(30);

@@ -3,6 +3,7 @@
 pub mod aggregate;
 mod checksum;
 pub mod lock;
+pub mod overview;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 mod question;

@@ -303,7 +303,7 @@ pub(crate) fn http(address: SocketAddr, request: &str) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-fn request(method: &str, path: &str, host: &str) -> String {
+pub(crate) fn request(method: &str, path: &str, host: &str) -> String {
     format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")
 }
 

@@ -8,6 +8,8 @@ use idlewatch::demo::server::{Behaviour, Server};
 use idlewatch::demo::store::Store;
 use serde_json::Value;
 
+use crate::admin::{address, http, request};
+use crate::http::Description;
 use crate::proofs::size;
 use crate::support::filter::Rule;
 use crate::support::monitor::Monitor;
@@ -137,24 +139,32 @@ impl Cluster {
         });
     }
 
+    /// Waits until these have all the shards, however many each.
+    fn wait_taken_over(&self, names: &[&str]) {
+        self.wait(&format!("taken over by {names:?}"), || {
+            self.shards().keys().all(|name| names.contains(&name.as_str()))
+        });
+    }
+
     fn wait(&self, what: &str, wanted: impl Fn() -> bool) {
         let end = Instant::now() + Duration::from_secs(120);
         while !wanted() {
-            let logs: Vec<_> =
-                self.nodes.iter().map(|(name, node)| format!("{name}:\n{}", tail(&node.log()))).collect();
-            let (told, lanes) =
-                (self.told(), || self.ask("SELECT * FROM idlewatch.lanes ORDER BY node, name"));
-            let all = self.accounts * usize::try_from(self.delivered).unwrap();
-            assert!(
-                Instant::now() < end,
-                "{what}: {:?}, {} of {all} told\n{}\n{}",
-                self.shards(),
-                told.messages.len(),
-                lanes(),
-                logs.join("\n")
-            );
+            assert!(Instant::now() < end, "{what}: {}", self.how_it_is());
             std::thread::sleep(Duration::from_millis(100));
         }
+    }
+
+    fn how_it_is(&self) -> String {
+        let logs: Vec<_> =
+            self.nodes.iter().map(|(name, node)| format!("{name}:\n{}", tail(&node.log()))).collect();
+        let all = self.accounts * usize::try_from(self.delivered).unwrap();
+        format!(
+            "{:?}, {} of {all} told\n{}\n{}",
+            self.shards(),
+            self.told().messages.len(),
+            self.ask("SELECT * FROM idlewatch.lanes ORDER BY node, name"),
+            logs.join("\n")
+        )
     }
 
     /// So many more messages in every mailbox.
@@ -440,6 +450,7 @@ async fn a_failover_that_forgets_who_has_what_loses_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_person_sees_the_members_and_moves_accounts_between_them() {
     let mut cluster = Cluster::start().await;
+    cluster.beside = "[http]\nlisten = \"127.0.0.1:0\"\n".to_owned();
     cluster.begin("a");
     cluster.join("b");
     cluster.wait_shared(&["a", "b"]);
@@ -461,6 +472,20 @@ async fn a_person_sees_the_members_and_moves_accounts_between_them() {
     });
     let (code, shown) = run(&cluster, &["status"]);
     assert!(code == Some(0) && shown.contains("\na  "), "{shown}");
+    let by_http = |cluster: &Cluster, name: &str| {
+        let get = |path| http(address(&cluster.nodes[name]), &request("GET", path, "localhost"));
+        let answer = get("/api/v1/cluster");
+        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap();
+        let (served, path) = (get("/api/v1/openapi.json"), "/api/v1/cluster");
+        let description = Description::new(served.split_once("\r\n\r\n").unwrap().1);
+        description.check("GET", path, status, &answer);
+        (status, serde_json::from_str::<Value>(answer.split_once("\r\n\r\n").unwrap().1).unwrap())
+    };
+    for name in ["a", "b"] {
+        let (status, told) = by_http(&cluster, name);
+        let shards: u64 = (0..2).filter_map(|n| told["members"][n]["shards"].as_u64()).sum();
+        assert_eq!((status, told["well"].as_bool(), shards), (200, Some(true), 1024), "{told}");
+    }
     let online_at = |cluster: &Cluster, name: &str, account: &str| {
         let mut command = cluster.nodes[name].command();
         let listed = command.args(["accounts", "list", "--json"]).output().unwrap();
@@ -487,6 +512,9 @@ async fn a_person_sees_the_members_and_moves_accounts_between_them() {
     assert_eq!(cluster.node("b").stop().code(), Some(0));
     assert_eq!(member(&cluster, "b")["state"], "left");
     cluster.wait_shared(&["a"]);
+    cluster.postgres.kill();
+    assert_eq!(by_http(&cluster, "a").0, 503);
+    cluster.postgres.launch();
     cluster.node("a").kill();
     cluster.wait("silent", || member(&cluster, "a")["state"] == "silent");
     assert_eq!(run(&cluster, &["status"]).0, Some(1));
@@ -522,8 +550,11 @@ async fn under_steady_traffic_nothing_that_happens_loses_or_doubles_a_message() 
         });
         let step = |cluster: &Cluster, what: &str, names: &[&str]| {
             let since = Instant::now();
+            cluster.wait_taken_over(names);
+            let taken = since.elapsed().as_secs_f64();
             cluster.wait_shared(names);
-            println!("{what}: shared by {names:?} after {:.1} s", since.elapsed().as_secs_f64());
+            let shared = since.elapsed().as_secs_f64();
+            println!("{what}: {names:?} have all after {taken:.1} s, in fair parts after {shared:.1} s");
         };
         cluster.node("b").kill();
         step(&cluster, "b killed", &["a", "c"]);

@@ -158,17 +158,17 @@ fn head_of_the_first_of_many(monitor: &Monitor, path: &str, authorization: Optio
 }
 
 /// The description of the paths, as it is served; nothing may be in an answer that it does not name.
-struct Description(Value);
+pub(crate) struct Description(Value);
 
 impl Description {
-    fn new(served: &str) -> Self {
+    pub(crate) fn new(served: &str) -> Self {
         let mut description = serde_json::from_str(served).unwrap();
         close(&mut description);
         Self(description)
     }
 
     /// Whether an answer is one that is described.
-    fn check(&self, method: &str, path: &str, status: u16, answer: &str) {
+    pub(crate) fn check(&self, method: &str, path: &str, status: u16, answer: &str) {
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         let described = &self.0["paths"][path][method.to_lowercase()]["responses"][status.to_string()];
         let content = described["content"].as_object();
@@ -233,6 +233,8 @@ async fn every_path_answers_as_it_is_described() {
                 let status = ask(&method.to_uppercase(), &path, described, Some(&bearer));
                 let expected = match path.as_str() {
                     path if path.ends_with("/replay") => 400,
+                    // Its journal is a file.
+                    "/api/v1/cluster" => 404,
                     path if path.contains("nobody") || path.ends_with("/c/resume") => 404,
                     _ => 200,
                 };
@@ -246,7 +248,7 @@ async fn every_path_answers_as_it_is_described() {
             }
         }
     }
-    assert!(asked >= 16 * 4 - 4, "{asked}");
+    assert!(asked >= 17 * 4 - 4, "{asked}");
     let wish = "/api/v1/accounts/{id}/{wish}";
     assert_eq!(ask("POST", "/api/v1/accounts/a/reconnect", wish, Some(&bearer)), 202);
     let replay = "/api/v1/accounts/{id}/replay";
