@@ -405,6 +405,38 @@ fn numbers_are_not_given_twice_even_where_the_database_went_back() {
     assert_eq!(receipt.sequences(), Some(3..=3));
 }
 
+/// A standby that lagged behind still has what went to another monitor, under numbers that our outputs have passed since.
+#[test]
+fn what_is_back_after_a_failover_gets_numbers_that_no_output_has_passed() {
+    for looks in [true, false] {
+        let database = shared().database();
+        let ask = |sql: &str| database_of(&database, sql);
+        let mut journal = open(&database).unwrap();
+        journal.lanes(&["out".to_owned()]).unwrap();
+        journal.commit(&[entry("one"), entry("two"), entry("three")], &[]).unwrap();
+        ask("CREATE TABLE back AS SELECT * FROM idlewatch.events WHERE sequence < 3");
+        let passed = |sequence| [("out".to_owned(), LanePosition { sequence, file: None })];
+        journal.commit(&[], &passed(3)).unwrap();
+        journal.forget(3).unwrap();
+        ask("INSERT INTO idlewatch.events SELECT * FROM back;
+            UPDATE idlewatch.nodes SET last = 2; UPDATE idlewatch.lanes SET position = 1");
+        journal.forget(3).unwrap();
+        if looks {
+            journal.alive(Timestamp::now()).unwrap();
+            assert_eq!(journal.last().unwrap(), 5);
+        }
+        let receipt = journal.commit(&[entry("four")], &passed(3)).unwrap().remove(0).unwrap();
+        assert_eq!(receipt.sequences(), Some(6..=6));
+        let told = journal.pending(3, 9).unwrap();
+        let told: Vec<_> =
+            told.iter().map(|one| (one.sequence, one.event.id.as_str(), one.had.len())).collect();
+        assert_eq!(told, [(4, "one", 1), (5, "two", 0), (6, "four", 0)], "looks: {looks}");
+        // Once is enough.
+        journal.alive(Timestamp::now()).unwrap();
+        assert_eq!(journal.last().unwrap(), 6);
+    }
+}
+
 /// An asynchronous standby that lacks what was committed last.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failover_that_forgets_commits_loses_nothing_and_tells_the_same_ids() {

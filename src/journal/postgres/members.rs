@@ -87,6 +87,8 @@ impl PostgresJournal {
         let own = found.iter().find(|one| one.member.name == self.name);
         let (held, draining) =
             own.map_or_else(Default::default, |own| (own.member.held, own.member.draining));
+        // The database went back: what it has of ours gets numbers that no output has passed.
+        let mends = own.is_some_and(|own| own.last < self.last);
         // A claim whose answer was lost may have moved events.
         self.last = own.map_or(self.last, |own| own.last.max(self.last));
         self.note_losses(&held);
@@ -100,7 +102,7 @@ impl PostgresJournal {
             self.members.pace.left(moves.leave.len());
             self.holding.leaving = moves.leave;
         }
-        self.claim(&moves.claim, &found)
+        self.claim(&moves.claim, mends, &found)
     }
 
     /// Whoever was taken for dead while it slept has to learn it.
@@ -141,12 +143,20 @@ impl PostgresJournal {
         Ok(found)
     }
 
-    fn claim(&mut self, wanted: &ShardSet, found: &[Found]) -> Result<(), JournalError> {
+    /// Shards; before them, `with_events`, what is of none.
+    fn claim(
+        &mut self,
+        wanted: &ShardSet,
+        with_events: bool,
+        found: &[Found],
+    ) -> Result<(), JournalError> {
         let dead = found.iter().filter(|one| !one.member.alive);
         let (dead, seen): (Vec<&str>, Vec<&str>) =
             dead.map(|one| (one.member.name.as_str(), one.lease.seen.as_str())).unzip();
         let wanted: Vec<i32> = numbers(wanted);
-        for ids in wanted.chunks(self.members.claimed) {
+        let events_alone: &[i32] = &[];
+        let first = with_events.then_some(events_alone);
+        for ids in first.into_iter().chain(wanted.chunks(self.members.claimed)) {
             let last = signed(self.last);
             let beside: [Parameter<'_>; 4] = [
                 (&last, Type::INT8),
@@ -154,7 +164,10 @@ impl PostgresJournal {
                 (&dead, Type::TEXT_ARRAY),
                 (&seen, Type::TEXT_ARRAY),
             ];
-            let rows = self.as_holder("SELECT * FROM claim_shards($1, $2, $3, $4, $5, $6)", &beside);
+            let sql = "SELECT * FROM claim_shards($1, $2, $3, $4, $5, $6)";
+            // What is of no shard is not to be had by parts.
+            let rows =
+                if ids.is_empty() { self.as_holder_of_all(sql, &beside) } else { self.as_holder(sql, &beside) };
             self.members.claimed = if rows.is_ok() { CLAIMED } else { self.members.claimed.div_ceil(2) };
             let rows = rows?;
             let Some(row) = rows.first() else { continue };

@@ -94,10 +94,19 @@ impl PostgresJournal {
 
     /// `$1` and `$2` are our name and its epoch.
     fn as_holder(&mut self, sql: &str, beside: &[Parameter<'_>]) -> Result<Vec<Row>, JournalError> {
-        let mut parameters: Vec<Parameter<'_>> = vec![(&self.name, Type::TEXT), (&self.epoch, Type::INT8)];
-        parameters.extend_from_slice(beside);
+        let parameters = with([(&self.name, Type::TEXT), (&self.epoch, Type::INT8)], beside);
         ours(self.link.query(sql, &parameters)?)
     }
+
+    /// The same, of one that goes through all our events.
+    fn as_holder_of_all(&mut self, sql: &str, beside: &[Parameter<'_>]) -> Result<Vec<Row>, JournalError> {
+        let parameters = with([(&self.name, Type::TEXT), (&self.epoch, Type::INT8)], beside);
+        ours(self.link.query_all(sql, &parameters)?)
+    }
+}
+
+fn with<'a>(holder: [Parameter<'a>; 2], beside: &[Parameter<'a>]) -> Vec<Parameter<'a>> {
+    holder.into_iter().chain(beside.iter().cloned()).collect()
 }
 
 /// The cursor, and whether it is what was written.
@@ -236,11 +245,13 @@ impl Journal for PostgresJournal {
     }
 
     fn forget(&mut self, sequence: u64) -> Result<(), JournalError> {
-        let sql = "WITH held AS (SELECT name FROM nodes WHERE name = $1 AND epoch = $2 FOR SHARE),
-                gone AS (DELETE FROM events USING held WHERE node = held.name AND sequence <= $3
+        // Where the database went back, what it has waits for new numbers.
+        let sql = "WITH held AS (SELECT name, last FROM nodes WHERE name = $1 AND epoch = $2 FOR SHARE),
+                gone AS (DELETE FROM events USING held WHERE node = held.name AND sequence <= $3 AND held.last >= $4
                     RETURNING octet_length(payload) AS bytes)
             SELECT (SELECT coalesce(sum(bytes), 0)::bigint FROM gone) AS bytes FROM held";
-        let rows = self.as_holder(sql, &[(&signed(sequence), Type::INT8)])?;
+        let (sequence, last) = (signed(sequence), signed(self.last));
+        let rows = self.as_holder(sql, &[(&sequence, Type::INT8), (&last, Type::INT8)])?;
         let gone = rows.first().map_or(Ok(0), |row| row.try_get("bytes")).map_err(damaged)?;
         self.bytes = self.bytes.saturating_sub(number(gone));
         // What an answer that was lost would have said is not known, nor what another server has.

@@ -13,6 +13,7 @@ const UPGRADES: &[&str] = &[
     include_str!("shards.sql"),
     include_str!("accounts.sql"),
     include_str!("tokens.sql"),
+    include_str!("functions.sql"),
 ];
 
 /// PostgreSQL 15.
