@@ -238,7 +238,7 @@ pub trait Journal: Send {
     /// The next `most` events after `sequence`.
     ///
     /// # Errors
-    /// When the journal cannot be read, or a row is damaged.
+    /// When the journal cannot be read, or a row of a file is damaged; one of a database is set aside.
     fn pending(&mut self, after: u64, most: usize) -> Result<Vec<JournalledEvent>, JournalError>;
 
     /// The lanes that are to be known from now on, and where each stands; a new one begins with the oldest event.
@@ -278,6 +278,11 @@ pub trait Journal: Send {
 
     /// Bytes of the events that are kept.
     fn bytes(&self) -> u64;
+
+    /// Events that were found damaged since it was opened, and set aside. A file is looked at before it is used.
+    fn damaged(&self) -> u64 {
+        0
+    }
 
     /// The last sequence given.
     ///

@@ -66,6 +66,8 @@ pub struct JournalHealth {
     pub blocked: Option<Blocked>,
     /// When something last became durable.
     pub committed_at: Option<Timestamp>,
+    /// Events that were found damaged, and told to nobody.
+    pub damaged: u64,
 }
 
 /// What keeps the journal from being written, and passes.
@@ -490,7 +492,8 @@ impl Writer {
 
     fn tell_health(&self) {
         let Self { bytes, max_bytes, full, blocked, committed_at, .. } = *self;
-        let now = JournalHealth { bytes, max_bytes, full, blocked, committed_at };
+        let damaged = self.journal.damaged();
+        let now = JournalHealth { bytes, max_bytes, full, blocked, committed_at, damaged };
         self.tell_health.send_if_modified(|told| std::mem::replace(told, now) != now);
     }
 

@@ -201,6 +201,10 @@ impl Snapshot {
         blocked.set(i64::from(self.journal.full || self.journal.blocked.is_some()));
         let help = "Whether events cannot be kept at this moment: the journal or its disk is full";
         registry.register("journal_blocked", help, blocked);
+        let damaged = Counter::<u64>::default();
+        damaged.inc_by(self.journal.damaged);
+        let help = "Events that were found damaged in the journal's database, and told to nobody";
+        registry.register("journal_damaged_events", help, damaged);
         let shards = Gauge::<i64>::default();
         shards.set(i64::try_from(self.shards).unwrap_or(i64::MAX));
         let help =

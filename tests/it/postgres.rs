@@ -606,6 +606,30 @@ fn a_schema_of_the_first_version_is_brought_up_to_date_with_what_is_in_it() {
     assert_eq!(database_of(&database, asked), format!("{shard}|111|here"));
 }
 
+/// It would end every monitor that inherits it, one after the other.
+#[test]
+fn an_event_that_is_damaged_is_set_aside_and_what_is_behind_it_is_told() {
+    let database = shared().database();
+    let mut journal = open(&database).unwrap();
+    journal.commit(&[entry("one"), entry("two"), entry("three"), entry("four")], &[]).unwrap();
+    database_of(
+        &database,
+        "UPDATE idlewatch.events SET payload = left(payload, 9) WHERE sequence = 1;
+        UPDATE idlewatch.events SET crc = crc + 1 WHERE sequence = 2",
+    );
+    let before = journal.bytes();
+    let mut told = |after, most| {
+        let told = journal.pending(after, most).unwrap();
+        told.iter().map(|one| one.event.id.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(told(0, 1), ["three"], "nothing whole is between");
+    assert_eq!(told(0, 9), ["three", "four"]);
+    assert_eq!(journal.damaged(), 2);
+    assert!(journal.bytes() < before);
+    let kept = database_of(&database, "SELECT sequence, action FROM idlewatch.damaged ORDER BY sequence");
+    assert_eq!(kept.lines().collect::<Vec<_>>(), ["1|monitor.state", "2|monitor.state"]);
+}
+
 /// Its cursor goes with it, so that it is of this account's shard.
 fn entry_of(account: &str, id: &str) -> Entry {
     let body = EventBody::MonitorState(MonitorState::Started);

@@ -2,6 +2,17 @@
 UPDATE version SET number = 5;
 DROP FUNCTION IF EXISTS commit_round, end_rounds, look, claim_shards, release_shards;
 
+-- Events that were not what was written when they were to be told: nobody is told of them. For a person to look at.
+CREATE TABLE damaged (
+    node     text NOT NULL,
+    sequence bigint NOT NULL,
+    shard    int,
+    action   text NOT NULL,
+    payload  text NOT NULL,
+    crc      bigint NOT NULL,
+    found_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
 -- The number behind which our stream goes on. Where the database knows of fewer than were given, as a standby that lagged
 -- behind, some of what it has may be back: moved to others before, while our outputs have passed its numbers. So all of it
 -- gets new ones, which no output has passed.

@@ -105,6 +105,7 @@ impl PostgresJournal {
             rounds,
             bytes: 0,
             counted_by: 0,
+            damaged: 0,
             home: opening.home.clone(),
             link,
         };

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use log::error;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
@@ -56,6 +57,8 @@ pub struct PostgresJournal {
     bytes: u64,
     /// By which connection the bytes were counted.
     counted_by: u64,
+    /// Events that were not what was written.
+    damaged: u64,
 }
 
 /// What is asked of our name's row in the same statement: without a row, it is not ours any more.
@@ -90,6 +93,43 @@ impl PostgresJournal {
         let (account, mailbox) = (storable(key.account.as_str()), storable(key.mailbox.as_str()));
         let parameters: [Parameter<'_>; 2] = [(&&*account, Type::TEXT), (&&*mailbox, Type::TEXT)];
         Ok(self.link.query(sql, &parameters)?)
+    }
+
+    /// The next events that are what was written, and those among them that are not.
+    fn read(
+        &mut self,
+        after: u64,
+        most: usize,
+    ) -> Result<(Vec<JournalledEvent>, Vec<Damaged>), JournalError> {
+        let sql = "SELECT sequence, action, payload, crc, had FROM events
+            WHERE node = $1 AND sequence > $2 ORDER BY sequence LIMIT $3";
+        let (after, most) = (signed(after), signed(most as u64));
+        let parameters: [Parameter<'_>; 3] =
+            [(&self.name, Type::TEXT), (&after, Type::INT8), (&most, Type::INT8)];
+        let (mut whole, mut bad) = (Vec::new(), Vec::new());
+        for row in self.link.query(sql, &parameters)? {
+            match event_at(&row).map_err(damaged)? {
+                Ok(event) => whole.push(event),
+                Err(event) => bad.push(event),
+            }
+        }
+        Ok((whole, bad))
+    }
+
+    /// One row must not end every monitor that inherits it. Nobody can be told what it was; it is kept aside.
+    fn bury(&mut self, events: &[Damaged]) -> Result<(), JournalError> {
+        let sql = "WITH held AS (SELECT name FROM nodes WHERE name = $1 AND epoch = $2 FOR SHARE),
+                gone AS (DELETE FROM events USING held WHERE node = held.name AND sequence = ANY ($3)
+                    RETURNING node, sequence, shard, action, payload, crc),
+                kept AS (INSERT INTO damaged (node, sequence, shard, action, payload, crc) SELECT * FROM gone)
+            SELECT name FROM held";
+        let sequences: Vec<i64> = events.iter().map(|event| signed(event.sequence)).collect();
+        self.as_holder(sql, &[(&sequences, Type::INT8_ARRAY)])?;
+        for Damaged { sequence, known } in events {
+            error!("event {sequence} in the journal is damaged, and no output is told of it: {known}; idlewatch.damaged has the row");
+        }
+        self.damaged += events.len() as u64;
+        self.count()
     }
 
     /// `$1` and `$2` are our name and its epoch.
@@ -222,11 +262,16 @@ impl Journal for PostgresJournal {
     }
 
     fn pending(&mut self, after: u64, most: usize) -> Result<Vec<JournalledEvent>, JournalError> {
-        let sql = "SELECT sequence, payload, crc, had FROM events WHERE node = $1 AND sequence > $2 ORDER BY sequence LIMIT $3";
-        let (after, most) = (signed(after), signed(most as u64));
-        let parameters: [Parameter<'_>; 3] =
-            [(&self.name, Type::TEXT), (&after, Type::INT8), (&most, Type::INT8)];
-        self.link.query(sql, &parameters)?.iter().map(event_at).collect()
+        loop {
+            let (whole, damaged) = self.read(after, most)?;
+            if damaged.is_empty() {
+                return Ok(whole);
+            }
+            self.bury(&damaged)?;
+            if !whole.is_empty() {
+                return Ok(whole);
+            }
+        }
     }
 
     fn lanes(&mut self, names: &[String]) -> Result<Vec<LanePosition>, JournalError> {
@@ -282,19 +327,40 @@ impl Journal for PostgresJournal {
         self.bytes
     }
 
+    fn damaged(&self) -> u64 {
+        self.damaged
+    }
+
     fn last(&mut self) -> Result<u64, JournalError> {
         Ok(self.last)
     }
 }
 
-fn event_at(row: &Row) -> Result<JournalledEvent, JournalError> {
-    let sequence = number(row.try_get("sequence").map_err(damaged)?);
-    let payload: &str = row.try_get("payload").map_err(damaged)?;
-    let sum: i64 = row.try_get("crc").map_err(damaged)?;
+/// An event that is not what was written.
+#[derive(Debug)]
+struct Damaged {
+    sequence: u64,
+    /// What can be said of it.
+    known: String,
+}
+
+fn event_at(row: &Row) -> Result<Result<JournalledEvent, Damaged>, tokio_postgres::Error> {
+    let sequence = number(row.try_get("sequence")?);
+    let payload: &str = row.try_get("payload")?;
+    let (sum, had): (i64, _) = (row.try_get("crc")?, row.try_get("had")?);
     let event = serde_json::from_str(payload).ok().filter(|_| sum == i64::from(crc(&[payload.as_bytes()])));
-    let event = event.ok_or_else(|| JournalError::Failed(format!("event {sequence} is damaged")))?;
-    let had = row.try_get("had").map_err(damaged)?;
-    Ok(JournalledEvent { sequence, event: Arc::new(event), had })
+    let action: &str = row.try_get("action")?;
+    Ok(match event {
+        Some(event) => Ok(JournalledEvent { sequence, event: Arc::new(event), had }),
+        None => Err(Damaged { sequence, known: known_of(action, payload) }),
+    })
+}
+
+/// Its action, and its id where that can be read. No more: it may be about a mail.
+fn known_of(action: &str, payload: &str) -> String {
+    let payload: serde_json::Value = serde_json::from_str(payload).unwrap_or_default();
+    let id = payload.get("id").and_then(|id| id.as_str()).unwrap_or("unknown");
+    format!("{}, id {}", text::line(action, 50), text::line(id, 100))
 }
 
 /// A lane that stood there already; of its file, what is said of one that is here.
