@@ -32,8 +32,15 @@ pub struct Moves {
     pub part: usize,
 }
 
-/// What `me` does, who is one of the members that live. At most `most` shards are left.
-pub fn moves(me: &str, members: &[Member], pinned: &HashMap<Shard, String>, most: usize) -> Moves {
+/// What `me` does, who is one of the members that live. At most `most` shards are left; none to those who have not taken yet
+/// what is nobody's, unless `impatient`.
+pub fn moves(
+    me: &str,
+    members: &[Member],
+    pinned: &HashMap<Shard, String>,
+    most: usize,
+    impatient: bool,
+) -> Moves {
     let names = takers(members);
     let assigned = assign(&names, pinned);
     let Some(own) = members.iter().find(|member| member.name == me) else { return Moves::default() };
@@ -41,10 +48,11 @@ pub fn moves(me: &str, members: &[Member], pinned: &HashMap<Shard, String>, most
     let mine = mine.copied().unwrap_or_default();
     let living = members.iter().filter(|member| member.alive);
     let claim = living.fold(mine, |mine, member| mine.without(&member.held));
-    // What was let go is taken before more is: nobody's shards are nobody's for long.
-    let nobodys = members.iter().fold(ShardSet::ALL, |free, member| free.without(&member.held));
-    let most = if nobodys.is_empty() { most } else { 0 };
-    Moves { claim, leave: own.held.without(&mine).iter().take(most).collect(), part: mine.len() }
+    let free = members.iter().fold(ShardSet::ALL, |free, member| free.without(&member.held));
+    // What was let go is taken before more is: nobody's shards are nobody's for long. One who is slow keeps up no other.
+    let quick = assigned.iter().filter(|its| impatient || its.and(&free).is_empty());
+    let takeable = quick.fold(ShardSet::default(), |takeable, its| takeable.or(its)).without(&mine);
+    Moves { claim, leave: own.held.and(&takeable).iter().take(most).collect(), part: mine.len() }
 }
 
 /// Those who are to have shards, in an order that everybody sees alike.
@@ -72,7 +80,7 @@ mod tests {
     }
 
     fn decided(me: &str, members: &[Member], most: usize) -> Moves {
-        moves(me, members, &HashMap::new(), most)
+        moves(me, members, &HashMap::new(), most, false)
     }
 
     fn part(of: &[&str], place: usize) -> ShardSet {
@@ -125,6 +133,24 @@ mod tests {
         assert_eq!(decided("a", &one_is_free, 16).leave, ShardSet::default());
         let taken = [one_is_free[0].clone(), Member { held: first, ..b }];
         assert_eq!(decided("a", &taken, 16).leave.len(), 16);
+    }
+
+    #[test]
+    fn whoever_is_slow_to_take_keeps_up_no_other_and_nobody_for_long() {
+        let names = ["a", "b"];
+        let (a, b) = (part(&names, 0), part(&names, 1));
+        let slow: ShardSet = b.iter().take(32).collect();
+        let drained = Member { draining: true, ..member("z", ShardSet::ALL.without(&slow)) };
+        let all = [drained, member("a", ShardSet::default()), member("b", ShardSet::default())];
+        let left = decided("z", &all, 9999).leave;
+        assert_eq!(left.without(&a), ShardSet::default(), "b has not taken what it was left");
+        assert_eq!(left.len(), a.len());
+        assert_eq!(moves("z", &all, &HashMap::new(), 9999, true).leave, ShardSet::ALL.without(&slow));
+        // What is free for ourselves is nobody's business.
+        let three = ["a", "b", "z"];
+        let own: ShardSet = part(&three, 2).iter().take(1).collect();
+        let all = [member("z", ShardSet::ALL.without(&own)), all[1].clone(), all[2].clone()];
+        assert_eq!(decided("z", &all, 9999).leave.len(), 1024 - part(&three, 2).len());
     }
 
     #[test]

@@ -95,11 +95,13 @@ impl PostgresJournal {
         self.holding.held = held;
         self.holding.leaving = self.holding.leaving.and(&held);
         self.count_what_is_left(&members)?;
-        let most = self.members.pace.allows(Instant::now(), draining);
-        let moves = seat::moves(&self.name, &members, &pinned, most);
+        let looked = Instant::now();
+        let most = self.members.pace.allows(looked, draining);
+        let impatient = self.members.pace.is_impatient(looked, draining);
+        let moves = seat::moves(&self.name, &members, &pinned, most, impatient);
         self.holding.part = moves.part;
         if self.holding.leaving.is_empty() && !moves.leave.is_empty() {
-            self.members.pace.left(moves.leave.len());
+            self.members.pace.left(moves.leave.len(), looked);
             self.holding.leaving = moves.leave;
         }
         self.claim(&moves.claim, mends, &found)
