@@ -647,18 +647,20 @@ fn entry_of(account: &str, id: &str) -> Entry {
     Entry::new(Batch { events: vec![event], checkpoint, ..Batch::default() })
 }
 
+/// One of several that share the accounts.
+fn member(database: &Database, name: &str) -> PostgresJournal {
+    let opening = Opening { name: name.to_owned(), waits: true, ..opening(name) };
+    let settings = database.settings(Duration::from_millis(500));
+    let mut journal = PostgresJournal::open(&settings, &opening).unwrap().0;
+    journal.begin(Timestamp::now()).unwrap();
+    journal
+}
+
 /// The database has forgotten which numbers the one that takes over has given, as a standby may that lagged behind.
 #[test]
 fn what_waits_moves_with_its_shard_under_numbers_that_no_output_has_passed() {
     let database = shared().database();
-    let settings = database.settings(Duration::from_millis(500));
-    let member = |name: &str| {
-        let opening = Opening { name: name.to_owned(), waits: true, ..opening(name) };
-        let mut journal = PostgresJournal::open(&settings, &opening).unwrap().0;
-        journal.begin(Timestamp::now()).unwrap();
-        journal
-    };
-    let (mut one, mut two) = (member("one"), member("two"));
+    let (mut one, mut two) = (member(&database, "one"), member(&database, "two"));
     for n in 0..40 {
         one.commit(&[entry_of(&format!("account{n}"), &format!("event {n}"))], &[])
             .unwrap()
@@ -686,6 +688,36 @@ fn what_waits_moves_with_its_shard_under_numbers_that_no_output_has_passed() {
     assert!(one.bytes() < before && one.bytes() > 0, "what has moved does not fill it: {}", one.bytes());
     let refused = one.commit(&[entry_of(&moved_account(&moved[0].event.id), "late")], &[]).unwrap().remove(0);
     assert!(refused.is_err(), "it is another's");
+}
+
+/// It had no shards any more with which it could come to somebody.
+#[test]
+fn what_a_drained_monitor_said_of_itself_is_told_by_others_once_it_is_gone() {
+    for ends in [true, false] {
+        let database = shared().database();
+        let (mut one, mut two) = (member(&database, "one"), member(&database, "two"));
+        database_of(&database, "UPDATE idlewatch.nodes SET draining = true WHERE name = 'two'");
+        eventually(|| {
+            for member in [&mut two, &mut one] {
+                member.alive(Timestamp::now()).unwrap();
+                let leaving = member.holding().leaving;
+                member.hand_over(&leaving, Timestamp::now()).unwrap();
+            }
+            (one.holding().held.len() == 1024).then_some(())
+        });
+        two.commit(&[entry("goodbye")], &[]).unwrap();
+        one.alive(Timestamp::now()).unwrap();
+        assert!(one.pending(0, 9).unwrap().is_empty(), "it tells that itself");
+        if ends {
+            two.tidy();
+        }
+        drop(two);
+        let told = eventually(|| {
+            one.alive(Timestamp::now()).unwrap();
+            Some(one.pending(0, 9).unwrap()).filter(|told| !told.is_empty())
+        });
+        assert_eq!(told.iter().map(|one| one.event.id.as_str()).collect::<Vec<_>>(), ["goodbye"]);
+    }
 }
 
 /// Of `event N`.

@@ -164,7 +164,7 @@ $function$;
 -- Shows that we live, and who else does, with what they have. No row: the name is another's.
 CREATE FUNCTION look(my_name text, my_epoch bigint, my_alive_at bigint, my_info jsonb)
 RETURNS TABLE (name text, owner text, epoch bigint, seen text, ttl bigint, is_settled boolean, is_draining boolean,
-    held int[], pinned int[], last_sequence bigint) LANGUAGE plpgsql AS $function$
+    held int[], pinned int[], last_sequence bigint, has_own_events boolean) LANGUAGE plpgsql AS $function$
 #variable_conflict use_column
 BEGIN
     UPDATE nodes SET seen = clock_timestamp(), alive_at = my_alive_at, info = my_info
@@ -176,7 +176,10 @@ BEGIN
     SELECT coalesce(n.name, s.owner), coalesce(n.owner, ''), coalesce(n.epoch, 0), coalesce(n.seen::text, ''),
         coalesce(n.ttl, 0), coalesce(clock_timestamp() - n.since >= n.ttl * interval '1 millisecond', false),
         coalesce(n.draining, false), coalesce(s.held, '{}'),
-        coalesce((SELECT array_agg(p.shard) FROM pins AS p WHERE p.node = n.name), '{}'), coalesce(n.last, 0)
+        coalesce((SELECT array_agg(p.shard) FROM pins AS p WHERE p.node = n.name), '{}'), coalesce(n.last, 0),
+        -- Asked of those only who may be dead, or have left.
+        CASE WHEN n.owner = '' OR clock_timestamp() - n.seen > n.ttl * interval '1 millisecond'
+            THEN EXISTS (SELECT FROM events AS e WHERE e.node = n.name AND e.shard IS NULL) ELSE false END
     FROM nodes AS n FULL JOIN (
         SELECT h.owner, array_agg(h.id) AS held FROM shards AS h WHERE h.owner <> '' GROUP BY h.owner) AS s
     ON s.owner = n.name;

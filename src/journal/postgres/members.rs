@@ -46,6 +46,8 @@ struct Found {
     pinned: ShardSet,
     /// The last number that it gave.
     last: u64,
+    /// Whether what it said of itself waits for outputs, where it is not there any more, as it seems.
+    has_own_events: bool,
 }
 
 impl Members {
@@ -104,7 +106,9 @@ impl PostgresJournal {
             self.members.pace.left(moves.leave.len(), looked);
             self.holding.leaving = moves.leave;
         }
-        self.claim(&moves.claim, mends, &found)
+        // One that was drained leaves no shards to come with.
+        let inherits = found.iter().any(|one| one.has_own_events && !one.member.alive);
+        self.claim(&moves.claim, mends || inherits, &found)
     }
 
     /// Whoever was taken for dead while it slept has to learn it.
@@ -243,7 +247,8 @@ fn found_at(row: &Row) -> Result<Found, tokio_postgres::Error> {
         held: shards_at(row, "held")?,
     };
     let last = number(row.try_get("last_sequence")?);
-    Ok(Found { member, lease: lease_at(row)?, pinned: shards_at(row, "pinned")?, last })
+    let has_own_events = row.try_get("has_own_events")?;
+    Ok(Found { member, lease: lease_at(row)?, pinned: shards_at(row, "pinned")?, last, has_own_events })
 }
 
 /// What a row says of who has a name.
