@@ -230,7 +230,9 @@ impl JournalHandle {
         std::thread::Builder::new()
             .name("journal".to_owned())
             .spawn(move || {
-                if let Err(error) = writer.run(&inbox) {
+                let done = writer.run(&inbox).or_else(|failure| writer.unless_left(failure));
+                drop(writer);
+                if let Err(error) = done {
                     failed(error);
                 }
             })
@@ -452,7 +454,7 @@ struct Round {
 }
 
 impl Writer {
-    fn run(mut self, inbox: &Receiver<Request>) -> Result<(), JournalError> {
+    fn run(&mut self, inbox: &Receiver<Request>) -> Result<(), JournalError> {
         let mut blocked = false;
         loop {
             let patience = if blocked { RETRY } else { self.patience() };
@@ -488,6 +490,15 @@ impl Writer {
             }
             self.tell_health();
         }
+    }
+
+    /// Whoever is late, once others may have everything, is told that we stop: nothing failed.
+    fn has_left(&self, failure: &JournalError) -> bool {
+        self.tidied && matches!(failure, JournalError::TakenOver)
+    }
+
+    fn unless_left(&self, failure: JournalError) -> Result<(), JournalError> {
+        if self.has_left(&failure) { Ok(()) } else { Err(failure) }
     }
 
     fn tell_health(&self) {
@@ -737,9 +748,13 @@ impl Writer {
                     self.block(failure).map(|()| true)
                 }
                 None => {
-                    error!("{failure}");
+                    let late = self.has_left(&failure);
+                    if !late {
+                        error!("{failure}");
+                    }
                     for answer in round.receivers {
-                        let _ = answer.send(Err(Undelivered::JournalFailed));
+                        let why = if late { Undelivered::Stopping } else { Undelivered::JournalFailed };
+                        let _ = answer.send(Err(why));
                     }
                     Err(failure)
                 }

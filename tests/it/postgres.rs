@@ -13,8 +13,8 @@ use idlewatch::demo::store::Store;
 use idlewatch::event::{Cursor, Event, EventBody, MailboxKey, MailboxName, MonitorState};
 use idlewatch::journal::postgres::PostgresJournal;
 use idlewatch::journal::postgres::lease::Opening;
-use idlewatch::journal::{Entry, FileEnd, Journal, JournalError, LanePosition, OpenError};
-use idlewatch::messages::{Batch, Checkpoint, Replaces};
+use idlewatch::journal::{Entry, FileEnd, Journal, JournalError, JournalHandle, LanePosition, OpenError};
+use idlewatch::messages::{Batch, Checkpoint, Replaces, Undelivered};
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -282,6 +282,10 @@ enum Lost {
     Nothing,
     Request,
     Answer,
+    /// That to whoever asks for a name, once.
+    AnswerToJoin,
+    /// The same, once it has been asked.
+    AnswerOnce,
 }
 
 /// A network between us and the database, which loses what it is told to.
@@ -302,7 +306,9 @@ impl Between {
                 {
                     let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
                     let lost = told.clone();
-                    std::thread::spawn(move || carry(from, to, || *lost.lock().unwrap() == this));
+                    std::thread::spawn(move || {
+                        carry(from, to, |bytes| is_lost(&mut lost.lock().unwrap(), this, bytes))
+                    });
                 }
             }
         });
@@ -314,10 +320,27 @@ impl Between {
     }
 }
 
-fn carry(mut from: TcpStream, mut to: TcpStream, is_lost: impl Fn() -> bool) {
+/// Whether these bytes are, of the direction in which `this` is what may be lost.
+fn is_lost(lost: &mut Lost, this: Lost, bytes: &[u8]) -> bool {
+    match (*lost, this) {
+        (Lost::AnswerToJoin, Lost::Request) => {
+            if String::from_utf8_lossy(bytes).contains("INSERT INTO nodes") {
+                *lost = Lost::AnswerOnce;
+            }
+            false
+        }
+        (Lost::AnswerOnce, Lost::Answer) => {
+            *lost = Lost::Nothing;
+            true
+        }
+        (lost, this) => lost == this,
+    }
+}
+
+fn carry(mut from: TcpStream, mut to: TcpStream, is_lost: impl Fn(&[u8]) -> bool) {
     let mut bytes = [0; 1 << 16];
     while let Ok(read @ 1..) = from.read(&mut bytes) {
-        if is_lost() || to.write_all(&bytes[..read]).is_err() {
+        if is_lost(&bytes[..read]) || to.write_all(&bytes[..read]).is_err() {
             break;
         }
     }
@@ -671,7 +694,10 @@ fn what_waits_moves_with_its_shard_under_numbers_that_no_output_has_passed() {
     for id in ["a", "b", "c"] {
         two.commit(&[entry(id)], &[]).unwrap().remove(0).unwrap();
     }
-    database_of(&database, "UPDATE idlewatch.nodes SET last = 0 WHERE name = 'two'");
+    database_of(
+        &database,
+        "UPDATE idlewatch.nodes SET last = 0 WHERE name = 'two'; DELETE FROM idlewatch.events WHERE node = 'two'",
+    );
     eventually(|| {
         one.alive(Timestamp::now()).unwrap();
         let leaving = one.holding().leaving;
@@ -723,4 +749,94 @@ fn what_a_drained_monitor_said_of_itself_is_told_by_others_once_it_is_gone() {
 /// Of `event N`.
 fn moved_account(id: &str) -> String {
     id.replace("event ", "account")
+}
+
+/// Whoever did not hear that it has the name is no other one.
+#[test]
+fn a_name_whose_answer_was_lost_is_had_at_once() {
+    let database = shared().database();
+    let between = Between::start(database.port);
+    let through = Database { port: between.port, name: database.name.clone() };
+    between.loses(Lost::AnswerToJoin);
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let opening = Opening { waits: true, ..opening("here") };
+        let opened = PostgresJournal::open(&through.settings(Duration::from_secs(600)), &opening);
+        tell.send(opened.map(|(mut journal, _)| journal.commit(&[entry("one")], &[]).is_ok()))
+    });
+    assert!(told.recv_timeout(Duration::from_secs(60)).unwrap().unwrap());
+    assert_eq!(*between.lost.lock().unwrap(), Lost::Nothing, "it was lost");
+}
+
+/// A transaction of somebody else: that, and this once another one waits for what it has locked.
+fn meanwhile(database: &Database, first: &str, then: &str) -> std::thread::JoinHandle<String> {
+    let (name, sql) = (
+        database.name.clone(),
+        format!(
+            "BEGIN; {first}; DO $$ BEGIN
+                WHILE NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock') LOOP
+                    PERFORM pg_sleep(0.05); PERFORM pg_stat_clear_snapshot();
+                END LOOP;
+            END $$; {then}; COMMIT"
+        ),
+    );
+    let thread = std::thread::spawn(move || shared().ask(&name, &sql));
+    let sleeps =
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
+    eventually(|| (database_of(database, sleeps) == "1").then_some(()));
+    thread
+}
+
+/// Whoever claims locks them in the order of their numbers.
+#[test]
+fn shards_are_let_go_in_the_order_in_which_they_are_claimed() {
+    for leaves in [false, true] {
+        let database = shared().database();
+        let mut journal = open(&database).unwrap();
+        // It stands behind the others in the table now.
+        database_of(&database, "UPDATE idlewatch.shards SET epoch = epoch WHERE id = 0");
+        let lock = |id| format!("SELECT FROM idlewatch.shards WHERE id = {id} FOR UPDATE");
+        let other = meanwhile(&database, &lock(0), &lock(1));
+        if leaves {
+            journal.tidy();
+        } else {
+            let shards = [0, 1].into_iter().filter_map(Shard::numbered).collect();
+            journal.hand_over(&shards, Timestamp::now()).unwrap();
+        }
+        other.join().expect("no deadlock");
+        let free = database_of(&database, "SELECT count(*) FROM idlewatch.shards WHERE owner = ''");
+        assert_eq!(free, if leaves { "1024" } else { "2" });
+    }
+}
+
+/// It came back in the moment in which it was to be forgotten.
+#[test]
+fn a_mailbox_that_is_there_again_is_not_forgotten() {
+    let database = shared().database();
+    let mut journal = open(&database).unwrap();
+    journal.commit(&[entry_of("bob", "one")], &[]).unwrap().remove(0).unwrap();
+    database_of(&database, "UPDATE idlewatch.cursors SET gone_since = 1");
+    let other = meanwhile(&database, "UPDATE idlewatch.cursors SET gone_since = NULL", "SELECT 1");
+    assert_eq!(journal.forget_gone(Timestamp::now()).unwrap(), 0);
+    other.join().unwrap();
+    assert_eq!(database_of(&database, "SELECT count(*) FROM idlewatch.cursors"), "1");
+    database_of(&database, "UPDATE idlewatch.cursors SET gone_since = 1");
+    assert_eq!(journal.forget_gone(Timestamp::now()).unwrap(), 1);
+}
+
+/// Others may have everything by then, which is no failure.
+#[test]
+fn who_is_late_once_the_journal_is_left_hears_that_we_stop() {
+    let database = shared().database();
+    let journal = open(&database).unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    let failed = move |failure: JournalError| tell.send(failure.to_string()).unwrap();
+    let (journal, _) = JournalHandle::start(Box::new(journal), Vec::new(), 1 << 20, failed).unwrap();
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        journal.commit(entry("one")).await.unwrap();
+        journal.settle().await;
+        assert_eq!(journal.commit(entry("two")).await.unwrap_err(), Undelivered::Stopping);
+    });
+    // The writer has ended, and said nothing.
+    assert_eq!(told.recv(), Err(std::sync::mpsc::RecvError));
 }

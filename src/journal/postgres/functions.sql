@@ -2,6 +2,9 @@
 UPDATE version SET number = 5;
 DROP FUNCTION IF EXISTS commit_round, end_rounds, look, claim_shards, release_shards;
 
+-- Which start of a monitor has a name: one that did not hear that it got it knows itself again.
+ALTER TABLE nodes ADD COLUMN life text NOT NULL DEFAULT '';
+
 -- Events that were not what was written when they were to be told: nobody is told of them. For a person to look at.
 CREATE TABLE damaged (
     node     text NOT NULL,
@@ -244,7 +247,28 @@ BEGIN
     IF NOT FOUND THEN
         RETURN;
     END IF;
+    -- In the order in which all lock them: whoever takes us for dead may be at it.
+    PERFORM FROM shards WHERE owner = my_name AND id = ANY (ids) ORDER BY id FOR UPDATE;
     UPDATE shards SET owner = '', epoch = epoch + 1, alive_at = my_alive_at WHERE owner = my_name AND id = ANY (ids);
+    GET DIAGNOSTICS freed = ROW_COUNT;
+    RETURN QUERY SELECT freed;
+END
+$function$;
+
+-- Others need not wait until we look dead. No row: the name is another's.
+CREATE FUNCTION leave(my_name text, my_epoch bigint)
+RETURNS TABLE (released bigint) LANGUAGE plpgsql AS $function$
+#variable_conflict use_column
+DECLARE
+    left_at bigint;
+    freed   bigint;
+BEGIN
+    UPDATE nodes SET owner = '', epoch = epoch + 1 WHERE name = my_name AND epoch = my_epoch RETURNING alive_at INTO left_at;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    PERFORM FROM shards WHERE owner = my_name ORDER BY id FOR UPDATE;
+    UPDATE shards SET owner = '', epoch = epoch + 1, alive_at = left_at WHERE owner = my_name;
     GET DIAGNOSTICS freed = ROW_COUNT;
     RETURN QUERY SELECT freed;
 END

@@ -42,8 +42,9 @@ impl PostgresJournal {
     /// Where the database refuses us or is of another version. Where it is away, or the journal another's, and nobody is to wait.
     pub fn open(settings: &DatabaseSettings, opening: &Opening) -> Result<(Self, StateOrigin), OpenError> {
         let mut told = String::new();
+        let life = format!("{:032x}", rand::random::<u128>());
         loop {
-            match Self::attempt(settings, opening) {
+            match Self::attempt(settings, opening, &life) {
                 Err(OpenError::Away(words)) if opening.waits => {
                     if told != words {
                         warn!("the journal's database: {words}; waiting for it");
@@ -56,7 +57,12 @@ impl PostgresJournal {
         }
     }
 
-    fn attempt(settings: &DatabaseSettings, opening: &Opening) -> Result<(Self, StateOrigin), OpenError> {
+    /// `life` tells this start from all others.
+    fn attempt(
+        settings: &DatabaseSettings,
+        opening: &Opening,
+        life: &str,
+    ) -> Result<(Self, StateOrigin), OpenError> {
         let mut link = Link::new(settings)?;
         schema::prepare(&mut link)?;
         give_name(&mut link, &opening.name)?;
@@ -71,11 +77,12 @@ impl PostgresJournal {
         loop {
             let known = look(&mut link)?;
             let now = Instant::now();
-            let in_the_way = known.iter().filter(|known| known.is_in_the_way_of(opening));
+            let in_the_way =
+                known.iter().filter(|known| known.life != life && known.is_in_the_way_of(opening));
             let lives = |known: &&Known| members.lives(&known.name, &known.lease, now);
             let Some(other) = in_the_way.filter(lives).last() else {
                 let own = known.iter().find(|known| known.name == opening.name);
-                if let Some(row) = join(&mut link, own.map(|own| &own.lease), opening, settings.ttl)? {
+                if let Some(row) = join(&mut link, own.map(|own| &own.lease), opening, life, settings.ttl)? {
                     return Self::begun(link, &row, members, opening).map(|journal| (journal, origin));
                 }
                 continue;
@@ -132,6 +139,8 @@ struct Known {
     lease: Lease,
     /// It wants nobody beside it.
     is_alone: bool,
+    /// Which start it is of; ours, where we did not hear that we got the name.
+    life: String,
 }
 
 impl Known {
@@ -160,9 +169,10 @@ fn origin(link: &mut Link) -> Result<StateOrigin, OpenError> {
 }
 
 fn look(link: &mut Link) -> Result<Vec<Known>, OpenError> {
-    let sql = "SELECT name, owner, epoch, seen::text AS seen, ttl, alone FROM nodes ORDER BY name";
+    let sql = "SELECT name, owner, epoch, seen::text AS seen, ttl, alone, life FROM nodes ORDER BY name";
     let known = |row: &Row| {
-        Ok(Known { name: row.try_get("name")?, lease: lease_at(row)?, is_alone: row.try_get("alone")? })
+        let (name, is_alone, life) = (row.try_get("name")?, row.try_get("alone")?, row.try_get("life")?);
+        Ok(Known { name, lease: lease_at(row)?, is_alone, life })
     };
     let known: Result<_, _> = link.query(sql, &[])?.iter().map(known).collect();
     known.map_err(|error| OpenError::Database(damaged(error).to_string()))
@@ -174,24 +184,26 @@ fn join(
     link: &mut Link,
     known: Option<&Lease>,
     opening: &Opening,
+    life: &str,
     ttl: Duration,
 ) -> Result<Option<Row>, OpenError> {
-    let sql = "INSERT INTO nodes (name, owner, epoch, ttl, alone)
-        VALUES ($1, $2, (extract(epoch FROM clock_timestamp()) * 1000)::bigint, $3, $4)
+    let sql = "INSERT INTO nodes (name, owner, epoch, ttl, alone, life)
+        VALUES ($1, $2, (extract(epoch FROM clock_timestamp()) * 1000)::bigint, $3, $4, $7)
         ON CONFLICT (name) DO UPDATE SET owner = excluded.owner, epoch = greatest(nodes.epoch + 1, excluded.epoch),
-            seen = clock_timestamp(), since = clock_timestamp(), ttl = excluded.ttl, alone = excluded.alone, draining = false
+            seen = clock_timestamp(), since = clock_timestamp(), ttl = excluded.ttl, alone = excluded.alone, life = excluded.life, draining = false
             WHERE nodes.epoch = $5 AND nodes.seen::text = $6
         RETURNING epoch, round, last";
     let ttl = signed(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
     let alone = !opening.waits;
     let (epoch, seen) = known.map_or((0, ""), |lease| (lease.epoch, lease.seen.as_str()));
-    let parameters: [Parameter<'_>; 6] = [
+    let parameters: [Parameter<'_>; 7] = [
         (&opening.name, Type::TEXT),
         (&opening.owner, Type::TEXT),
         (&ttl, Type::INT8),
         (&alone, Type::BOOL),
         (&epoch, Type::INT8),
         (&seen, Type::TEXT),
+        (&life, Type::TEXT),
     ];
     Ok(link.query(sql, &parameters)?.pop())
 }

@@ -150,12 +150,7 @@ impl PostgresJournal {
     }
 
     /// Shards; before them, `with_events`, what is of none.
-    fn claim(
-        &mut self,
-        wanted: &ShardSet,
-        with_events: bool,
-        found: &[Found],
-    ) -> Result<(), JournalError> {
+    fn claim(&mut self, wanted: &ShardSet, with_events: bool, found: &[Found]) -> Result<(), JournalError> {
         let dead = found.iter().filter(|one| !one.member.alive);
         let (dead, seen): (Vec<&str>, Vec<&str>) =
             dead.map(|one| (one.member.name.as_str(), one.lease.seen.as_str())).unzip();
@@ -172,8 +167,11 @@ impl PostgresJournal {
             ];
             let sql = "SELECT * FROM claim_shards($1, $2, $3, $4, $5, $6)";
             // What is of no shard is not to be had by parts.
-            let rows =
-                if ids.is_empty() { self.as_holder_of_all(sql, &beside) } else { self.as_holder(sql, &beside) };
+            let rows = if ids.is_empty() {
+                self.as_holder_of_all(sql, &beside)
+            } else {
+                self.as_holder(sql, &beside)
+            };
             self.members.claimed = if rows.is_ok() { CLAIMED } else { self.members.claimed.div_ceil(2) };
             let rows = rows?;
             let Some(row) = rows.first() else { continue };
@@ -216,11 +214,7 @@ impl PostgresJournal {
 
     /// Others need not wait until we look dead.
     pub(super) fn leave(&mut self) {
-        let sql = "WITH left_behind AS (UPDATE nodes SET owner = '', epoch = epoch + 1 WHERE name = $1 AND epoch = $2 RETURNING name, alive_at),
-                free AS (UPDATE shards SET owner = '', epoch = shards.epoch + 1, alive_at = left_behind.alive_at
-                    FROM left_behind WHERE shards.owner = left_behind.name)
-            SELECT name FROM left_behind";
-        match self.as_holder(sql, &[]) {
+        match self.as_holder("SELECT * FROM leave($1, $2)", &[]) {
             Ok(_) => self.holding = Holding::default(),
             Err(failure) => {
                 warn!("the journal is not released, others wait until its journal.ttl is over: {failure}");

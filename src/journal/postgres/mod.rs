@@ -126,7 +126,9 @@ impl PostgresJournal {
         let sequences: Vec<i64> = events.iter().map(|event| signed(event.sequence)).collect();
         self.as_holder(sql, &[(&sequences, Type::INT8_ARRAY)])?;
         for Damaged { sequence, known } in events {
-            error!("event {sequence} in the journal is damaged, and no output is told of it: {known}; idlewatch.damaged has the row");
+            error!(
+                "event {sequence} ({known}) is damaged, and told to nobody: the table idlewatch.damaged has it"
+            );
         }
         self.damaged += events.len() as u64;
         self.count()
@@ -246,9 +248,12 @@ impl Journal for PostgresJournal {
     }
 
     fn forget_gone(&mut self, now: Timestamp) -> Result<usize, JournalError> {
+        // Under their locks it is asked once more whose they are, and whether they are still gone.
         let sql = "WITH held AS (SELECT epoch FROM nodes WHERE name = $1 AND epoch = $2 FOR SHARE),
-                old AS (SELECT account, mailbox, absent_since <= $3 AS is_absent FROM held, cursors JOIN shards ON shards.id = shard
-                    WHERE owner = $1 AND (gone_since <= $3 OR absent_since <= $3)),
+                old AS MATERIALIZED (SELECT account, mailbox, absent_since <= $3 AS is_absent
+                    FROM held, cursors JOIN shards ON shards.id = shard
+                    WHERE owner = $1 AND (gone_since <= $3 OR absent_since <= $3)
+                    ORDER BY shards.id, account, mailbox FOR SHARE OF shards FOR UPDATE OF cursors),
                 logins AS (DELETE FROM refusals USING old WHERE old.is_absent AND refusals.account = old.account),
                 memory AS (DELETE FROM told USING old WHERE told.account = old.account AND told.mailbox = old.mailbox),
                 places AS (DELETE FROM cursors USING old
