@@ -41,6 +41,7 @@ async fn obey(line: &str, world: &World) -> Option<String> {
         ["stats"] => return Some(world.counters.line()),
         ["told"] => return Some(told(world)),
         ["reset"] => world.reset(),
+        ["password", password] => world.set_password(password),
         ["burst" | "fill", count] => {
             let count = count.parse().ok()?;
             (1..=world.users()).for_each(|user| world.deliver(user, count));

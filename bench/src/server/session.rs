@@ -197,7 +197,11 @@ impl Session {
                 self.ok(tag, name, out);
                 self.closed = true;
             }
-            ("LOGIN", None) => self.log_in(tag, words(rest).first().map_or("", String::as_str), out),
+            ("LOGIN", None) => {
+                let words = words(rest);
+                let word = |nth: usize| words.get(nth).map_or("", String::as_str);
+                self.log_in(tag, word(0), word(1), out);
+            }
             ("AUTHENTICATE", None) => self.begin_authenticate(tag, rest, out),
             (name, Some(_)) => self.command_of_user(tag, name, rest, out),
             (name, None) => out.say(&format!("{tag} BAD {name} before login")),
@@ -243,14 +247,15 @@ impl Session {
         }
     }
 
-    fn log_in(&mut self, tag: &str, user: &str, out: &mut Output) {
+    fn log_in(&mut self, tag: &str, user: &str, password: &str, out: &mut Output) {
         let number = user.split('@').next().and_then(|user| user.strip_prefix("user")?.parse().ok());
-        self.user = number.filter(|&user| self.world.mailbox(user).is_some());
+        let known = number.filter(|&user| self.world.mailbox(user).is_some());
+        self.user = known.filter(|_| self.world.takes(password));
         if self.user.is_some() {
             self.world.counters.login();
             out.say(&format!("{tag} OK [CAPABILITY {}] logged in", self.capabilities()));
         } else {
-            out.say(&format!("{tag} NO [AUTHENTICATIONFAILED] there is no such user"));
+            out.say(&format!("{tag} NO [AUTHENTICATIONFAILED] no such user, or another password"));
         }
     }
 
@@ -266,8 +271,9 @@ impl Session {
 
     fn authenticate(&mut self, tag: &str, response: &str, out: &mut Output) {
         let clear = BASE64.decode(response.as_bytes()).unwrap_or_default();
-        let user = clear.split(|&byte| byte == 0).nth(1).unwrap_or_default();
-        self.log_in(tag, &String::from_utf8_lossy(user), out);
+        let mut parts = clear.split(|&byte| byte == 0).skip(1).map(String::from_utf8_lossy);
+        let (user, password) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        self.log_in(tag, &user, &password, out);
     }
 
     fn examine(&mut self, tag: &str, rest: &str, out: &mut Output) {
@@ -464,6 +470,17 @@ mod tests {
         assert!(say(&mut initial, &format!("a AUTHENTICATE PLAIN {response}\r\n")).starts_with("a OK"));
         let (_, mut wrong) = session(false);
         assert!(say(&mut wrong, "a LOGIN user4 pw\r\n").starts_with("a NO"));
+    }
+
+    #[test]
+    fn a_password_that_is_set_is_the_only_one() {
+        let (world, mut session) = session(false);
+        world.set_password("new");
+        assert!(say(&mut session, "a LOGIN user1 old\r\n").starts_with("a NO [AUTHENTICATIONFAILED]"));
+        let old = BASE64.encode(b"\0user1\0old");
+        assert!(say(&mut session, &format!("b AUTHENTICATE PLAIN {old}\r\n")).starts_with("b NO"));
+        let new = BASE64.encode(b"\0user1\0new");
+        assert!(say(&mut session, &format!("c AUTHENTICATE PLAIN {new}\r\n")).starts_with("c OK"));
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub struct World {
     mailboxes: Vec<watch::Sender<u32>>,
     told: Mutex<Vec<Told>>,
     reset: watch::Sender<()>,
+    /// The only password that is right; any is where there is none.
+    password: Mutex<Option<String>>,
 }
 
 /// When EXISTS of a message was first written to a connection.
@@ -66,6 +68,7 @@ impl World {
             mailboxes: (0..users).map(|_| watch::Sender::new(0)).collect(),
             told: Mutex::default(),
             reset: watch::Sender::new(()),
+            password: Mutex::default(),
         }
     }
 
@@ -96,6 +99,17 @@ impl World {
     /// What was told since this was asked last.
     pub fn take_told(&self) -> Vec<Told> {
         std::mem::take(&mut *self.told.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// From now on, only this password is right.
+    pub fn set_password(&self, password: &str) {
+        *self.password.lock().unwrap_or_else(PoisonError::into_inner) = Some(password.to_owned());
+    }
+
+    /// Whether a login with it is taken.
+    pub fn takes(&self, password: &str) -> bool {
+        let wanted = self.password.lock().unwrap_or_else(PoisonError::into_inner);
+        wanted.as_deref().is_none_or(|wanted| wanted == password)
     }
 
     /// Cuts all connections.
