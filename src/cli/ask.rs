@@ -121,15 +121,17 @@ pub(super) fn choose(settings: &Settings, id: Option<&str>) -> Result<Arc<Accoun
     };
     found.cloned().ok_or_else(|| {
         let ids: Vec<_> = settings.accounts.iter().take(20).map(|account| account.id().as_str()).collect();
+        let ids = ids.join(", ");
         match id {
-            Some(id) => tell(&format!(
-                "error: there is no account \"{}\"; there are: {}",
-                line(id, 128),
-                ids.join(", ")
-            )),
-            None => tell(&format!("error: which account? name one with --account: {}", ids.join(", "))),
+            Some(id) => {
+                tell(&format!("error: there is no account \"{}\"; there are: {ids}", line(id, 128)));
+                Exit::Config
+            }
+            None => {
+                tell(&format!("error: which account? name one with --account: {ids}"));
+                Exit::Usage
+            }
         }
-        Exit::Config
     })
 }
 

@@ -219,6 +219,22 @@ async fn titles_and_mailboxes_are_listed() {
 }
 
 #[test]
+fn a_question_to_one_of_several_accounts_names_it() {
+    let account = |id| {
+        format!(
+            "[[accounts]]\nid = \"{id}\"\nhost = \"127.0.0.1\"\ntls = \"none\"\nuser = \"u\"\npassword = {{ inline = \"p\" }}\n"
+        )
+    };
+    let monitor = Monitor::new(&(account("bob") + &account("alice")));
+    for command in [["mailboxes"].as_slice(), &["oauth", "show"]] {
+        let output = monitor.command().args(command).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{told}");
+        assert!(told.contains("name one with --account: bob, alice"), "{told}");
+    }
+}
+
+#[test]
 fn ten_mistakes_are_ten_located_errors() {
     let monitor = Monitor::new("");
     let text = "[monitr]\nx = 1\n[log]\nformat = \"yaml\"\n[events]\nmax_bytes = \"8000\"\n[outputs.a]\ntype = \"fil\"\n\
