@@ -558,12 +558,10 @@ impl Writer {
         }
     }
 
-    /// What leaves is others' once every output that is waited for has what it told, or after a while.
+    /// What leaves is others' once every output has what it told, or after a while.
     fn hand_over(&mut self) -> Result<(), JournalError> {
         let Some(leaving) = &self.leaving else { return Ok(()) };
-        let required = self.lanes.iter().filter(|(spec, _)| spec.required);
-        let taken = required.map(|(_, position)| position.sequence).min().unwrap_or(u64::MAX);
-        if taken < leaving.last && leaving.since.elapsed() < LEAVING {
+        if taken(&self.lanes, &self.losing) < leaving.last && leaving.since.elapsed() < LEAVING {
             return Ok(());
         }
         let shards = leaving.shards;
@@ -911,6 +909,12 @@ fn numbered(
     })
 }
 
+/// Up to where every lane has what it is told; those that lose events are not waited for.
+fn taken(lanes: &[(LaneSpec, LanePosition)], losing: &HashSet<usize>) -> u64 {
+    let waited_for = lanes.iter().enumerate().filter(|(index, _)| !losing.contains(index));
+    waited_for.map(|(_, (_, position))| position.sequence).min().unwrap_or(u64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -1021,6 +1025,18 @@ mod tests {
             let sequence = *receipt.sequences().unwrap().end();
             journal.delivered(0, LanePosition { sequence, file: None }).done().await.unwrap();
         }
+    }
+
+    #[test]
+    fn what_leaves_waits_for_every_lane_that_is_to_have_it() {
+        let lane = |required, sequence| {
+            let spec = LaneSpec { name: "out".to_owned(), required, queue_max_events: 1 };
+            (spec, LanePosition { sequence, file: None })
+        };
+        let lanes = [lane(true, 9), lane(false, 7), lane(false, 2)];
+        assert_eq!(taken(&lanes, &HashSet::new()), 2);
+        assert_eq!(taken(&lanes, &HashSet::from([2])), 7, "it is not to have what it is losing");
+        assert_eq!(taken(&[], &HashSet::new()), u64::MAX);
     }
 
     /// The cursor of a mailbox whose batch waits for room is that batch's.

@@ -561,6 +561,27 @@ fn whoever_has_lost_the_lease_stores_nothing() {
     assert_eq!(database_of(&database, "SELECT owner FROM idlewatch.nodes"), "test");
 }
 
+/// Neither has seen the other when it looked: here the other is written down in the moment in which we are.
+#[test]
+fn whoever_wants_everything_ends_where_another_comes_in_the_same_moment() {
+    let database = shared().database();
+    open(&database).unwrap().tidy();
+    database_of(
+        &database,
+        "SET search_path = idlewatch;
+         CREATE FUNCTION beside() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             INSERT INTO idlewatch.nodes (name, owner, epoch, ttl) VALUES ('other', 'other (pid 1)', 1, 60000);
+             RETURN NULL;
+         END $$;
+         CREATE TRIGGER beside AFTER UPDATE OF owner ON nodes FOR EACH ROW WHEN (NEW.name = 'here' AND NEW.owner <> '')
+             EXECUTE FUNCTION beside()",
+    );
+    let ended = open(&database);
+    assert!(matches!(&ended, Err(OpenError::Held { by }) if by == "other (pid 1)"), "{ended:?}");
+    let left = database_of(&database, "SELECT owner FROM idlewatch.nodes WHERE name = 'here'");
+    assert_eq!(left, "", "nobody waits for it");
+}
+
 #[test]
 fn a_database_that_is_not_ours_to_use_says_so() {
     let database = shared().database();

@@ -3,6 +3,7 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use log::{info, warn};
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
@@ -118,17 +119,28 @@ impl PostgresJournal {
         };
         journal.count().map_err(failed)?;
         if !opening.waits {
-            journal.take_all().map_err(failed)?;
+            if let Some(by) = journal.take_all().map_err(failed)? {
+                journal.leave();
+                return Err(OpenError::Held { by });
+            }
         }
         Ok(journal)
     }
 
-    /// There is nobody beside us.
-    fn take_all(&mut self) -> Result<(), JournalError> {
-        while self.holding.held != ShardSet::ALL {
-            self.turn(jiff::Timestamp::now())?;
+    /// Waits until everything is ours; or until somebody lives who came in the same moment, and saw nobody in the way either.
+    fn take_all(&mut self) -> Result<Option<String>, JournalError> {
+        loop {
+            let now = Timestamp::now();
+            let mut others = self.look(now)?.into_iter().filter(|one| one.member.name != self.name);
+            if let Some(other) = others.find(|one| one.member.alive) {
+                return Ok(Some(other.lease.owner));
+            }
+            self.turn(now)?;
+            if self.holding.held == ShardSet::ALL {
+                return Ok(None);
+            }
+            sleep(self.members.rhythm());
         }
-        Ok(())
     }
 }
 

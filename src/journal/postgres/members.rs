@@ -40,9 +40,9 @@ pub(super) struct Members {
 }
 
 /// What was found of one.
-struct Found {
-    member: Member,
-    lease: Lease,
+pub(super) struct Found {
+    pub(super) member: Member,
+    pub(super) lease: Lease,
     pinned: ShardSet,
     /// The last number that it gave.
     last: u64,
@@ -134,7 +134,7 @@ impl PostgresJournal {
         Ok(())
     }
 
-    fn look(&mut self, now: Timestamp) -> Result<Vec<Found>, JournalError> {
+    pub(super) fn look(&mut self, now: Timestamp) -> Result<Vec<Found>, JournalError> {
         let alive_at = now.as_millisecond();
         let said = self.members.said.clone();
         let beside: [Parameter<'_>; 2] = [(&alive_at, Type::INT8), (&said, Type::TEXT)];
