@@ -80,8 +80,8 @@ pub struct Coordinator {
     ticked: Moment,
     /// Accounts are dealt to the arbiters like cards.
     next_arbiter: usize,
-    /// Accounts are on their way: by a reload, or to other monitors.
-    pub(super) reloading: bool,
+    /// The configuration is being read, or what it says is being done. What changes hands does not wait for it.
+    reloading: bool,
     /// Something may have changed since the reload that is under way began.
     reload_again: bool,
     pub(super) stopping: bool,
@@ -101,6 +101,8 @@ pub(super) struct Watched {
     pub(super) account: Arc<Account>,
     pub(super) actor: Addr<AccountActor>,
     pub(super) alive: Pulse,
+    /// It was told to stop. What is to be of it is seen once it has.
+    leaving: bool,
 }
 
 /// The time that an account has to leave in when the configuration wants it otherwise.
@@ -153,7 +155,7 @@ impl Coordinator {
             let account = account.clone();
             move |_| AccountActor::new(account, context)
         });
-        self.accounts.insert(account.id().clone(), Watched { account, actor, alive });
+        self.accounts.insert(account.id().clone(), Watched { account, actor, alive, leaving: false });
     }
 
     /// Reads the configuration; a wrong one changes nothing, a right one touches only what changed.
@@ -165,20 +167,14 @@ impl Coordinator {
             Err(refused) => Box::pin(fut::err(refused)),
         });
         Box::pin(applied.map(|report, actor, ctx| {
-            actor.settle(ctx);
+            actor.reloading = false;
+            if std::mem::take(&mut actor.reload_again) {
+                ctx.notify(Reload);
+            }
             actor.config.last_reload_successful = report.is_ok();
             tell_reload(&report);
             report
         }))
-    }
-
-    /// The accounts are as they are to be, for now.
-    pub(super) fn settle(&mut self, ctx: &mut Context<Self>) {
-        self.reloading = false;
-        if std::mem::take(&mut self.reload_again) {
-            ctx.notify(Reload);
-        }
-        self.serve(ctx);
     }
 
     pub(super) fn running(&self) -> HashMap<AccountId, Arc<Account>> {
@@ -234,7 +230,8 @@ impl Coordinator {
         shown(&warnings).iter().for_each(|line| warn!("{line}"));
         let broken = settings.table.as_ref().map(|table| table.broken.clone()).unwrap_or_default();
         settings.accounts = as_they_were(&self.context.settings.accounts, settings.accounts, &broken);
-        let steps = reconcile(&self.running(), &settings.accounts, &self.holding());
+        let mut steps = reconcile(&self.running(), &settings.accounts, &self.holding());
+        steps.skip(|id| self.is_leaving(id));
         let waiting = waits_for_start(&self.context.settings, &settings);
         let report = ReloadReport {
             added: steps.start.len(),
@@ -253,13 +250,15 @@ impl Coordinator {
         self.note_accounts();
         self.context.settings.metrics = settings.metrics;
         self.config.loaded_at = Timestamp::now();
-        Box::pin(self.take(steps, ctx).map(|(), coordinator, _| {
-            coordinator.enter_disabled();
-            Ok(report)
-        }))
+        Box::pin(self.take(steps, ctx).map(|(), _, _| Ok(report)))
     }
 
-    /// All that leave do so at once; each that changes starts again as soon as it has left.
+    pub(super) fn is_leaving(&self, id: &AccountId) -> bool {
+        self.accounts.get(id).is_some_and(|watched| watched.leaving)
+    }
+
+    /// All that leave do so at once; each that changes starts again as soon as it has left. Others may be on their way
+    /// meanwhile: what is to be of all of them is seen at the end.
     pub(super) fn take(
         &mut self,
         steps: Steps,
@@ -270,7 +269,9 @@ impl Coordinator {
         let replace = steps.replace.into_iter();
         let replace = replace.map(|account| (account.id().clone(), Farewell::Changed, Some(account)));
         let leaving = stop.chain(replace).filter_map(|(id, farewell, successor)| {
-            let actor = self.accounts.get(&id)?.actor.clone();
+            let watched = self.accounts.get_mut(&id)?;
+            watched.leaving = true;
+            let actor = watched.actor.clone();
             Some(async move {
                 let _ = actor.send(StopAccount { deadline: LEAVE, farewell }).await;
                 (id, successor)
@@ -279,12 +280,16 @@ impl Coordinator {
         let leaving: FuturesUnordered<_> = leaving.collect();
         let left = fut::wrap_stream::<_, Self>(leaving).map(|(id, successor), coordinator, ctx| {
             coordinator.accounts.remove(&id);
-            match successor {
+            // Its shard may have gone meanwhile.
+            match successor.filter(|account| coordinator.holding().has(account.id())) {
                 Some(account) => coordinator.start_account(account, ctx),
                 None => coordinator.board.leave(&id),
             }
         });
-        left.finish()
+        left.finish().map(|(), coordinator, ctx| {
+            coordinator.enter_disabled();
+            coordinator.serve(ctx);
+        })
     }
 
     /// Mailboxes of accounts that have left the configuration are forgotten one day.
@@ -299,7 +304,7 @@ impl Coordinator {
     /// Accounts that are known and not watched are asked for, too.
     pub(super) fn enter_disabled(&mut self) {
         for account in self.context.settings.accounts.iter().filter(|account| !account.enabled) {
-            if !self.accounts.contains_key(account.id()) {
+            if self.board.get(account.id()).is_none() {
                 self.board.enter(account.id().clone(), AccountState::Disabled);
             }
         }

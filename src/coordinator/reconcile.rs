@@ -21,6 +21,14 @@ pub struct Steps {
     pub kept: usize,
 }
 
+impl Steps {
+    /// Nothing is to be done to these now.
+    pub fn skip(&mut self, skipped: impl Fn(&AccountId) -> bool) {
+        self.stop.retain(|(id, _)| !skipped(id));
+        self.replace.retain(|account| !skipped(account.id()));
+    }
+}
+
 /// From what is `running` to what is `desired`, as far as it is ours.
 pub fn reconcile(
     running: &HashMap<AccountId, Arc<Account>>,

@@ -46,17 +46,18 @@ impl Coordinator {
 
     /// Watches what is ours and was not watched, and lets go what others are to have.
     pub(super) fn serve(&mut self, ctx: &mut Context<Self>) {
-        if self.reloading || self.stopping {
+        if self.stopping {
             return;
         }
         let holding = self.holding();
         self.context.wires.gate.share(holding.share());
-        let steps = reconcile(&self.running(), &self.context.settings.accounts, &holding);
+        let mut steps = reconcile(&self.running(), &self.context.settings.accounts, &holding);
+        // Nobody is left who would have to go first.
+        if steps.stop.is_empty() && !holding.leaving.is_empty() {
+            self.context.journal.left(holding.leaving);
+        }
+        steps.skip(|id| self.is_leaving(id));
         if steps.start.is_empty() && steps.stop.is_empty() {
-            // Nobody is left who would have to go first.
-            if !holding.leaving.is_empty() {
-                self.context.journal.left(holding.leaving);
-            }
             return;
         }
         if !steps.stop.is_empty() {
@@ -69,8 +70,7 @@ impl Coordinator {
                 coordinator.note_accounts();
             });
         }
-        self.reloading = true;
-        let taken = self.take(steps, ctx).map(|(), coordinator, ctx| coordinator.settle(ctx));
+        let taken = self.take(steps, ctx);
         ctx.spawn(taken);
     }
 }

@@ -595,3 +595,27 @@ async fn under_steady_traffic_nothing_that_happens_loses_or_doubles_a_message() 
     println!("{sent} messages: told by {} lines, stored {stored}", told.lines);
     assert_eq!((told.ids.len(), stored), (sent, format!("{sent}|{sent}")));
 }
+
+/// What keeps a reader waiting, a pipe here, is no reason to keep others waiting for their shards.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_changes_hands_is_followed_while_a_reload_hangs() {
+    let mut cluster = Cluster::start().await;
+    cluster.begin("a");
+    cluster.join("b");
+    cluster.wait_shared(&["a", "b"]);
+    let config = cluster.node("a").config();
+    std::fs::remove_file(&config).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&config).status().unwrap().success());
+    cluster.node("a").signal("HUP");
+    // It is open once somebody reads, and says nothing.
+    let silent = std::fs::OpenOptions::new().write(true).open(&config).unwrap();
+    cluster.deliver(1);
+    let drained = cluster.node("b").command().args(["cluster", "drain", "a"]).output().unwrap();
+    assert!(drained.status.success(), "{drained:?}");
+    assert_eq!(cluster.shards(), [("b".to_owned(), 1024)].into());
+    let log = cluster.node("a").log();
+    assert!(!log.contains("could not be read within"), "{log}");
+    cluster.deliver(1);
+    cluster.wait_told_once();
+    drop(silent);
+}
