@@ -118,11 +118,11 @@ impl PostgresJournal {
             link,
         };
         journal.count().map_err(failed)?;
-        if !opening.waits {
-            if let Some(by) = journal.take_all().map_err(failed)? {
-                journal.leave();
-                return Err(OpenError::Held { by });
-            }
+        if !opening.waits
+            && let Some(by) = journal.take_all().map_err(failed)?
+        {
+            journal.leave();
+            return Err(OpenError::Held { by });
         }
         Ok(journal)
     }
