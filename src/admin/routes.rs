@@ -329,16 +329,15 @@ async fn metrics(monitor: Monitor) -> HttpResponse {
     }
 }
 
-/// Those who share the accounts. The database is asked on a thread that may wait.
+/// Those who share the accounts.
 async fn cluster(monitor: Monitor) -> HttpResponse {
-    let Some(registry) = monitor.registry.clone() else {
+    let Some(registry) = &monitor.registry else {
         let message = "the journal is in a file, so this is the only monitor; see /api/v1/status";
         return problem(StatusCode::NOT_FOUND, message);
     };
-    match web::block(move || registry.look()).await {
-        Ok(Ok(members)) => HttpResponse::Ok().json(members),
-        Ok(Err(error)) => problem(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
-        Err(_) => stopping(),
+    match registry.look().await {
+        Ok(members) => HttpResponse::Ok().json(members),
+        Err(error) => problem(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
     }
 }
 

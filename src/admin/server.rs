@@ -101,7 +101,7 @@ impl Listeners {
     /// Answers from now on; with a database, for all members of its cluster too.
     ///
     /// # Errors
-    /// When the threads for it cannot be had.
+    /// Where it cannot be watched whether somebody asks.
     pub fn serve(
         self,
         coordinator: &Addr<Coordinator>,

@@ -188,23 +188,6 @@ mod tests {
     }
 
     #[test]
-    fn a_cluster_is_well_while_the_living_have_everything() {
-        let cases = [
-            (vec![(MemberState::Alive, 1024)], true),
-            (vec![(MemberState::Alive, 512), (MemberState::Draining, 512)], true),
-            (vec![(MemberState::Alive, 1024), (MemberState::Left, 0), (MemberState::Silent, 0)], true),
-            (vec![(MemberState::Alive, 1000)], false),
-            (vec![(MemberState::Alive, 512), (MemberState::Silent, 512)], false),
-            (vec![], false),
-        ];
-        for (members, well) in cases {
-            let members: Vec<_> =
-                members.into_iter().map(|(state, shards)| member("a", state, shards)).collect();
-            assert_eq!(all_are_held(&members), well, "{members:?}");
-        }
-    }
-
-    #[test]
     fn the_table_shows_each_and_what_nobody_has() {
         let members = [member("a", MemberState::Alive, 512), member("longer", MemberState::Silent, 500)];
         let shown = table(&members, Paint::new(false));

@@ -74,20 +74,40 @@ pub fn all_are_held(members: &[MemberReport]) -> bool {
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_is_disabled_is_not_missed() {
+    fn member(state: MemberState, shards: u64) -> MemberReport {
         let accounts = serde_json::json!({"online": 7, "backoff": 2, "disabled": 3, "odd": "x"});
-        let report = MemberReport {
+        MemberReport {
             name: "a".to_owned(),
-            state: MemberState::Alive,
-            shards: 1024,
+            state,
+            shards,
             placed: 0,
             accounts: accounts.as_object().unwrap().clone(),
             events: 0,
             seen_ms_ago: 0,
             process: "a (pid 1)".to_owned(),
-        };
+        }
+    }
+
+    #[test]
+    fn what_is_disabled_is_not_missed() {
+        let report = member(MemberState::Alive, 1024);
         assert_eq!(report.online(), (7, 9));
         assert_eq!(MemberReport { accounts: Default::default(), ..report }.online(), (0, 0));
+    }
+
+    #[test]
+    fn a_cluster_is_well_while_the_living_have_everything() {
+        let cases = [
+            (vec![(MemberState::Alive, 1024)], true),
+            (vec![(MemberState::Alive, 512), (MemberState::Draining, 512)], true),
+            (vec![(MemberState::Alive, 1024), (MemberState::Left, 0), (MemberState::Silent, 0)], true),
+            (vec![(MemberState::Alive, 1000)], false),
+            (vec![(MemberState::Alive, 512), (MemberState::Silent, 512)], false),
+            (vec![], false),
+        ];
+        for (members, well) in cases {
+            let members: Vec<_> = members.into_iter().map(|(state, shards)| member(state, shards)).collect();
+            assert_eq!(all_are_held(&members), well, "{members:?}");
+        }
     }
 }

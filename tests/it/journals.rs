@@ -93,7 +93,7 @@ fn key() -> MailboxKey {
     MailboxKey { account: "a".into(), mailbox: MailboxName::inbox() }
 }
 
-fn event(id: &str) -> Event {
+pub(crate) fn event(id: &str) -> Event {
     let body = EventBody::MonitorState(MonitorState::Started);
     Event {
         at: Timestamp::UNIX_EPOCH,
@@ -105,7 +105,7 @@ fn event(id: &str) -> Event {
     }
 }
 
-fn entry(id: &str) -> Entry {
+pub(crate) fn entry(id: &str) -> Entry {
     Entry::new(event(id).into())
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use idlewatch::cluster::shard::Shard;
 use idlewatch::demo::server::{Behaviour, Server};
 use idlewatch::demo::store::Store;
-use idlewatch::event::{Cursor, Event, EventBody, MailboxKey, MailboxName, MonitorState};
+use idlewatch::event::{Cursor, MailboxKey, MailboxName};
 use idlewatch::journal::postgres::PostgresJournal;
 use idlewatch::journal::postgres::lease::Opening;
 use idlewatch::journal::{Entry, FileEnd, Journal, JournalError, JournalHandle, LanePosition, OpenError};
@@ -18,6 +18,7 @@ use idlewatch::messages::{Batch, Checkpoint, Replaces, Undelivered};
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::journals::{entry, event};
 use crate::support::monitor::{Monitor, states, told};
 use crate::support::postgres::{Database, PASSWORD, Postgres, shared, signal};
 use crate::support::receiver::{Receiver, SECRET};
@@ -64,15 +65,6 @@ fn opening(home: &str) -> Opening {
 fn open(database: &Database) -> Result<PostgresJournal, OpenError> {
     PostgresJournal::open(&database.settings(Duration::from_secs(2)), &opening("here"))
         .map(|(journal, _)| journal)
-}
-
-fn entry(id: &str) -> Entry {
-    let body = EventBody::MonitorState(MonitorState::Started);
-    let id = id.to_owned();
-    Entry::new(
-        Event { at: Timestamp::UNIX_EPOCH, id, account: None, body, filtered: None, redacted: Vec::new() }
-            .into(),
-    )
 }
 
 /// They are in the state directory of whoever buried them, and go back into the journal, wherever that is.
@@ -676,19 +668,10 @@ fn an_event_that_is_damaged_is_set_aside_and_what_is_behind_it_is_told() {
 
 /// Its cursor goes with it, so that it is of this account's shard.
 fn entry_of(account: &str, id: &str) -> Entry {
-    let body = EventBody::MonitorState(MonitorState::Started);
-    let event = Event {
-        at: Timestamp::UNIX_EPOCH,
-        id: id.to_owned(),
-        account: None,
-        body,
-        filtered: None,
-        redacted: Vec::new(),
-    };
     let key = MailboxKey { account: account.into(), mailbox: MailboxName::inbox() };
     let checkpoint =
         Some(Checkpoint { key, cursor: Cursor::baseline(7, 5, None), replaces: Replaces::Nothing });
-    Entry::new(Batch { events: vec![event], checkpoint, ..Batch::default() })
+    Entry::new(Batch { events: vec![event(id)], checkpoint, ..Batch::default() })
 }
 
 /// One of several that share the accounts.

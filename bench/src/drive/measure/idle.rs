@@ -16,7 +16,7 @@ pub(super) fn measure(plan: &Plan) -> Result<Vec<Row>> {
         let mut run = candidate.run(&plan.places, &load, &Work::new(users))?;
         run.wait_for_rest(users)?;
         // A minute after they were set up it is written down which accounts there are.
-        settle(75.0 * plan.scale.min(1.0));
+        settle(75.0);
         let before = run.fine_cpu_millis()?;
         let seconds = (SECONDS * plan.scale).clamp(5.0, SECONDS);
         settle(seconds);
