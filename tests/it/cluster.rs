@@ -606,17 +606,19 @@ async fn what_changes_hands_is_followed_while_a_reload_hangs() {
     let config = cluster.node("a").config();
     std::fs::remove_file(&config).unwrap();
     assert!(std::process::Command::new("mkfifo").arg(&config).status().unwrap().success());
+    let before = cluster.node("a").log().len();
     cluster.node("a").signal("HUP");
     // It is open once somebody reads, and says nothing.
     let silent = std::fs::OpenOptions::new().write(true).open(&config).unwrap();
     cluster.deliver(1);
-    let drained = cluster.node("b").command().args(["cluster", "drain", "a"]).output().unwrap();
-    assert!(drained.status.success(), "{drained:?}");
-    assert_eq!(cluster.shards(), [("b".to_owned(), 1024)].into());
+    let mut drain = cluster.node("b").command().args(["cluster", "drain", "a"]).spawn().unwrap();
+    let since = |cluster: &Cluster| cluster.nodes["a"].log().split_off(before);
+    cluster.wait("a lets the first go", || since(&cluster).contains("left to other monitors"));
     // Not only once the reader has given up.
-    let log = cluster.node("a").log();
-    let (moved, given_up) = (log.find("left to other monitors"), log.find("could not be read within"));
-    assert!(moved.is_some_and(|moved| given_up.is_none_or(|given_up| moved < given_up)), "{log}");
+    let log = since(&cluster);
+    assert!(!log.contains("could not be read within"), "{log}");
+    assert!(drain.wait().unwrap().success());
+    assert_eq!(cluster.shards(), [("b".to_owned(), 1024)].into());
     cluster.deliver(1);
     cluster.wait_told_once();
     drop(silent);
