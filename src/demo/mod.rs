@@ -6,3 +6,4 @@ mod search;
 pub mod server;
 mod session;
 pub mod store;
+pub mod visits;

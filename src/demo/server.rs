@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::session::Session;
 use super::store::Store;
+use super::visits::{Visit, Visits};
 
 /// How the server behaves.
 #[derive(Clone, Debug)]
@@ -36,6 +37,7 @@ pub struct Server {
     store: Store,
     cut: watch::Sender<u64>,
     commands: Arc<AtomicU64>,
+    visits: Visits,
     task: JoinHandle<()>,
 }
 
@@ -49,11 +51,13 @@ impl Server {
         let addr = listener.local_addr()?;
         let (cut, cuts) = watch::channel(0);
         let commands = Arc::new(AtomicU64::new(0));
-        let shared = (store.clone(), commands.clone());
+        let visits = Visits::default();
+        let shared = (store.clone(), commands.clone(), visits.clone());
         let task = tokio::spawn(async move {
             while let Ok((tcp, _)) = listener.accept().await {
                 let _ = tcp.set_nodelay(true);
-                let session = Session::new(shared.0.clone(), behaviour.clone(), shared.1.clone());
+                let (store, commands, visitor) = (shared.0.clone(), shared.1.clone(), shared.2.visitor());
+                let session = Session::new(store, behaviour.clone(), commands, visitor);
                 let mut cuts = cuts.clone();
                 cuts.mark_unchanged();
                 tokio::spawn(async move {
@@ -64,7 +68,7 @@ impl Server {
                 });
             }
         });
-        Ok(Self { addr, store, cut, commands, task })
+        Ok(Self { addr, store, cut, commands, visits, task })
     }
 
     /// Where it listens.
@@ -80,6 +84,11 @@ impl Server {
     /// Cuts every connection.
     pub fn drop_connections(&self) {
         self.cut.send_modify(|count| *count += 1);
+    }
+
+    /// Everybody who logged in, in that order.
+    pub fn visits(&self) -> Vec<Visit> {
+        self.visits.all()
     }
 
     /// Commands that could have changed a mailbox, so far: SELECT, STORE, BODY[] without PEEK and the like.

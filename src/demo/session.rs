@@ -12,6 +12,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use super::search;
 use super::server::Behaviour;
 use super::store::{Mailbox, Message, Store};
+use super::visits::Visitor;
 use crate::text::escape;
 use crate::uid_set::UidSet;
 
@@ -22,6 +23,7 @@ pub(super) struct Session {
     store: Store,
     behaviour: Behaviour,
     changing: Arc<AtomicU64>,
+    visitor: Visitor,
     user: Option<String>,
     selected: Option<Selected>,
 }
@@ -79,8 +81,13 @@ fn words(line: &str) -> Vec<String> {
 }
 
 impl Session {
-    pub(super) fn new(store: Store, behaviour: Behaviour, changing: Arc<AtomicU64>) -> Self {
-        Self { store, behaviour, changing, user: None, selected: None }
+    pub(super) fn new(
+        store: Store,
+        behaviour: Behaviour,
+        changing: Arc<AtomicU64>,
+        visitor: Visitor,
+    ) -> Self {
+        Self { store, behaviour, changing, visitor, user: None, selected: None }
     }
 
     fn capabilities(&self) -> &'static str {
@@ -143,7 +150,10 @@ impl Session {
             "CAPABILITY" => format!("* CAPABILITY {}\r\n{tag} OK done\r\n", self.capabilities()),
             "NOOP" => format!("{}{tag} OK done\r\n", self.news()),
             "ID" => format!("* ID (\"name\" \"idlewatch-demo\")\r\n{tag} OK done\r\n"),
-            "LOGOUT" => format!("* BYE see you\r\n{tag} OK done\r\n"),
+            "LOGOUT" => {
+                self.visitor.leaves();
+                format!("* BYE see you\r\n{tag} OK done\r\n")
+            }
             "LOGIN" => self.login(tag, argument(0), argument(1)),
             _ if self.user.is_none() => format!("{tag} BAD log in first\r\n"),
             "LIST" | "LSUB" => self.list(tag, argument(1)),
@@ -167,6 +177,7 @@ impl Session {
             return format!("{tag} NO [AUTHENTICATIONFAILED] wrong user name or password\r\n");
         }
         self.user = Some(user.to_owned());
+        self.visitor.logs_in(user);
         format!("{tag} OK [CAPABILITY {}] welcome\r\n", self.capabilities())
     }
 
@@ -240,6 +251,7 @@ impl Session {
             return Ok(format!("{tag} BAD no IDLE here\r\n"));
         }
         wire.say("+ idling\r\n").await?;
+        self.visitor.watches();
         let mut changes = self.store.changes();
         loop {
             if self.behaviour.pushes {

@@ -1,7 +1,12 @@
 //! Several monitors that share the accounts, over one journal in PostgreSQL: they come, go, die, sleep, and are cut off.
 
+// What was measured is for whoever runs the proofs at length.
+#![allow(clippy::print_stdout)]
+
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use idlewatch::demo::server::{Behaviour, Server};
@@ -17,6 +22,8 @@ use crate::support::postgres::{Database, Postgres};
 use crate::support::receiver::{Receiver, SECRET};
 use crate::support::relay::Relay;
 
+mod rolling;
+
 const ACCOUNTS: usize = 60;
 
 /// Monitors by their names, with the same accounts of one server.
@@ -31,6 +38,8 @@ struct Cluster {
     /// In place of this in it, that.
     aliases: Option<(String, String)>,
     ttl: &'static str,
+    /// Logins a second.
+    pace: usize,
     /// What was delivered, for each account.
     delivered: u64,
 }
@@ -65,6 +74,7 @@ impl Cluster {
             beside: String::new(),
             aliases: None,
             ttl: "2s",
+            pace: 1000,
             delivered: 0,
         }
     }
@@ -78,7 +88,8 @@ impl Cluster {
         };
         let accounts: String = (1..=self.accounts).map(account).collect();
         format!(
-            "[connections.per_host]\nrate = \"1000/s\"\n{accounts}{}{}",
+            "[connections.per_host]\nrate = \"{}/s\"\n{accounts}{}{}",
+            self.pace,
             database.keys(self.ttl),
             self.beside
         )
@@ -241,8 +252,61 @@ impl Cluster {
         self.wait("taken", || self.ask(&open) == "0");
     }
 
+    /// Waits until all that was sent was told, by one id each, and stored once.
+    fn wait_sent(&self, sent: usize) {
+        let all_told = || self.lines() >= sent && self.told().messages.len() == sent;
+        // A busy machine works off what came meanwhile.
+        let (mut lines, mut moved, end) = (0, Instant::now(), Instant::now() + Duration::from_secs(600));
+        while !all_told() && Instant::now() < end {
+            let now = self.lines();
+            if now > lines {
+                (lines, moved) = (now, Instant::now());
+            }
+            let stuck = moved.elapsed() > Duration::from_secs(60);
+            assert!(!stuck, "{now} of {sent} lines, and no more in a minute: {}", self.troubles());
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        let told = self.told();
+        let stored = self.ask("SELECT count(*), count(DISTINCT id) FROM audit");
+        println!("{sent} messages: told by {} lines, stored {stored}", told.lines);
+        assert_eq!((told.ids.len(), stored), (sent, format!("{sent}|{sent}")));
+    }
+
     fn node(&mut self, name: &str) -> &mut Monitor {
         self.nodes.get_mut(name).unwrap()
+    }
+}
+
+/// One message after the other, to all accounts in turn.
+struct Traffic {
+    over: Arc<AtomicBool>,
+    thread: JoinHandle<usize>,
+}
+
+impl Traffic {
+    /// So many a second.
+    fn start(cluster: &Cluster, rate: usize) -> Self {
+        let (store, accounts) = (cluster.server.store().clone(), cluster.accounts);
+        let over = Arc::new(AtomicBool::new(false));
+        let ends = over.clone();
+        let thread = std::thread::spawn(move || {
+            let (start, mut sent) = (Instant::now(), 0_usize);
+            while !ends.load(Ordering::Relaxed) {
+                let user = format!("user{}", sent * 7919 % accounts + 1);
+                store.deliver(&user, "INBOX", b"Subject: x\r\n\r\nhi\r\n");
+                sent += 1;
+                let due = start + Duration::from_secs_f64(sent as f64 / rate as f64);
+                std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            }
+            sent
+        });
+        Self { over, thread }
+    }
+
+    /// How many were sent.
+    fn stop(self) -> usize {
+        self.over.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap()
     }
 }
 
@@ -535,65 +599,39 @@ async fn under_steady_traffic_nothing_that_happens_loses_or_doubles_a_message() 
     let name = cluster.database.name.clone();
     cluster.join_by("c", &Database { name, port: relay.port });
     cluster.wait_shared(&["a", "b", "c"]);
-    let (store, accounts, over) = (cluster.server.store().clone(), cluster.accounts, AtomicBool::new(false));
-    let sent = std::thread::scope(|scope| {
-        let traffic = scope.spawn(|| {
-            let (start, mut sent) = (Instant::now(), 0_usize);
-            while !over.load(Ordering::Relaxed) {
-                let user = format!("user{}", sent * 7919 % accounts + 1);
-                store.deliver(&user, "INBOX", b"Subject: x\r\n\r\nhi\r\n");
-                sent += 1;
-                let due = start + Duration::from_secs_f64(sent as f64 / rate as f64);
-                std::thread::sleep(due.saturating_duration_since(Instant::now()));
-            }
-            sent
-        });
-        let step = |cluster: &Cluster, what: &str, names: &[&str]| {
-            let since = Instant::now();
-            cluster.wait_taken_over(names);
-            let taken = since.elapsed().as_secs_f64();
-            cluster.wait_shared(names);
-            let shared = since.elapsed().as_secs_f64();
-            println!("{what}: {names:?} have all after {taken:.1} s, in fair parts after {shared:.1} s");
-        };
-        cluster.node("b").kill();
-        step(&cluster, "b killed", &["a", "c"]);
-        cluster.begin_again("b");
-        step(&cluster, "b is back", &["a", "b", "c"]);
-        cluster.node("a").signal("STOP");
-        std::thread::sleep(asleep);
-        step(&cluster, "a asleep", &["b", "c"]);
-        cluster.node("a").signal("CONT");
-        step(&cluster, "a awake", &["a", "b", "c"]);
-        cluster.join("d");
-        step(&cluster, "d joined", &["a", "b", "c", "d"]);
-        assert_eq!(cluster.node("d").stop().code(), Some(0));
-        step(&cluster, "d left", &["a", "b", "c"]);
-        let cut = Rule::new(relay.port, "drop");
-        step(&cluster, "c cut off", &["a", "b"]);
-        drop(cut);
-        step(&cluster, "c connected", &["a", "b", "c"]);
-        cluster.postgres.kill();
-        std::thread::sleep(Duration::from_secs(2));
-        cluster.postgres.launch();
-        step(&cluster, "the database killed and started", &["a", "b", "c"]);
-        over.store(true, Ordering::Relaxed);
-        traffic.join().unwrap()
-    });
+    let traffic = Traffic::start(&cluster, rate);
+    let step = |cluster: &Cluster, what: &str, names: &[&str]| {
+        let since = Instant::now();
+        cluster.wait_taken_over(names);
+        let taken = since.elapsed().as_secs_f64();
+        cluster.wait_shared(names);
+        let shared = since.elapsed().as_secs_f64();
+        println!("{what}: {names:?} have all after {taken:.1} s, in fair parts after {shared:.1} s");
+    };
+    cluster.node("b").kill();
+    step(&cluster, "b killed", &["a", "c"]);
+    cluster.begin_again("b");
+    step(&cluster, "b is back", &["a", "b", "c"]);
+    cluster.node("a").signal("STOP");
+    std::thread::sleep(asleep);
+    step(&cluster, "a asleep", &["b", "c"]);
+    cluster.node("a").signal("CONT");
+    step(&cluster, "a awake", &["a", "b", "c"]);
+    cluster.join("d");
+    step(&cluster, "d joined", &["a", "b", "c", "d"]);
+    assert_eq!(cluster.node("d").stop().code(), Some(0));
+    step(&cluster, "d left", &["a", "b", "c"]);
+    let cut = Rule::new(relay.port, "drop");
+    step(&cluster, "c cut off", &["a", "b"]);
+    drop(cut);
+    step(&cluster, "c connected", &["a", "b", "c"]);
+    cluster.postgres.kill();
+    std::thread::sleep(Duration::from_secs(2));
+    cluster.postgres.launch();
+    step(&cluster, "the database killed and started", &["a", "b", "c"]);
+    let sent = traffic.stop();
     println!("{sent} messages were delivered");
-    let all_told = || cluster.lines() >= sent && cluster.told().messages.len() == sent;
-    // A busy machine works off what came meanwhile.
-    let (mut lines, end) = (0, Instant::now() + Duration::from_secs(600));
-    while !all_told() && Instant::now() < end {
-        let now = cluster.lines();
-        assert!(now > lines, "{now} of {sent} lines, and no more in a minute: {}", cluster.troubles());
-        lines = now;
-        std::thread::sleep(Duration::from_secs(if now >= sent { 1 } else { 60 }));
-    }
-    let told = cluster.told();
-    let stored = cluster.ask("SELECT count(*), count(DISTINCT id) FROM audit");
-    println!("{sent} messages: told by {} lines, stored {stored}", told.lines);
-    assert_eq!((told.ids.len(), stored), (sent, format!("{sent}|{sent}")));
+    cluster.wait_sent(sent);
 }
 
 /// What keeps a reader waiting, a pipe here, is no reason to keep others waiting for their shards.
