@@ -10,6 +10,7 @@ use actix::Message;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::report::MemberReport;
 use crate::config::settings::OutputSettings;
 use crate::config::{Issue, Severity, shown};
 use crate::event::{AccountId, AccountState, Cursor, Event, MailboxKey, MailboxName, Trouble};
@@ -299,9 +300,12 @@ pub struct Summarize;
 pub struct GetStatus;
 
 /// Admin -> coordinator: everything that is counted, as text.
-#[derive(Clone, Copy, Debug, Message)]
+#[derive(Clone, Debug, Default, Message)]
 #[rtype(result = "String")]
-pub struct Scrape;
+pub struct Scrape {
+    /// Those who share the accounts, where the journal's database has told it.
+    pub members: Option<Vec<MemberReport>>,
+}
 
 /// Admin -> coordinator: these accounts, by their ids.
 #[derive(Clone, Debug, Message)]

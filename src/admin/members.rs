@@ -21,7 +21,7 @@ const TURN: Duration = Duration::from_secs(10);
 pub(super) struct Members {
     /// Whether every shard is of a member that lives.
     well: bool,
-    members: Vec<MemberReport>,
+    pub(super) members: Vec<MemberReport>,
 }
 
 /// Why there is no answer.

@@ -22,6 +22,7 @@ use log::{info, warn};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use super::access::{Admitted, Entrance, Proof, Refusal, Request, admit};
 use super::members::Registry;
@@ -115,6 +116,9 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; c
 
 /// How often a page is told what is new.
 const LIVE: Duration = Duration::from_secs(2);
+
+/// The longest that metrics wait for the database: without it they come without those of the whole cluster.
+const SCRAPED: Duration = Duration::from_secs(2);
 
 /// Pages that are told at the same time; the others are as true as when they were loaded.
 const MOST_LIVE: usize = 16;
@@ -323,7 +327,12 @@ async fn ready(monitor: Monitor, request: HttpRequest) -> HttpResponse {
 }
 
 async fn metrics(monitor: Monitor) -> HttpResponse {
-    match monitor.coordinator.send(Scrape).await {
+    let members = match &monitor.registry {
+        Some(registry) => timeout(SCRAPED, registry.look()).await.ok().and_then(Result::ok),
+        None => None,
+    };
+    let members = members.map(|told| told.members);
+    match monitor.coordinator.send(Scrape { members }).await {
         Ok(text) => HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(text),
         Err(_) => stopping(),
     }

@@ -21,6 +21,9 @@ pub enum MemberState {
 }
 
 impl MemberState {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Alive, Self::Joining, Self::Draining, Self::Left, Self::Silent];
+
     /// Its word.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -55,18 +58,26 @@ pub struct MemberReport {
 }
 
 impl MemberReport {
+    /// Whether it can watch anything.
+    pub fn lives(&self) -> bool {
+        !matches!(self.state, MemberState::Left | MemberState::Silent)
+    }
+
+    /// How many of its accounts were in a state, as it told last.
+    pub fn accounts_in(&self, state: &str) -> u64 {
+        self.accounts.get(state).and_then(serde_json::Value::as_u64).unwrap_or(0)
+    }
+
     /// How many of its accounts are online, and how many there are but those that are not to be watched.
     pub fn online(&self) -> (u64, u64) {
-        let count = |state: &str| self.accounts.get(state).and_then(serde_json::Value::as_u64).unwrap_or(0);
         let all: u64 = self.accounts.values().filter_map(serde_json::Value::as_u64).sum();
-        (count("online"), all - count("disabled"))
+        (self.accounts_in("online"), all - self.accounts_in("disabled"))
     }
 }
 
 /// Whether every account is watched by somebody who lives.
 pub fn all_are_held(members: &[MemberReport]) -> bool {
-    let lives = |member: &&MemberReport| !matches!(member.state, MemberState::Left | MemberState::Silent);
-    let held: u64 = members.iter().filter(lives).map(|member| member.shards).sum();
+    let held: u64 = members.iter().filter(|member| member.lives()).map(|member| member.shards).sum();
     usize::try_from(held) == Ok(SHARDS)
 }
 

@@ -12,7 +12,7 @@ use crate::config::settings::Account;
 use crate::event::AccountId;
 use crate::journal::JournalHealth;
 use crate::messages::{AccountDetails, Describe, FindAccounts, FindOutput, GetAccount, GetStatus, Scrape};
-use crate::metrics::process;
+use crate::metrics::{cluster, process};
 use crate::metrics::scrape::{NamedAccount, Snapshot};
 use crate::sink::health::OutputHealth;
 use crate::status::{AccountReport, AccountStatus, MonitorStatus, OutputReport};
@@ -129,8 +129,9 @@ impl Handler<GetStatus> for Coordinator {
 impl Handler<Scrape> for Coordinator {
     type Result = String;
 
-    fn handle(&mut self, _: Scrape, _: &mut Self::Context) -> Self::Result {
-        let now = [self.snapshot().registry(), process::registry()];
+    fn handle(&mut self, Scrape { members }: Scrape, _: &mut Self::Context) -> Self::Result {
+        let own = [self.snapshot().registry(), process::registry()];
+        let now: Vec<_> = own.into_iter().chain(members.as_deref().map(cluster::registry)).collect();
         self.context.wires.metrics.encode(&now).unwrap_or_default()
     }
 }

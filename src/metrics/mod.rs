@@ -1,6 +1,7 @@
 //! What is counted, in the form that Prometheus reads. Labels are closed lists: no account, user, host or mailbox is one,
 //! unless an operator names accounts for that.
 
+pub mod cluster;
 pub mod process;
 pub mod scrape;
 

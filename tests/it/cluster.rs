@@ -549,6 +549,14 @@ async fn a_person_sees_the_members_and_moves_accounts_between_them() {
         let (status, told) = by_http(&cluster, name);
         let shards: u64 = (0..2).filter_map(|n| told["members"][n]["shards"].as_u64()).sum();
         assert_eq!((status, told["well"].as_bool(), shards), (200, Some(true), 1024), "{told}");
+        let metrics = http(address(&cluster.nodes[name]), &request("GET", "/metrics", "localhost"));
+        for line in [
+            "idlewatch_cluster_members{state=\"alive\"} 2".to_owned(),
+            format!("idlewatch_cluster_accounts{{state=\"online\"}} {ACCOUNTS}"),
+            "idlewatch_cluster_unwatched_shards 0".to_owned(),
+        ] {
+            assert!(metrics.contains(&format!("\n{line}\n")), "{line} in {metrics}");
+        }
     }
     let online_at = |cluster: &Cluster, name: &str, account: &str| {
         let mut command = cluster.nodes[name].command();
