@@ -12,8 +12,8 @@ use crate::config::settings::Account;
 use crate::event::AccountId;
 use crate::journal::JournalHealth;
 use crate::messages::{AccountDetails, Describe, FindAccounts, FindOutput, GetAccount, GetStatus, Scrape};
-use crate::metrics::{cluster, process};
 use crate::metrics::scrape::{NamedAccount, Snapshot};
+use crate::metrics::{cluster, process};
 use crate::sink::health::OutputHealth;
 use crate::status::{AccountReport, AccountStatus, MonitorStatus, OutputReport};
 

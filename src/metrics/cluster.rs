@@ -33,7 +33,8 @@ pub fn registry(members: &[MemberReport]) -> Registry {
     let held: u64 = living().map(|member| member.shards).sum();
     let unwatched = Gauge::<i64>::default();
     unwatched.set(signed((SHARDS as u64).saturating_sub(held)));
-    registry.register("unwatched_shards", "Shards of the accounts that no living monitor has, of 1024", unwatched);
+    let help = "Shards of the accounts that no living monitor has, of 1024";
+    registry.register("unwatched_shards", help, unwatched);
     let waiting = Gauge::<i64>::default();
     waiting.set(signed(members.iter().map(|member| member.events).sum()));
     registry.register("queue_events", "Events that wait for an output, of all monitors", waiting);

@@ -140,7 +140,10 @@ async fn outputs_of_every_type_and_a_journal_in_a_database_are_in_their_panels()
         .filter(|(_, expression)| !expression.contains("capacity_events"))
         .partition(|(_, expression)| expression.contains("output"));
     let of_cluster = expressions(&row(&dashboard, "Cluster"));
-    assert!(of_outputs.len() > 5 && of_journal.len() > 2 && of_cluster.len() > 3, "{of_outputs:?} {of_journal:?}");
+    assert!(
+        of_outputs.len() > 5 && of_journal.len() > 2 && of_cluster.len() > 3,
+        "{of_outputs:?} {of_journal:?}"
+    );
     let users = [("a".to_owned(), "pw".to_owned())];
     let server = Server::start(Store::new(users), Behaviour::default()).await.unwrap();
     let mut postgres = Postgres::start();
