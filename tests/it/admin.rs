@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
-use std::process::Output;
+use std::process::{Command, Output};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -654,14 +654,100 @@ fn the_unit_is_sound_and_hardened() {
     let path = dir.path().join("idlewatch.service");
     std::fs::write(&path, named).unwrap();
     let analyze = |arguments: &[&str]| {
-        let output =
-            std::process::Command::new("systemd-analyze").args(arguments).arg(&path).output().unwrap();
+        let output = Command::new("systemd-analyze").args(arguments).arg(&path).output().unwrap();
         (output.status.success(), text(&output))
     };
     let (sound, said) = analyze(&["verify", "--man=no"]);
     assert!(sound && !said.contains("idlewatch.service"), "{said}");
     let (hardened, said) = analyze(&["security", "--offline=true", "--threshold=15"]);
     assert!(hardened, "{said}");
+}
+
+/// What the unit says by this key.
+fn of_the_unit(key: &str) -> Vec<String> {
+    let unit = include_str!("../../packaging/idlewatch.service");
+    unit.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('=')).map(str::to_owned).collect()
+}
+
+/// Its lines of this key, for another configuration.
+fn by_the_unit(key: &str, monitor: &Monitor) -> Vec<Command> {
+    let command = |line: String| {
+        let line = line.replace("/etc/idlewatch/idlewatch.toml", &monitor.config().display().to_string());
+        let line = line.replace("/usr/bin/idlewatch", env!("CARGO_BIN_EXE_idlewatch"));
+        let line = line.replace("$MAINPID", &monitor.pid_if_any().unwrap_or_default().to_string());
+        let mut words = line.split(' ');
+        let mut command = Command::new(words.next().unwrap());
+        command.args(words);
+        command
+    };
+    of_the_unit(key).into_iter().map(command).collect()
+}
+
+/// systemd gives credentials to the main process, and to none of those that reload it (seen with 252 and 257).
+#[tokio::test(flavor = "multi_thread")]
+async fn the_service_is_reloaded_without_its_credentials_at_hand() {
+    let server = server(&["a", "b"]).await;
+    let inline = format!("{{ inline = \"{PASSWORD}\" }}");
+    let config = |ids| accounts(&server, ids).replace(&inline, "{ credential = \"work\" }");
+    let mut monitor = Monitor::new(&config(&["a"]));
+    let credentials = tempfile::tempdir().unwrap();
+    std::fs::write(credentials.path().join("work"), PASSWORD).unwrap();
+    let mut start = by_the_unit("ExecStart", &monitor).pop().unwrap();
+    start.env("CREDENTIALS_DIRECTORY", credentials.path());
+    monitor.start_by(start);
+    online(&monitor, &["a"]);
+    let reload = |monitor: &Monitor| {
+        let ended = |mut line: Command| line.output().unwrap();
+        by_the_unit("ExecReload", monitor).into_iter().map(ended).find(|done| !done.status.success())
+    };
+    monitor.configure(&config(&["a", "b"]));
+    assert!(reload(&monitor).is_none_or(|refused| panic!("{}", text(&refused))));
+    online(&monitor, &["b"]);
+    monitor.configure(&config(&["a", "a"]));
+    let refused = reload(&monitor).expect("a wrong one");
+    assert_eq!(refused.status.code(), Some(78), "{}", text(&refused));
+    assert!(text(&refused).contains("is the id of another account already"), "{}", text(&refused));
+    assert_eq!(monitor.stop().code(), Some(0));
+}
+
+/// Everything that the unit does at a start: one secret that is not there keeps no other account from being watched.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_secret_keeps_the_service_from_no_start() {
+    let server = server(&["a", "b"]).await;
+    let inline = format!("{{ inline = \"{PASSWORD}\" }}");
+    let missing = accounts(&server, &["b"]).replace(&inline, "{ file = \"missing\" }");
+    let mut monitor = Monitor::new(&(accounts(&server, &["a"]) + &missing));
+    for mut check in by_the_unit("ExecStartPre", &monitor) {
+        let done = check.output().unwrap();
+        assert!(done.status.success(), "{check:?}: {}", text(&done));
+    }
+    let start = by_the_unit("ExecStart", &monitor).pop().unwrap();
+    monitor.start_by(start);
+    online(&monitor, &["a"]);
+    monitor.wait("told", |events| states(events, "b") == ["auth_failed"]);
+    assert_eq!(monitor.stop().code(), Some(0));
+}
+
+/// Only how the main process ends keeps systemd from another start (RestartPreventExitStatus=): a check before it would be made, and
+/// refused, every five seconds.
+#[test]
+fn a_wrong_configuration_ends_the_service_for_good() {
+    let monitor = Monitor::new("[monitr]\n");
+    assert_eq!(ask(&monitor, &["run"]).status.code(), Some(78));
+    assert!(of_the_unit("RestartPreventExitStatus")[0].split(' ').any(|code| code == "78"));
+    assert_eq!(of_the_unit("ExecStartPre"), [""; 0]);
+}
+
+/// Syslog by UDP and `source_address` bind to port 0. `any` means that too, where systemd has BPF (it has in Debian 13).
+#[test]
+fn the_unit_leaves_the_ports_that_the_kernel_chooses() {
+    let denied = of_the_unit("SocketBindDeny");
+    assert!(!denied.is_empty());
+    for rule in denied {
+        let ports = rule.rsplit(':').next().unwrap();
+        let first = ports.split('-').next().unwrap().parse::<u16>();
+        assert!(first.is_ok_and(|port| port > 0), "{rule}");
+    }
 }
 
 /// Looked at without a browser: everything that is promised stands in the HTML itself.

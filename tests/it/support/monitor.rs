@@ -123,7 +123,11 @@ impl Monitor {
     }
 
     pub fn pid(&self) -> u32 {
-        self.child.as_ref().unwrap().id()
+        self.pid_if_any().unwrap()
+    }
+
+    pub fn pid_if_any(&self) -> Option<u32> {
+        Some(self.child.as_ref()?.id())
     }
 
     pub fn signal(&self, name: &str) {
