@@ -74,8 +74,10 @@ fn filters(settings: &LogSettings, verbosity: i8) -> (String, Vec<String>) {
     };
     let wire = settings.wire.is_some() && verbosity >= 0;
     let filters = if wire { format!("{filters},{TARGET}=debug") } else { filters };
-    // What our HTTP server says of its threads is nobody's business at info.
-    let filters = format!("actix_server=warn,{filters},async_imap=debug,async_imap::imap_stream=debug");
+    // What our HTTP server says of its threads is nobody's business at info; what it says of requests that are none, anybody could fill
+    // a disk with.
+    let filters =
+        format!("actix_server=warn,actix_http=off,{filters},async_imap=debug,async_imap::imap_stream=debug");
     (filters, complaints)
 }
 

@@ -15,7 +15,7 @@ pub enum Exit {
     SomeFailed,
     /// No account could be reached.
     Unreachable,
-    /// Every login was refused.
+    /// Every login was refused; the monitor is not to be asked by this user.
     Refused,
     /// Journal damaged or not writable, no output, no signals.
     CannotStart,

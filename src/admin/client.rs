@@ -1,5 +1,7 @@
 //! Asking a running monitor over its Unix socket.
 
+use std::error::Error;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -23,6 +25,9 @@ pub enum AskError {
     /// Nobody listens.
     #[error("no monitor is running: nobody answers at {}", .0.display())]
     NotRunning(PathBuf),
+    /// Somebody may listen, but not to us.
+    #[error("{} may not be opened by this user", .0.display())]
+    Denied(PathBuf),
     /// Nobody listens where the monitor usually is, and the configuration does not say where it is.
     #[error("the configuration does not say where the monitor is, and nobody answers at {}", .0.display())]
     Unknown(PathBuf),
@@ -47,7 +52,9 @@ impl MonitorClient {
     /// # Errors
     /// Where there is no client to be had.
     pub fn new(socket: &Path) -> Result<Self, AskError> {
-        let client = Client::builder().unix_socket(socket.to_owned()).timeout(PATIENCE).no_proxy().build();
+        // No roots: nothing of this is TLS, and where the system has none, to look for them would fail.
+        let client = Client::builder().tls_certs_only([]).unix_socket(socket.to_owned());
+        let client = client.timeout(PATIENCE).no_proxy().build();
         let client = client.map_err(|error| AskError::Broken(error.to_string()))?;
         Ok(Self { client, socket: socket.to_owned() })
     }
@@ -72,6 +79,7 @@ impl MonitorClient {
         let broken = |error: reqwest::Error| AskError::Broken(error.to_string());
         let request = self.client.request(method, format!("http://localhost{path}"));
         let response = request.send().await.map_err(|error| match error.is_connect() {
+            true if is_denied(&error) => AskError::Denied(self.socket.clone()),
             true => AskError::NotRunning(self.socket.clone()),
             false => broken(error),
         })?;
@@ -87,4 +95,11 @@ impl MonitorClient {
         let problems = problems.iter().filter_map(Value::as_str).map(str::to_owned).collect();
         Err(AskError::Refused { status, error, problems })
     }
+}
+
+fn is_denied(error: &reqwest::Error) -> bool {
+    let mut causes = std::iter::successors(error.source(), |&cause| cause.source());
+    causes.any(|cause| {
+        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+    })
 }

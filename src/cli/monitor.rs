@@ -17,7 +17,10 @@ impl Globals {
             self.tell_issues(&issues);
             tell("hint: the monitor is asked where it usually is");
         }
-        let socket = sockets.iter().find(|socket| socket.exists()).or(sockets.first());
+        let there = sockets.iter().find(|socket| socket.exists());
+        // Where we may not look, there may be one.
+        let hidden = || sockets.iter().find(|socket| socket.try_exists().is_err());
+        let socket = there.or_else(hidden).or(sockets.first());
         let client = MonitorClient::new(socket.map_or(Path::new(""), |socket| socket))?;
         let asked = actix::System::new().block_on(ask(client));
         asked.map_err(|error| match error {
@@ -41,6 +44,11 @@ pub(super) fn failed(error: &AskError) -> Exit {
                 "hint: it is asked where the configuration says (http.socket, monitor.state_dir): is it the one of the monitor that runs?",
             );
             return Exit::Unreachable;
+        }
+        AskError::Denied(_) => {
+            tell(&format!("error: {error}"));
+            tell("hint: a monitor answers its own user and root: ask as one of them");
+            return Exit::Refused;
         }
         AskError::Unknown(_) => {
             tell(&format!("error: {error}"));

@@ -14,6 +14,7 @@ use idlewatch::demo::store::Store;
 use serde_json::Value;
 
 use crate::support::monitor::{Monitor, states, told};
+use crate::support::process::open_dir;
 use crate::support::receiver::{Answer, Receiver, SECRET};
 
 pub(crate) const PASSWORD: &str = "CANARY-admin-31";
@@ -134,6 +135,30 @@ async fn status_tells_how_all_accounts_are() {
     assert_eq!(monitor.stop().code(), Some(0));
     assert!(!socket.exists());
     assert!(!(shown + &list + &account.to_string() + &monitor.log()).contains(PASSWORD));
+}
+
+/// That this user may not ask is another thing than that there is nobody to be asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_monitor_of_another_user_is_not_said_to_be_gone() {
+    let server = server(&["a"]).await;
+    let dir = open_dir();
+    // Where the program was built, not everybody may go.
+    let program = dir.path().join("idlewatch");
+    std::fs::copy(env!("CARGO_BIN_EXE_idlewatch"), &program).unwrap();
+    let mut monitor = Monitor::in_dir(dir, &accounts(&server, &["a"]));
+    monitor.start();
+    online(&monitor, &["a"]);
+    for command in
+        [&["status"][..], &["--quiet", "status"], &["reload"], &["replay", "-a", "a", "--since", "1d"]]
+    {
+        let mut other = Command::new("setpriv");
+        other.args(["--reuid=nobody", "--regid=nogroup", "--clear-groups"]).arg(&program);
+        let refused = other.arg("-c").arg(monitor.config()).args(command).output().unwrap();
+        let said = text(&refused);
+        assert_eq!(refused.status.code(), Some(77), "{command:?}: {said}");
+        assert!(said.contains("may not be opened by this user") && !said.contains("no monitor"), "{said}");
+    }
+    assert_eq!(monitor.stop().code(), Some(0));
 }
 
 /// A refused login waits for minutes, and for ever after six; a person who knows better need not.
@@ -358,6 +383,12 @@ async fn whoever_comes_over_tcp_may_read_and_nobody_hinders_the_others() {
         let answer = http(address, &asked);
         assert!(answer.starts_with(&format!("HTTP/1.1 {code} ")), "{site} {mode}: {answer}");
     }
+    // Whoever speaks something else writes nothing into our log, however often.
+    for odd in ["\x16\x03\x01\r\n\r\n", "GET / HTTP/9.9\r\n\r\n", "PRI * HTTP/2.0\r\n\r\n", "GET /\r\n\r\n"] {
+        assert!(http(address, odd).starts_with("HTTP/1.1 400 "), "{odd}");
+    }
+    let log = monitor.log();
+    assert!(!log.contains("parse error") && !log.contains("stream error"), "{log}");
     let long = format!("GET / HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "x".repeat(1 << 20));
     assert!(!http(address, &long).starts_with("HTTP/1.1 200"));
 
@@ -707,6 +738,20 @@ async fn the_service_is_reloaded_without_its_credentials_at_hand() {
     let refused = reload(&monitor).expect("a wrong one");
     assert_eq!(refused.status.code(), Some(78), "{}", text(&refused));
     assert!(text(&refused).contains("is the id of another account already"), "{}", text(&refused));
+    assert_eq!(monitor.stop().code(), Some(0));
+}
+
+/// As in an image that has none (a static program needs nothing else to be asked).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_monitor_is_asked_where_there_are_no_root_certificates() {
+    let server = server(&["a"]).await;
+    let mut monitor = Monitor::new(&accounts(&server, &["a"]));
+    monitor.start();
+    online(&monitor, &["a"]);
+    let mut status = monitor.command();
+    status.arg("status").env("SSL_CERT_FILE", "/dev/null").env("SSL_CERT_DIR", monitor.dir.path());
+    let status = status.output().unwrap();
+    assert_eq!(status.status.code(), Some(0), "{}", text(&status));
     assert_eq!(monitor.stop().code(), Some(0));
 }
 
