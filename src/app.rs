@@ -15,7 +15,7 @@ use crate::account::session::Wires;
 use crate::admin::server::{Admin, Listeners};
 use crate::config::settings::Settings;
 use crate::coordinator::actor::{Coordinator, CoordinatorContext};
-use crate::coordinator::file_changes;
+use crate::coordinator::file_changes::{self, Seen};
 use crate::coordinator::heartbeat::Heartbeats;
 use crate::coordinator::reload::Loader;
 use crate::coordinator::table_changes;
@@ -89,10 +89,14 @@ async fn monitor(settings: &Settings, options: &RunOptions, stop: BoxFuture<'sta
     };
     let metrics = Metrics::new();
     let mut stop = stop;
+    // Whoever stands by does so for weeks, perhaps.
+    let attended = options.loader.as_ref().filter(|_| settings.monitor.reload_on_change);
+    let attended = attended.map(|loader| (Seen::now(loader.files().to_vec()), loader.clone()));
+    let mut reload = false;
     let started = tokio::select! {
         started = Sink::start_with(sink_options(settings, options, metrics.clone())) => started,
         () = stand_by(settings) => return Exit::CannotStart,
-        () = asked_to_stop(&mut signals, &mut stop) => return Ended::Asked.exit(options),
+        () = asked_to_stop(&mut signals, &mut stop, &mut reload) => return Ended::Asked.exit(options),
     };
     let mut sink = match started {
         Ok(sink) => sink,
@@ -118,8 +122,8 @@ async fn monitor(settings: &Settings, options: &RunOptions, stop: BoxFuture<'sta
     let coordinator = Coordinator::new(context).start();
     let heartbeats = Heartbeats::start(&arbiters.iter().map(Arbiter::handle).collect::<Vec<_>>());
     actix_rt::spawn(service::attend(coordinator.clone(), heartbeats.clone()));
-    if let Some(loader) = options.loader.as_ref().filter(|_| settings.monitor.reload_on_change) {
-        actix_rt::spawn(file_changes::attend(loader.files().to_vec(), coordinator.clone()));
+    if let Some((seen, loader)) = attended {
+        actix_rt::spawn(file_changes::attend(seen, loader, coordinator.clone()));
     }
     if options.loader.is_some()
         && let Some(database) = &settings.journal.database
@@ -146,6 +150,9 @@ async fn monitor(settings: &Settings, options: &RunOptions, stop: BoxFuture<'sta
     let exit = match (announced, look) {
         (Ok(()), None) => {
             coordinator.do_send(StartAccounts);
+            if reload {
+                coordinator.do_send(Reload);
+            }
             wait(&mut signals, &mut sink, &coordinator, &mut stop).await.exit(options)
         }
         (Ok(()), Some(look)) => tokio::select! {
@@ -175,11 +182,15 @@ async fn stand_by(settings: &Settings) {
     std::future::pending().await
 }
 
-/// Before there is anything to stop.
-async fn asked_to_stop(signals: &mut Signals, stop: &mut BoxFuture<'static, ()>) {
+/// Before there is anything to stop, or to read the configuration again for: that is kept in mind.
+async fn asked_to_stop(signals: &mut Signals, stop: &mut BoxFuture<'static, ()>, reload: &mut bool) {
     loop {
         tokio::select! {
-            signal = signals.next() => if matches!(signal, Signal::Stop(_)) { return },
+            signal = signals.next() => match signal {
+                Signal::Stop(_) => return,
+                Signal::Reload => *reload = true,
+                Signal::Reopen | Signal::Summarize => {}
+            },
             () = stop.as_mut() => return,
         }
     }

@@ -268,6 +268,27 @@ async fn a_monitor_that_ends_in_order_hands_over_at_once() {
     assert_eq!(second.stop().code(), Some(0));
 }
 
+/// What was changed while it stood by: it is told so by a signal, or sees it itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_monitor_that_stood_by_goes_on_with_the_configuration_of_now() {
+    for on_change in [false, true] {
+        let (server, database) = (server().await, shared().database());
+        let mut first = start(&server, &database);
+        first.wait("online", is_online);
+        let config = configuration(&server, &database, &format!("reload_on_change = {on_change}\n"));
+        let mut second = Monitor::new(&config);
+        second.start();
+        second.wait_log("standing by");
+        second.configure(&config.replace("id = \"work\"", "id = \"now\""));
+        if !on_change {
+            second.signal("HUP");
+        }
+        assert_eq!(first.stop().code(), Some(0));
+        second.wait("now", |events| states(events, "now").last().is_some_and(|state| state == "online"));
+        assert_eq!(second.stop().code(), Some(0));
+    }
+}
+
 /// Which bytes never arrive; the connection is cut in their place.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Lost {
