@@ -47,6 +47,31 @@ fn every_alert_fires_as_it_should_and_says_what_to_do() {
     }
 }
 
+/// Whatever is counted is shown somewhere, but for accounts that were asked for by name.
+#[test]
+fn every_metric_is_in_a_panel_or_an_alert() {
+    let shown = read("grafana/idlewatch.json") + &read("prometheus/alerts.yml");
+    let (names, table) = (names(&shown), read("../docs/operations.md"));
+    let rows = table.lines().filter(|line| line.starts_with("| `idlewatch_"));
+    let documented: BTreeSet<String> =
+        rows.flat_map(|row| self::names(row.split('|').nth(1).unwrap())).collect();
+    assert!(documented.len() > 30, "{documented:?}");
+    let missing: Vec<_> = documented.difference(&names).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+/// The metrics that a text names; of a histogram's series, the histogram.
+fn names(text: &str) -> BTreeSet<String> {
+    let is_part = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+    let words = text.split(|letter: char| !is_part(letter)).filter(|word| word.starts_with("idlewatch_"));
+    let series = ["_seconds_bucket", "_seconds_count"];
+    let name = |word: &str| match series.iter().find_map(|end| word.strip_suffix(end)) {
+        Some(name) => format!("{name}_seconds"),
+        None => word.to_owned(),
+    };
+    words.map(name).collect()
+}
+
 /// What the panels show, as Grafana would ask it.
 fn expressions(dashboard: &Value) -> Vec<(String, String)> {
     let panels = dashboard["panels"].as_array().unwrap();
