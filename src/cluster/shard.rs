@@ -127,11 +127,19 @@ pub struct Holding {
     pub leaving: ShardSet,
     /// How many it is to have in the end.
     pub part: usize,
+    /// Those that it let go, as long as nobody is known to have taken them: what of them waits for outputs is with it still,
+    /// and told by whoever takes it.
+    pub given: ShardSet,
 }
 
 impl Holding {
     /// All of them, for good: there is nobody else.
-    pub const ALONE: Self = Self { held: ShardSet::ALL, leaving: ShardSet([0; WORDS]), part: SHARDS };
+    pub const ALONE: Self = Self {
+        held: ShardSet::ALL,
+        leaving: ShardSet([0; WORDS]),
+        part: SHARDS,
+        given: ShardSet([0; WORDS]),
+    };
 
     /// Whether an account is to be watched here.
     pub fn has(&self, account: &AccountId) -> bool {
@@ -172,7 +180,7 @@ mod tests {
     fn what_leaves_is_not_watched_though_it_is_held() {
         let account: AccountId = "work".into();
         let its = set(&[Shard::of(&account).number()]);
-        let holding = |held, leaving| Holding { held, leaving, part: 1 }.has(&account);
+        let holding = |held, leaving| Holding { held, leaving, ..Holding::default() }.has(&account);
         assert!(Holding::ALONE.has(&account) && holding(its, ShardSet::default()));
         assert!(!holding(its, its) && !holding(ShardSet::default(), ShardSet::default()));
     }
@@ -181,7 +189,7 @@ mod tests {
     #[test]
     fn whoever_gets_its_part_by_and_by_has_its_share_of_the_pace_at_once() {
         let held: ShardSet = Shard::all().take(16).collect();
-        let share = |part| Holding { held, leaving: ShardSet::default(), part }.share();
+        let share = |part| Holding { held, part, ..Holding::default() }.share();
         assert_eq!((share(256), share(0), Holding::ALONE.share()), (0.25, 16.0 / 1024.0, 1.0));
     }
 

@@ -121,7 +121,7 @@ mod tests {
     fn accounts_follow_their_shards() {
         let all = [("a", SECRET), ("work", SECRET)];
         let of = |id: &str| ShardSet::from_iter([Shard::of(&id.into())]);
-        let holding = |held, leaving| Holding { held, leaving, part: 1 };
+        let holding = |held, leaving| Holding { held, leaving, ..Holding::default() };
         let none = ShardSet::default();
         let steps = reconcile(&HashMap::new(), &accounts(&all), &holding(of("a"), none));
         assert_eq!((ids(&steps.start), steps.stop), (vec!["a"], vec![]));

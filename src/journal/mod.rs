@@ -235,11 +235,17 @@ pub trait Journal: Send {
     /// When the journal cannot be written.
     fn forget_gone(&mut self, now: Timestamp) -> Result<usize, JournalError>;
 
-    /// The next `most` events after `sequence`.
+    /// The next `most` events after `sequence`: up to the first that another is to tell, who has not taken it yet.
     ///
     /// # Errors
     /// When the journal cannot be read, or a row of a file is damaged; one of a database is set aside.
     fn pending(&mut self, after: u64, most: usize) -> Result<Vec<JournalledEvent>, JournalError>;
+
+    /// Whether anything at all waits behind `sequence`, whoever is to tell it.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    fn has_after(&mut self, sequence: u64) -> Result<bool, JournalError>;
 
     /// The lanes that are to be known from now on, and where each stands; a new one begins with the oldest event.
     ///

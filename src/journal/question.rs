@@ -20,6 +20,7 @@ pub(super) enum Question {
     IdlePeriods { answer: Answer<Vec<(String, Duration)>> },
     Unpipelined { answer: Answer<Vec<String>> },
     Pending { after: u64, most: usize, answer: Answer<Vec<JournalledEvent>> },
+    HasAfter { sequence: u64, answer: Answer<bool> },
 }
 
 impl Question {
@@ -54,6 +55,9 @@ impl Question {
             Self::Pending { after, most, answer } => {
                 let found = journal.pending(after, most);
                 send(answer, found).map(|answer| Self::Pending { after, most, answer })
+            }
+            Self::HasAfter { sequence, answer } => {
+                send(answer, journal.has_after(sequence)).map(|answer| Self::HasAfter { sequence, answer })
             }
         }
     }

@@ -309,6 +309,14 @@ impl JournalHandle {
         self.ask(|answer| Request::Ask(Question::Pending { after, most, answer })).await?
     }
 
+    /// Whether anything at all waits behind `sequence`, for whomever to tell.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub async fn has_after(&self, sequence: u64) -> Result<bool, JournalError> {
+        self.ask(|answer| Request::Ask(Question::HasAfter { sequence, answer })).await?
+    }
+
     /// An output took everything up to `position`. It becomes durable with the next events, or soon, or when
     /// [`Saving::done`] asks for it; a later one of the lane replaces it.
     pub fn delivered(&self, lane: usize, position: LanePosition) -> Saving {
@@ -536,7 +544,7 @@ impl Writer {
             // Nobody is to be told from memory what another tells.
             self.recent.forget(u64::MAX);
         }
-        self.tell_holding.send_if_modified(|told| std::mem::replace(told, now) != now);
+        let changed = self.tell_holding.send_if_modified(|told| std::mem::replace(told, now) != now);
         self.leaving = self.leaving.take().filter(|leaving| leaving.shards.without(&held).is_empty());
         let last = self.journal.last()?;
         if last > self.last {
@@ -545,7 +553,8 @@ impl Writer {
             self.last = last;
         }
         self.bytes = self.journal.bytes();
-        self.told.send_if_modified(|told| std::mem::replace(told, self.last) != self.last);
+        // Lanes that found only what is others' look once more when those have it.
+        self.told.send_if_modified(|told| std::mem::replace(told, self.last) != self.last || changed);
         Ok(())
     }
 

@@ -22,6 +22,7 @@ use super::encode::Encoder;
 use super::health::{LaneHealth, LaneState};
 use super::held::Held;
 use super::output::{Outcome, Output};
+use crate::cluster::shard::{Holding, ShardSet};
 use crate::config::settings::OutputKind;
 use crate::event::Action;
 use crate::journal::{FileEnd, JournalError, JournalHandle, JournalledEvent, LanePosition, Saving};
@@ -43,6 +44,13 @@ pub(super) struct Lane {
     pub(super) sent: u64,
     pub(super) held: Held,
     pub(super) journal: JournalHandle,
+    pub(super) holding: watch::Receiver<Holding>,
+    /// What was held when the events in hand were taken from the journal.
+    pub(super) taken_of: ShardSet,
+    /// The tries of what is in hand.
+    pub(super) attempts: Attempts,
+    /// A pause that was broken off goes on until then, whatever is in hand by then.
+    pub(super) rests_until: Option<Instant>,
     pub(super) dead_letters: DeadLetters,
     pub(super) health: watch::Sender<LaneHealth>,
     pub(super) metrics: Metrics,
@@ -163,6 +171,7 @@ impl Lane {
         self.health.send_modify(|health| health.enter(LaneState::Retrying));
         self.output.reopen();
         self.sent = self.held.rewind();
+        self.attempts = Attempts::default();
         let step = panics.judge(&Outcome::again(words), 1, rand::rng().random_range(0.0..1.0));
         match step {
             Step::Wait { wait, .. } => self.pause(wait).await.is_ok(),
@@ -186,9 +195,15 @@ impl Lane {
             if !self.held.is_empty() && self.output.has_lost().await {
                 self.rewind();
             }
-            // Marked before asking: what is committed from here on wakes us again.
-            news.borrow_and_update();
+            // Marked before asking: what is committed, or goes to others, from here on is noticed.
+            let last = *news.borrow_and_update();
+            self.taken_of = self.holding.borrow().held;
             let events = self.journal.pending(self.sent, self.terms.batch_max_events).await?;
+            if events.is_empty() && last > self.sent && !self.journal.has_after(self.sent).await? {
+                // Others took it all, and tell it.
+                self.pass(last);
+                continue;
+            }
             if events.is_empty() {
                 if *self.stopped.borrow() {
                     return self.settle().await;
@@ -241,8 +256,7 @@ impl Lane {
         let batch = Batch::new(told, &self.terms.encoder);
         self.metrics.truncated(batch.shortened());
         if batch.is_empty() {
-            self.held.pass(Instant::now(), last);
-            self.gone_behind(last);
+            self.pass(last);
         } else if self.hand_over(batch).await? {
             self.advance(last);
         }
@@ -250,16 +264,20 @@ impl Lane {
     }
 
     /// Until the output has it, or what it never takes is buried, or we are told to stop. Not so where there is older
-    /// that has to go before.
+    /// that has to go before, or some of it is not ours any more.
     async fn hand_over(&mut self, batch: Batch) -> Result<bool, Ended> {
-        let mut attempts = Attempts::default();
         let mut pieces = vec![batch];
         while let Some(piece) = pieces.pop() {
             let oldest = piece.items().first().map(|item| item.event.at);
             self.health.send_modify(|health| health.oldest = oldest);
-            let outcome = self.offer(&piece).await?;
-            let was_failing = attempts.failing();
-            let step = attempts.judge(&outcome, piece.len(), rand::rng().random_range(0.0..1.0));
+            if let Some(end) = self.rests_until.take()
+                && !self.pause(end.saturating_duration_since(Instant::now())).await?
+            {
+                return Ok(false);
+            }
+            let Some(outcome) = self.offer(&piece).await? else { return Ok(false) };
+            let was_failing = self.attempts.failing();
+            let step = self.attempts.judge(&outcome, piece.len(), rand::rng().random_range(0.0..1.0));
             if let Some(reason) = outcome.reason() {
                 let reason = echo::without(reason, &piece);
                 self.tell(&reason, was_failing || matches!(step, Step::Split));
@@ -315,20 +333,29 @@ impl Lane {
         Ok(true)
     }
 
-    async fn offer(&mut self, piece: &Batch) -> Result<Outcome, Ended> {
+    /// Unless others tell some of it by now.
+    async fn offer(&mut self, piece: &Batch) -> Result<Option<Outcome>, Ended> {
         self.saved().await?;
         let stall =
             Stall { name: &self.name, health: &self.health, has_deadline: self.output.has_deadline() };
         match stall.watch(self.output.prepare()).await {
             Ok(end) => self.begin_at(end).await?,
-            Err(error) => return Ok(error.into()),
+            Err(error) => return Ok(Some(error.into())),
+        }
+        if !self.is_ours() {
+            return Ok(None);
         }
         let stall =
             Stall { name: &self.name, health: &self.health, has_deadline: self.output.has_deadline() };
         let since = Instant::now();
         let outcome = stall.watch(self.output.deliver(piece)).await;
         self.metrics.offered(&self.name, since.elapsed());
-        Ok(outcome)
+        Ok(Some(outcome))
+    }
+
+    /// Whether all that was held when the events in hand were taken still is.
+    fn is_ours(&self) -> bool {
+        self.taken_of.without(&self.holding.borrow().held).is_empty()
     }
 
     /// Once, until something is taken again; every burial tells for itself.
@@ -365,8 +392,8 @@ impl Lane {
         }
     }
 
-    /// Told to stop, there is one more try and no more. `false` where everything has to be offered anew: in another way, or to
-    /// another output.
+    /// Told to stop, there is one more try and no more. `false` where everything has to be taken anew: for it is to be offered in
+    /// another way, or to another output, or some of it is told by others now. Those are no reason to come earlier.
     async fn pause(&mut self, wait: Duration) -> Result<bool, Ended> {
         if *self.stopped.borrow() {
             return Err(Ended::Stopped);
@@ -375,23 +402,30 @@ impl Lane {
         let urged = self.urged.clone();
         let mut urged = pin!(urged.notified());
         urged.as_mut().enable();
-        let next_try = Timestamp::now().checked_add(wait).ok();
+        let (end, next_try) = (Instant::now() + wait, Timestamp::now().checked_add(wait).ok());
         self.health.send_modify(|health| health.next_try = next_try);
-        let refit = tokio::select! {
-            () = sleep(wait) => None,
-            () = urged => None,
-            _ = self.stopped.changed() => None,
-            refit = self.refits.recv() => Some(refit.ok_or(Ended::Stopped)?),
-        };
+        let (taken_of, mut holding) = (self.taken_of, self.holding.clone());
+        let lost = holding.wait_for(|now| !taken_of.without(&now.held).is_empty());
+        let (mut refit, mut goes_on) = (None, true);
+        tokio::select! {
+            () = sleep(wait) => {}
+            () = urged => {}
+            _ = self.stopped.changed() => {}
+            found = self.refits.recv() => refit = Some(found.ok_or(Ended::Stopped)?),
+            Ok(_) = lost => (self.rests_until, goes_on) = (Some(end), false),
+        }
         self.health.send_modify(|health| health.next_try = None);
-        let goes_on = refit.is_none();
-        refit.into_iter().for_each(|refit| self.refit(refit));
+        if let Some(refit) = refit {
+            self.refit(refit);
+            goes_on = false;
+        }
         Ok(goes_on)
     }
 
     /// What the output before took, and might lose, the one in its place may lack.
     fn refit(&mut self, Refit { terms, output, kind, held: (keep, most) }: Refit) {
         self.terms = terms;
+        (self.attempts, self.rests_until) = (Attempts::default(), None);
         if let Some(output) = output {
             self.output = output;
             self.sent = self.held.renew(keep, most);
@@ -406,8 +440,11 @@ impl Lane {
     }
 
     /// Durable before the position moves over it. Where it cannot be, the event is not given up. `false` as of
-    /// [`Self::pause`]: another output may take it.
+    /// [`Self::pause`]: another output may take it, or another's.
     async fn bury(&mut self, piece: &Batch, outcome: &Outcome) -> Result<bool, Ended> {
+        if !self.is_ours() {
+            return Ok(false);
+        }
         let reason = self.named(&echo::without(outcome.reason().unwrap_or_default(), piece));
         for Item { sequence, event, .. } in piece.items() {
             let letter = DeadLetter {
@@ -444,6 +481,12 @@ impl Lane {
     /// What comes next is written only once this is durable, and it is so with the next events nearly always.
     fn save(&mut self) {
         self.saving = Some(self.journal.delivered(self.index, self.position.clone()));
+    }
+
+    /// Nothing up to there is for the output.
+    fn pass(&mut self, sequence: u64) {
+        self.held.pass(Instant::now(), sequence);
+        self.gone_behind(sequence);
     }
 
     fn advance(&mut self, sequence: u64) {
@@ -484,6 +527,7 @@ impl Lane {
 
     fn rewind(&mut self) {
         self.sent = self.held.rewind();
+        self.attempts = Attempts::default();
         warn!(output:% = self.name; "the output has lost what it took: everything since event {} is offered again", self.sent);
         self.health.send_modify(|health| health.sequence = self.sent);
     }

@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
+use super::attempts::Attempts;
 use super::dead_letters::DeadLetters;
 use super::encode::{Encoder, EncoderSettings};
 use super::exchange::{Exchange, stays_open};
@@ -19,6 +20,7 @@ use super::held::Held;
 use super::lane::{Lane, Refit, Terms};
 use super::output::{Around, Output, OutputError, Past};
 use super::{Fatal, SinkOptions, SinkStartError, lane_spec, most_held, privacy, taken};
+use crate::cluster::shard::ShardSet;
 use crate::config::settings::OutputSettings;
 use crate::diagnostics;
 use crate::journal::{JournalHandle, LanePosition};
@@ -138,6 +140,10 @@ impl Lanes {
             position,
             saving: None,
             journal: self.journal.clone(),
+            holding: self.journal.holding(),
+            taken_of: ShardSet::default(),
+            attempts: Attempts::default(),
+            rests_until: None,
             dead_letters: self.dead_letters.clone(),
             health,
             metrics: self.options.metrics.clone(),

@@ -474,6 +474,59 @@ async fn what_waits_for_an_output_is_inherited_with_what_is_known_of_it() {
     cluster.wait_told_once();
 }
 
+/// Each of them has a batch in hand, and waits to offer it again, when some of it goes to the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_moves_while_an_output_is_away_is_told_to_it_once() {
+    let mut cluster = Cluster::start().await;
+    let receiver = Receiver::start([]);
+    receiver.reject("no such text");
+    cluster.beside = format!(
+        "[outputs.hook]\ntype = \"webhook\"\nurl = \"http://127.0.0.1:{}/\"\nsecret = {{ inline = \"{SECRET}\" }}\ninclude = [\"message.new\"]\nbatch = {{ max_events = 10 }}\n",
+        receiver.port
+    );
+    cluster.begin("a");
+    cluster.join("b");
+    cluster.wait_shared(&["a", "b"]);
+    receiver.close(true);
+    cluster.deliver(2);
+    cluster.wait_told_once();
+    cluster.wait_taken(&["file"]);
+    let accounts = |cluster: &Cluster, name: &str| {
+        let held = format!(
+            "SELECT account FROM idlewatch.cursors JOIN idlewatch.shards ON id = shard WHERE owner = '{name}' ORDER BY account"
+        );
+        cluster.ask(&held).lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let first: Vec<_> = accounts(&cluster, "a").into_iter().skip(1).collect();
+    let mut moving = cluster.nodes["a"].command();
+    let moved = moving.args(["cluster", "move"]).args(&first).args(["--to", "b"]).output().unwrap();
+    assert_eq!(moved.status.code(), Some(0));
+    cluster.wait("moved", || first.iter().all(|account| accounts(&cluster, "b").contains(account)));
+    receiver.close(false);
+    for node in cluster.nodes.values() {
+        assert!(node.command().args(["outputs", "retry", "hook"]).status().unwrap().success());
+    }
+    let all = ACCOUNTS * 2;
+    let ids =
+        |taken: &[Value]| taken.iter().map(|event| text(&event["event"]["id"])).collect::<BTreeSet<_>>();
+    cluster.wait("the receiver has it", || ids(&receiver.taken()).len() == all);
+    cluster.wait("both have offered what they had", || {
+        cluster.nodes.values().all(|node| {
+            let listed = node.command().args(["outputs", "list", "--json"]).output().unwrap().stdout;
+            let listed = String::from_utf8(listed).unwrap();
+            let hook = listed.lines().find(|line| line.contains("\"hook\"")).unwrap();
+            let hook: Value = serde_json::from_str(hook).unwrap();
+            hook["waiting"] == 0
+        })
+    });
+    let mut tellers: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for event in receiver.taken() {
+        let teller = text(&event["idlewatch"]["instance"]);
+        tellers.entry(text(&event["event"]["id"])).or_default().push(teller);
+    }
+    assert!(tellers.values().all(|tellers| tellers.len() == 1), "{tellers:?}");
+}
+
 /// It knows nothing of who came last, nor of what was told last.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failover_that_forgets_who_has_what_loses_nothing() {

@@ -741,6 +741,42 @@ fn what_waits_moves_with_its_shard_under_numbers_that_no_output_has_passed() {
     assert!(refused.is_err(), "it is another's");
 }
 
+/// Between the two it is in the stream of the one that let it go still. Whoever passed it there would say that it was told.
+#[test]
+fn what_was_let_go_is_told_by_whoever_takes_it_and_by_nobody_before() {
+    let database = shared().database();
+    let mut one = member(&database, "one");
+    for (account, id) in [("work", "first"), ("home", "second"), ("other", "third")] {
+        one.commit(&[entry_of(account, id)], &[]).unwrap().remove(0).unwrap();
+    }
+    let told = |journal: &mut PostgresJournal| {
+        let told = journal.pending(0, 9).unwrap();
+        told.iter().map(|one| one.event.id.clone()).collect::<Vec<_>>()
+    };
+    let home = [Shard::of(&"home".into())].into_iter().collect();
+    one.hand_over(&home, Timestamp::now()).unwrap();
+    assert_eq!((told(&mut one), one.holding().given), (vec!["first".to_owned()], home));
+    one.alive(Timestamp::now()).unwrap();
+    assert_eq!((told(&mut one).len(), one.holding().given.len()), (3, 0), "there is nobody else");
+    let mut two = member(&database, "two");
+    database_of(&database, "UPDATE idlewatch.nodes SET draining = true WHERE name = 'one'");
+    one.hand_over(&home, Timestamp::now()).unwrap();
+    two.alive(Timestamp::now()).unwrap();
+    assert_eq!(
+        (told(&mut one), told(&mut two)),
+        (vec!["first".to_owned(), "third".to_owned()], vec!["second".to_owned()])
+    );
+    assert_eq!(one.holding().given, home, "it has not looked yet");
+    one.alive(Timestamp::now()).unwrap();
+    assert!(one.holding().given.is_empty());
+    assert!(one.has_after(2).unwrap() && !one.has_after(3).unwrap());
+    let first = [Shard::of(&"work".into()), Shard::of(&"other".into())].into_iter().collect();
+    one.hand_over(&first, Timestamp::now()).unwrap();
+    assert!(told(&mut one).is_empty() && one.has_after(0).unwrap(), "they are with it still");
+    two.alive(Timestamp::now()).unwrap();
+    assert!(!one.has_after(0).unwrap());
+}
+
 /// It had no shards any more with which it could come to somebody.
 #[test]
 fn what_a_drained_monitor_said_of_itself_is_told_by_others_once_it_is_gone() {

@@ -33,8 +33,6 @@ pub(super) struct Members {
     pace: Pace,
     /// How many shards are claimed by one statement.
     claimed: usize,
-    /// What was ours, and may not have been taken yet.
-    given: ShardSet,
     /// What we say of our accounts, as JSON.
     said: String,
 }
@@ -52,14 +50,7 @@ pub(super) struct Found {
 
 impl Members {
     pub(super) fn new(ttl: Duration) -> Self {
-        Self {
-            ttl,
-            watched: HashMap::new(),
-            pace: Pace::new(ttl),
-            claimed: CLAIMED,
-            given: ShardSet::default(),
-            said: "{}".to_owned(),
-        }
+        Self { ttl, watched: HashMap::new(), pace: Pace::new(ttl), claimed: CLAIMED, said: "{}".to_owned() }
     }
 
     pub(super) fn rhythm(&self) -> Duration {
@@ -119,18 +110,18 @@ impl PostgresJournal {
         if !taken.is_empty() {
             warn!("{} went to others, who saw no life in us", text::counted(taken.len(), "shard"));
         }
-        self.members.given.extend(lost.iter());
+        self.holding.given.extend(lost.iter());
     }
 
     /// What others have taken, they took with what waits for outputs.
     fn count_what_is_left(&mut self, members: &[Member]) -> Result<(), JournalError> {
         let others = members.iter().filter(|member| member.name != self.name);
         let gone =
-            others.fold(ShardSet::default(), |gone, member| gone.or(&member.held.and(&self.members.given)));
+            others.fold(ShardSet::default(), |gone, member| gone.or(&member.held.and(&self.holding.given)));
         if !gone.is_empty() {
             self.count()?;
         }
-        self.members.given = self.members.given.without(&gone).without(&self.holding.held);
+        self.holding.given = self.holding.given.without(&gone).without(&self.holding.held);
         Ok(())
     }
 
@@ -178,7 +169,8 @@ impl PostgresJournal {
             let claimed = shards_at(row, "claimed").map_err(damaged)?;
             let moved = number(row.try_get("moved").map_err(damaged)?);
             self.last = self.last.max(number(row.try_get("last_sequence").map_err(damaged)?));
-            claimed.iter().for_each(|shard| self.holding.held.insert(shard));
+            self.holding.held = self.holding.held.or(&claimed);
+            self.holding.given = self.holding.given.without(&claimed);
             if moved > 0 {
                 info!(
                     "{} of others, which wait for outputs, are ours now",
@@ -195,9 +187,9 @@ impl PostgresJournal {
         let (ids, alive_at) = (numbers(shards), now.as_millisecond());
         let beside: [Parameter<'_>; 2] = [(&ids, Type::INT4_ARRAY), (&alive_at, Type::INT8)];
         self.as_holder("SELECT * FROM release_shards($1, $2, $3, $4)", &beside)?;
-        self.members.given.extend(shards.iter());
-        let Holding { held, leaving, part } = self.holding;
-        self.holding = Holding { held: held.without(shards), leaving: leaving.without(shards), part };
+        let Holding { held, leaving, part, given } = self.holding;
+        let (held, leaving, given) = (held.without(shards), leaving.without(shards), given.or(shards));
+        self.holding = Holding { held, leaving, part, given };
         Ok(())
     }
 

@@ -95,19 +95,24 @@ impl PostgresJournal {
         Ok(self.link.query(sql, &parameters)?)
     }
 
-    /// The next events that are what was written, and those among them that are not.
+    /// The next events that are what was written, and those among them that are not. Those of shards that were let go are
+    /// whoever's who claims them; no place of an output may pass them until then.
     fn read(
         &mut self,
         after: u64,
         most: usize,
     ) -> Result<(Vec<JournalledEvent>, Vec<Damaged>), JournalError> {
-        let sql = "SELECT sequence, action, payload, crc, had FROM events
-            WHERE node = $1 AND sequence > $2 ORDER BY sequence LIMIT $3";
+        let sql = "SELECT sequence, action, payload, crc, had,
+                shard IS NULL OR EXISTS (SELECT FROM shards WHERE id = events.shard AND owner = $1) AS is_ours
+            FROM events WHERE node = $1 AND sequence > $2 ORDER BY sequence LIMIT $3";
         let (after, most) = (signed(after), signed(most as u64));
         let parameters: [Parameter<'_>; 3] =
             [(&self.name, Type::TEXT), (&after, Type::INT8), (&most, Type::INT8)];
         let (mut whole, mut bad) = (Vec::new(), Vec::new());
         for row in self.link.query(sql, &parameters)? {
+            if !row.try_get::<_, bool>("is_ours").map_err(damaged)? {
+                break;
+            }
             match event_at(&row).map_err(damaged)? {
                 Ok(event) => whole.push(event),
                 Err(event) => bad.push(event),
@@ -277,6 +282,12 @@ impl Journal for PostgresJournal {
                 return Ok(whole);
             }
         }
+    }
+
+    fn has_after(&mut self, sequence: u64) -> Result<bool, JournalError> {
+        let sql = "SELECT EXISTS (SELECT FROM events WHERE node = $1 AND sequence > $2) AS found";
+        let rows = self.link.query(sql, &[(&self.name, Type::TEXT), (&signed(sequence), Type::INT8)])?;
+        rows.first().map_or(Ok(false), |row| row.try_get("found")).map_err(damaged)
     }
 
     fn lanes(&mut self, names: &[String]) -> Result<Vec<LanePosition>, JournalError> {

@@ -203,6 +203,13 @@ impl Journal for SqliteJournal {
         Ok(events)
     }
 
+    fn has_after(&mut self, sequence: u64) -> Result<bool, JournalError> {
+        self.db
+            .prepare_cached("SELECT 1 FROM events WHERE sequence > ?1")
+            .and_then(|mut statement| statement.exists([sequence]))
+            .map_err(failed)
+    }
+
     fn lanes(&mut self, names: &[String]) -> Result<Vec<LanePosition>, JournalError> {
         let transaction = self.db.transaction().map_err(failed)?;
         let mut positions = Vec::new();

@@ -115,7 +115,7 @@ impl Receiver {
     }
 
     /// Whether it is as good as not there.
-    #[cfg(feature = "nats")]
+    #[cfg(any(feature = "nats", feature = "postgres"))]
     pub fn close(&self, closed: bool) {
         self.inbox(|inbox| inbox.closed = closed);
     }
