@@ -3,7 +3,6 @@
 //! Awaits point down only: app -> coordinator -> account -> sink. Facts travel up by `try_send`.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Message;
@@ -75,13 +74,6 @@ pub enum Note {
         key: MailboxKey,
         /// When it said so.
         since: Timestamp,
-    },
-    /// The configuration has these accounts, and no others.
-    Configured {
-        /// All of them.
-        accounts: Arc<[AccountId]>,
-        /// When it was read.
-        at: Timestamp,
     },
     /// How long IDLE may last at a host, learned by the connections that were cut.
     IdlePeriod {

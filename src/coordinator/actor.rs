@@ -24,9 +24,9 @@ use crate::config::settings::{Account, Settings};
 use crate::config::{Loaded, Severity, shown};
 use crate::event::{AccountId, AccountState, Action};
 use crate::filter::in_force::FiltersInForce;
-use crate::journal::JournalHandle;
+use crate::journal::{Configured, JournalHandle};
 use crate::messages::{
-    Deliver, ExchangeOutputs, Farewell, Note, Reload, ReloadError, ReloadReport, ReplayError, StartAccounts,
+    Deliver, ExchangeOutputs, Farewell, Reload, ReloadError, ReloadReport, ReplayError, StartAccounts,
     StatusChanged, StopAccount, StopAccounts, Summarize, Urge,
 };
 use crate::sink::exchange::Exchange;
@@ -297,7 +297,7 @@ impl Coordinator {
         let settings = &self.context.settings;
         if !settings.narrowed {
             let accounts = settings.accounts.iter().map(|account| account.id().clone()).collect();
-            self.context.journal.note(Note::Configured { accounts, at: Timestamp::now() });
+            self.context.journal.configured(Configured::new(accounts, Timestamp::now()));
         }
     }
 

@@ -11,6 +11,7 @@ mod recent;
 pub mod sqlite;
 pub mod writer;
 
+use std::collections::HashSet;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -99,7 +100,6 @@ impl Entry {
         let noted = self.notes.iter().find_map(|note| match note {
             Note::Blind { key, .. } | Note::Gone { key, .. } => Some(key),
             Note::Refusals { .. }
-            | Note::Configured { .. }
             | Note::Told { .. }
             | Note::IdlePeriod { .. }
             | Note::NoPipelining { .. } => None,
@@ -113,16 +113,11 @@ impl Entry {
         let noted = self.notes.iter().find_map(|note| match note {
             Note::Refusals { account, .. } => Some(account),
             Note::Told { key, .. } | Note::Blind { key, .. } | Note::Gone { key, .. } => Some(&key.account),
-            Note::Configured { .. } | Note::IdlePeriod { .. } | Note::NoPipelining { .. } => None,
+            Note::IdlePeriod { .. } | Note::NoPipelining { .. } => None,
         });
         let told = || self.events.iter().find_map(|encoded| encoded.event.account.as_ref());
         let checkpoint = self.checkpoint.as_ref().map(|checkpoint| &checkpoint.key.account);
         checkpoint.or(noted).or_else(|| told().map(|identity| &identity.id))
-    }
-
-    /// Whether it says which accounts there are.
-    fn is_of_configuration(&self) -> bool {
-        self.notes.iter().any(|note| matches!(note, Note::Configured { .. }))
     }
 
     /// Whether it holds no event.
@@ -158,6 +153,34 @@ pub struct FileEnd {
     pub generation: String,
     /// Bytes.
     pub offset: u64,
+}
+
+/// All accounts of the configuration, and how far the journal has come in comparing what it knows with them. It does so by
+/// small steps, since there may be very many, and at each has the whole list: what is undone when a process ends is done by
+/// the next.
+#[derive(Clone, Debug)]
+pub struct Configured {
+    accounts: HashSet<AccountId>,
+    /// When it was read.
+    at: Timestamp,
+    /// What it has come to, in words of the journal's own.
+    place: String,
+}
+
+impl Configured {
+    /// The configuration had these accounts then, and no others.
+    pub fn new(accounts: HashSet<AccountId>, at: Timestamp) -> Self {
+        Self { accounts, at, place: String::new() }
+    }
+
+    fn has(&self, account: &str) -> bool {
+        self.accounts.contains(&AccountId::new(account))
+    }
+
+    /// From there, the next time. Whether there is none.
+    fn goes_on(&mut self, place: Option<String>) -> bool {
+        place.map(|place| self.place = place).is_none()
+    }
 }
 
 /// Whether there was state before.
@@ -228,6 +251,13 @@ pub trait Journal: Send {
     /// # Errors
     /// When the journal cannot be written.
     fn alive(&mut self, now: Timestamp) -> Result<(), JournalError>;
+
+    /// One step: of some accounts that are known, those that have left the configuration are absent since it was read, and
+    /// those that are back are not absent any more. Whether all were looked at.
+    ///
+    /// # Errors
+    /// When the journal cannot be written.
+    fn compare(&mut self, configured: &mut Configured) -> Result<bool, JournalError>;
 
     /// Forgets mailboxes that are not there any more, or whose accounts are not, for [`KEPT`] before `now`. How many.
     ///

@@ -11,7 +11,9 @@ use tokio::sync::{oneshot, watch};
 use super::aggregate::Group;
 use super::question::Question;
 use super::recent::Recent;
-use super::{Encoded, Entry, Journal, JournalError, JournalledEvent, LanePosition, Receipt, Superseded};
+use super::{
+    Configured, Encoded, Entry, Journal, JournalError, JournalledEvent, LanePosition, Receipt, Superseded,
+};
 use crate::cluster::shard::{Holding, ShardSet};
 use crate::event::{AccountId, Cursor, Event, EventBody, MailboxKey, MonitorState};
 use crate::event_id;
@@ -146,6 +148,7 @@ enum Request {
     Save,
     Ask(Question),
     Cursor { key: MailboxKey, answer: CursorAnswer },
+    Configured(Configured),
     Lanes { specs: Vec<LaneSpec>, answer: oneshot::Sender<Result<Places, JournalError>> },
     Left { shards: ShardSet },
     Describe(String),
@@ -225,6 +228,7 @@ impl JournalHandle {
             forgotten_at: Instant::now(),
             alive_at: Instant::now(),
             cleared_at: None,
+            comparing: None,
         };
         writer.begin()?;
         std::thread::Builder::new()
@@ -287,6 +291,11 @@ impl JournalHandle {
     pub fn note(&self, note: Note) {
         let (answer, _) = oneshot::channel();
         let _ = self.requests.send(Request::Commit { entry: Entry::new(note.into()), answer });
+    }
+
+    /// Mailboxes of accounts that are not among these are forgotten one day. Nobody waits for it.
+    pub fn configured(&self, accounts: Configured) {
+        let _ = self.requests.send(Request::Configured(accounts));
     }
 
     /// The cursor of a mailbox. Comes only once nothing of the mailbox waits for its commit any more: who began from an
@@ -410,6 +419,8 @@ struct Writer {
     alive_at: Instant,
     /// When mailboxes that are gone were last forgotten; not before it is known which accounts there are.
     cleared_at: Option<Instant>,
+    /// The accounts that there are, while what is known is compared with them.
+    comparing: Option<Configured>,
 }
 
 /// Shards whose accounts are watched no more, and what of them was told.
@@ -475,7 +486,7 @@ impl Writer {
             if self.alive_at.elapsed() >= self.journal.rhythm() {
                 self.remember_alive()?;
             }
-            if self.cleared_at.is_some_and(|at| at.elapsed() >= DAY) {
+            if self.comparing.is_none() && self.cleared_at.is_some_and(|at| at.elapsed() >= DAY) {
                 self.forget_gone()?;
             }
             let mut round = Round::default();
@@ -492,6 +503,7 @@ impl Writer {
             }
             self.hand_over()?;
             self.answer_cursors();
+            blocked |= self.compare()?;
             blocked |= !self.postponed.is_empty();
             if self.forgotten_at.elapsed() >= PASSED {
                 self.forget()?;
@@ -523,7 +535,9 @@ impl Writer {
         let passed = self.passed > self.forgotten;
         let forget = passed.then(|| PASSED.saturating_sub(self.forgotten_at.elapsed()));
         let leaving = self.leaving.as_ref().map(|_| TAKEN);
-        [Some(alive), positions, forget, leaving].into_iter().flatten().min().unwrap_or(alive)
+        let comparing =
+            self.comparing.as_ref().filter(|_| self.begun && !self.tidied).map(|_| Duration::ZERO);
+        [Some(alive), positions, forget, leaving, comparing].into_iter().flatten().min().unwrap_or(alive)
     }
 
     /// A full disk is no reason not to start: what waits can be sent, and the rest has to wait for room.
@@ -622,6 +636,23 @@ impl Writer {
         }
     }
 
+    /// One step: what else there is to do goes on between them. Nothing is forgotten before the last, since who is back may not
+    /// be noted yet. Whether it has to wait.
+    fn compare(&mut self) -> Result<bool, JournalError> {
+        let Some(accounts) = self.comparing.as_mut().filter(|_| self.begun && !self.tidied) else {
+            return Ok(false);
+        };
+        match self.journal.compare(accounts) {
+            Ok(false) => Ok(false),
+            Ok(true) => {
+                self.comparing = None;
+                self.forget_gone().map(|()| false)
+            }
+            Err(failure) if failure.passes() => Ok(true),
+            Err(failure) => Err(failure),
+        }
+    }
+
     /// What blocks it is no reason to end, nor to say that nothing can be written: tomorrow will do.
     fn forget_gone(&mut self) -> Result<(), JournalError> {
         self.cleared_at = Some(Instant::now());
@@ -658,6 +689,7 @@ impl Writer {
             Request::Save => self.positions.hurry(),
             Request::Ask(question) => self.ask(question),
             Request::Cursor { key, answer } => self.asked.push((key, answer)),
+            Request::Configured(accounts) => self.comparing = Some(accounts),
             Request::Lanes { specs, answer } => drop(answer.send(self.set_lanes(specs))),
             Request::Left { shards } => self.left(shards),
             Request::Describe(accounts) => self.journal.describe(accounts),
@@ -833,9 +865,6 @@ impl Writer {
             receipts.iter().flatten().filter_map(Receipt::sequences).map(|range| *range.end()).max()
         {
             self.last = self.last.max(last);
-        }
-        if round.entries.iter().any(Entry::is_of_configuration) {
-            self.forget_gone()?;
         }
         self.recent.add(numbered(round.entries, &receipts));
         // Before the receipts: the lanes are what somebody waits for. They write what is new once their places are durable.

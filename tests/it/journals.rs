@@ -1,7 +1,13 @@
 //! What every journal promises, whatever keeps it: each test runs on all of them.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
+use futures::executor::block_on;
+use idlewatch::cluster::shard::Holding;
 use idlewatch::event::{AccountId, Cursor, Event, EventBody, MailboxKey, MailboxName, MonitorState};
 #[cfg(feature = "postgres")]
 use idlewatch::journal::postgres::PostgresJournal;
@@ -9,9 +15,10 @@ use idlewatch::journal::postgres::PostgresJournal;
 use idlewatch::journal::postgres::lease::Opening;
 use idlewatch::journal::sqlite::SqliteJournal;
 use idlewatch::journal::{
-    Entry, FileEnd, Journal, JournalledEvent, LanePosition, Receipt, StateOrigin, Superseded,
+    Configured, Entry, FileEnd, Journal, JournalError, JournalHandle, JournalledEvent, LanePosition, Receipt,
+    StateOrigin, Superseded,
 };
-use idlewatch::memory::{Fingerprint, Told};
+use idlewatch::memory::{Fingerprint, Memory, Told};
 use idlewatch::messages::{Batch, Checkpoint, Note, Replaces};
 use idlewatch::refusals::Refusals;
 use idlewatch::uid_set::UidSet;
@@ -81,6 +88,7 @@ promises! {
     past_messages_leave_the_mailbox_where_it_stands
     a_mailbox_is_blind_since_somebody_watched_it_last
     a_mailbox_that_is_gone_is_forgotten_after_a_month
+    very_many_accounts_are_compared_by_steps_and_nobody_who_is_there_is_forgotten_between_them
     what_was_learned_of_a_host_outlives_the_process
     refused_logins_are_kept_until_one_is_accepted
     the_last_day_is_remembered_and_a_thousand_at_most
@@ -277,9 +285,10 @@ fn a_mailbox_that_is_gone_is_forgotten_after_a_month(place: &dyn Place) {
         let checkpoint = Some(Checkpoint { key: key(account), cursor, replaces });
         commit(journal, &[Entry::new(Batch { checkpoint, ..Batch::default() })])[0].as_ref().unwrap();
     };
-    let configured = |accounts: &[&str], days| {
+    let configured = |journal: &mut Box<dyn Journal>, accounts: &[&str], days| {
         let accounts = accounts.iter().map(|&id| AccountId::from(id)).collect();
-        Note::Configured { accounts, at: day(days) }
+        let mut configured = Configured::new(accounts, day(days));
+        while !journal.compare(&mut configured).unwrap() {}
     };
     let accounts = ["back", "deleted", "removed", "returned", "silent"];
     accounts.iter().for_each(|account| store(&mut journal, account));
@@ -287,8 +296,8 @@ fn a_mailbox_that_is_gone_is_forgotten_after_a_month(place: &dyn Place) {
         keep(&mut journal, Note::Gone { key: key(account), since: day(0) });
         keep(&mut journal, Note::Gone { key: key(account), since: day(20) });
     }
-    keep(&mut journal, configured(&["deleted", "back", "silent"], 1));
-    keep(&mut journal, configured(&["deleted", "back", "silent", "returned"], 10));
+    configured(&mut journal, &["deleted", "back", "silent"], 1);
+    configured(&mut journal, &["deleted", "back", "silent", "returned"], 10);
     store(&mut journal, "back");
     let mut known = |days| {
         let forgotten = journal.forget_gone(day(days)).unwrap();
@@ -301,6 +310,144 @@ fn a_mailbox_that_is_gone_is_forgotten_after_a_month(place: &dyn Place) {
     assert_eq!(known(4_000), (0, "back returned silent".to_owned()));
     assert_eq!(journal.memory(&key("deleted")).unwrap().from, None, "nothing is remembered of it");
     assert!(journal.memory(&key("back")).unwrap().from.is_some());
+}
+
+/// A journal whose steps are taken one by one.
+struct Stepped {
+    journal: Box<dyn Journal>,
+    /// How many may be taken, and how many were.
+    steps: Arc<(AtomicUsize, AtomicUsize)>,
+    has_forgotten: Arc<AtomicBool>,
+    /// Ends with it.
+    _open: Sender<()>,
+}
+
+impl Journal for Stepped {
+    fn compare(&mut self, configured: &mut Configured) -> Result<bool, JournalError> {
+        let (allowed, taken) = &*self.steps;
+        if taken.load(Ordering::SeqCst) == allowed.load(Ordering::SeqCst) {
+            return Ok(false);
+        }
+        let done = self.journal.compare(configured);
+        taken.fetch_add(1, Ordering::SeqCst);
+        done
+    }
+    fn forget_gone(&mut self, now: Timestamp) -> Result<usize, JournalError> {
+        self.has_forgotten.store(true, Ordering::SeqCst);
+        self.journal.forget_gone(now)
+    }
+    fn commit(
+        &mut self,
+        entries: &[Entry],
+        positions: &[(String, LanePosition)],
+    ) -> Result<Vec<Result<Receipt, Superseded>>, JournalError> {
+        self.journal.commit(entries, positions)
+    }
+    fn cursor(&mut self, key: &MailboxKey) -> Result<Option<Cursor>, JournalError> {
+        self.journal.cursor(key)
+    }
+    fn memory(&mut self, key: &MailboxKey) -> Result<Memory, JournalError> {
+        self.journal.memory(key)
+    }
+    fn refusals(&mut self, account: &AccountId) -> Result<Refusals, JournalError> {
+        self.journal.refusals(account)
+    }
+    fn idle_periods(&mut self) -> Result<Vec<(String, Duration)>, JournalError> {
+        self.journal.idle_periods()
+    }
+    fn unpipelined(&mut self) -> Result<Vec<String>, JournalError> {
+        self.journal.unpipelined()
+    }
+    fn begin(&mut self, now: Timestamp) -> Result<(), JournalError> {
+        self.journal.begin(now)
+    }
+    fn alive(&mut self, now: Timestamp) -> Result<(), JournalError> {
+        self.journal.alive(now)
+    }
+    fn pending(&mut self, after: u64, most: usize) -> Result<Vec<JournalledEvent>, JournalError> {
+        self.journal.pending(after, most)
+    }
+    fn has_after(&mut self, sequence: u64) -> Result<bool, JournalError> {
+        self.journal.has_after(sequence)
+    }
+    fn lanes(&mut self, names: &[String]) -> Result<Vec<LanePosition>, JournalError> {
+        self.journal.lanes(names)
+    }
+    fn forget(&mut self, sequence: u64) -> Result<(), JournalError> {
+        self.journal.forget(sequence)
+    }
+    fn holding(&self) -> Holding {
+        self.journal.holding()
+    }
+    fn tidy(&mut self) {
+        self.journal.tidy();
+    }
+    fn rhythm(&self) -> Duration {
+        self.journal.rhythm()
+    }
+    fn bytes(&self) -> u64 {
+        self.journal.bytes()
+    }
+    fn last(&mut self) -> Result<u64, JournalError> {
+        self.journal.last()
+    }
+}
+
+/// All of them left the configuration long ago, and all but one are back. The first process dies after one step.
+fn very_many_accounts_are_compared_by_steps_and_nobody_who_is_there_is_forgotten_between_them(
+    place: &dyn Place,
+) {
+    let key = |n: usize| MailboxKey {
+        account: format!("account{n}").as_str().into(),
+        mailbox: MailboxName::inbox(),
+    };
+    let store = |n| {
+        let checkpoint =
+            Some(Checkpoint { key: key(n), cursor: *baseline(7, 5, None), replaces: Replaces::Nothing });
+        Entry::new(Batch { checkpoint, ..Batch::default() })
+    };
+    let (mut journal, _) = place.open();
+    let (all, gone) = (0..2_500, 77);
+    commit(&mut journal, &all.clone().map(store).collect::<Vec<_>>());
+    let mut nobody = Configured::new(HashSet::new(), at(1_700_000_000));
+    while !journal.compare(&mut nobody).unwrap() {}
+    drop(journal);
+    for steps in [1, usize::MAX] {
+        let (open, closed) = channel();
+        let (taken, has_forgotten) = (Arc::new((steps.into(), 0.into())), Arc::new(AtomicBool::new(false)));
+        let stepped = Stepped {
+            journal: place.open().0,
+            steps: taken.clone(),
+            has_forgotten: has_forgotten.clone(),
+            _open: open,
+        };
+        let (journal, _) = JournalHandle::start(Box::new(stepped), Vec::new(), 1 << 20, |_| {}).unwrap();
+        let there = all.clone().filter(|n| *n != gone).map(|n| key(n).account).collect();
+        journal.configured(Configured::new(there, Timestamp::now()));
+        let done = || {
+            if steps == 1 {
+                taken.1.load(Ordering::SeqCst) == 1
+            } else {
+                has_forgotten.load(Ordering::SeqCst)
+            }
+        };
+        while !done() {
+            std::thread::yield_now();
+        }
+        block_on(async {
+            journal.commit(entry("meanwhile")).await.unwrap();
+            let mut known = Vec::new();
+            for n in all.clone() {
+                known.extend(journal.cursor(key(n)).await.unwrap().map(|_| n));
+            }
+            let forgotten = if steps == 1 { None } else { Some(gone) };
+            assert!(known.into_iter().eq(all.clone().filter(|n| Some(*n) != forgotten)));
+        });
+        assert_eq!(has_forgotten.load(Ordering::SeqCst), steps != 1);
+        drop(journal);
+        // The writer's thread has it until it ends.
+        assert!(closed.recv().is_err());
+    }
 }
 
 fn what_was_learned_of_a_host_outlives_the_process(place: &dyn Place) {

@@ -29,7 +29,8 @@ use self::round::Rounds;
 use self::step::storable;
 use super::checksum::{crc, cursor_crc, lane_crc};
 use super::{
-    Entry, FileEnd, Journal, JournalError, JournalledEvent, KEPT, LanePosition, Receipt, Superseded,
+    Configured, Entry, FileEnd, Journal, JournalError, JournalledEvent, KEPT, LanePosition, Receipt,
+    Superseded,
 };
 use crate::cluster::shard::{Holding, ShardSet};
 use crate::event::{AccountId, Cursor, MailboxKey};
@@ -40,6 +41,9 @@ use crate::uid_set::UidSet;
 
 /// In place of a message's fingerprint: the moment of the first contact.
 const FIRST_CONTACT: i64 = 0;
+
+/// Shards whose accounts are compared with the configuration in one step: of a million accounts, eight thousand.
+const COMPARED: usize = 8;
 
 /// A journal in which a name is ours, and some of the shards.
 #[derive(Debug)]
@@ -137,6 +141,27 @@ impl PostgresJournal {
         }
         self.damaged += events.len() as u64;
         self.count()
+    }
+
+    /// The accounts of these shards that have left the configuration, or are back, and are not noted so.
+    fn changed(
+        &mut self,
+        configured: &Configured,
+        shards: &[i32],
+    ) -> Result<(Vec<String>, Vec<String>), JournalError> {
+        let sql = "SELECT account, bool_or(absent_since IS NULL) AS is_there, bool_or(absent_since IS NOT NULL) AS is_absent
+            FROM cursors JOIN shards ON shards.id = shard AND owner = $1 WHERE shard = ANY ($2) GROUP BY account";
+        let (mut gone, mut back) = (Vec::new(), Vec::new());
+        for row in self.link.query(sql, &[(&self.name, Type::TEXT), (&shards, Type::INT4_ARRAY)])? {
+            let account: String = row.try_get("account").map_err(damaged)?;
+            let (there, absent) = (row.try_get("is_there"), row.try_get("is_absent"));
+            match configured.has(&account) {
+                false if there.map_err(damaged)? => gone.push(account),
+                true if absent.map_err(damaged)? => back.push(account),
+                _ => {}
+            }
+        }
+        Ok((gone, back))
     }
 
     /// `$1` and `$2` are our name and its epoch.
@@ -250,6 +275,34 @@ impl Journal for PostgresJournal {
 
     fn alive(&mut self, now: Timestamp) -> Result<(), JournalError> {
         self.turn(now)
+    }
+
+    fn compare(&mut self, configured: &mut Configured) -> Result<bool, JournalError> {
+        let first = configured.place.parse().unwrap_or(0);
+        let mine = self.holding.held.iter().filter(|shard| shard.number() >= first);
+        let shards: Vec<i32> =
+            mine.take(COMPARED).filter_map(|shard| i32::try_from(shard.number()).ok()).collect();
+        let (gone, back) = self.changed(configured, &shards)?;
+        if !gone.is_empty() || !back.is_empty() {
+            // Under their locks it is asked once more whose they are.
+            let sql = "WITH held AS (SELECT epoch FROM nodes WHERE name = $1 AND epoch = $2 FOR SHARE),
+                    ours AS MATERIALIZED (SELECT id FROM held, shards WHERE owner = $1 AND id = ANY ($3) ORDER BY id FOR SHARE OF shards),
+                    gone AS (UPDATE cursors SET absent_since = $4 FROM ours
+                        WHERE shard = ours.id AND account = ANY ($5) AND absent_since IS NULL),
+                    back AS (UPDATE cursors SET absent_since = NULL FROM ours
+                        WHERE shard = ours.id AND account = ANY ($6) AND absent_since IS NOT NULL)
+                SELECT FROM held";
+            let at = configured.at.as_millisecond();
+            let beside: [Parameter<'_>; 4] = [
+                (&shards, Type::INT4_ARRAY),
+                (&at, Type::INT8),
+                (&gone, Type::TEXT_ARRAY),
+                (&back, Type::TEXT_ARRAY),
+            ];
+            self.as_holder(sql, &beside)?;
+        }
+        let last = shards.last().filter(|_| shards.len() == COMPARED);
+        Ok(configured.goes_on(last.map(|last| (last + 1).to_string())))
     }
 
     fn forget_gone(&mut self, now: Timestamp) -> Result<usize, JournalError> {

@@ -49,8 +49,6 @@ pub(super) struct Step<'a> {
     period: Option<i64>,
     #[serde(flatten)]
     place: Option<Place<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    accounts: Option<Vec<Cow<'a, str>>>,
 }
 
 /// A cursor, as it is to be.
@@ -158,12 +156,6 @@ fn noted(note: &Note) -> Step<'_> {
         Note::Told { key, messages } => Step { told: Some(told(messages)), ..mailbox("told", key) },
         Note::Blind { key, since } => Step { at: Some(since.as_millisecond()), ..mailbox("blind", key) },
         Note::Gone { key, since } => Step { at: Some(since.as_millisecond()), ..mailbox("gone", key) },
-        Note::Configured { accounts, at } => Step {
-            kind: "configured",
-            accounts: Some(accounts.iter().map(|account| storable(account.as_str())).collect()),
-            at: Some(at.as_millisecond()),
-            ..Step::default()
-        },
         Note::IdlePeriod { host, period } => Step {
             kind: "idle_period",
             host: Some(storable(host)),

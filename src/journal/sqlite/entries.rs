@@ -1,13 +1,11 @@
 //! One entry of a commit: cursor, events and notes in the transaction that is open.
 
-use std::collections::HashSet;
-
 use jiff::Timestamp;
 use rusqlite::{Connection, Statement, ToSql, Transaction, params};
 
-use crate::event::{AccountId, Cursor, MailboxKey};
+use crate::event::{Cursor, MailboxKey};
 use crate::journal::checksum::{crc, cursor_crc};
-use crate::journal::{Encoded, Entry, Receipt, Superseded};
+use crate::journal::{Configured, Encoded, Entry, Receipt, Superseded};
 use crate::memory::{self, Told};
 use crate::messages::{Checkpoint, Note, Replaces};
 use crate::uid_set::UidSet;
@@ -155,7 +153,6 @@ fn keep(transaction: &Transaction<'_>, note: &Note) -> rusqlite::Result<()> {
                 "UPDATE cursors SET gone_since = ?3 WHERE account = ?1 AND mailbox = ?2 AND gone_since IS NULL",
             )?
             .execute(params![key.account.as_str(), key.mailbox.as_str(), since.as_millisecond()]),
-        Note::Configured { accounts, at } => return configured(transaction, accounts, *at),
         Note::IdlePeriod { host, period } => transaction
             .prepare_cached("INSERT OR REPLACE INTO hosts (host, idle_period) VALUES (?1, ?2)")?
             .execute(params![host, i64::try_from(period.as_millis()).unwrap_or(i64::MAX)]),
@@ -166,21 +163,31 @@ fn keep(transaction: &Transaction<'_>, note: &Note) -> rusqlite::Result<()> {
     .map(drop)
 }
 
-/// Whose account has left the configuration is absent from now on, and whose is back is not any more.
-fn configured(transaction: &Transaction<'_>, accounts: &[AccountId], at: Timestamp) -> rusqlite::Result<()> {
-    let there: HashSet<&str> = accounts.iter().map(AccountId::as_str).collect();
+/// Accounts that are compared in one step.
+const COMPARED: usize = 1_000;
+
+/// Whose account has left the configuration is absent from now on, and whose is back is not any more: of those that come
+/// next. Where they end, unless they are the last.
+pub(super) fn compare(
+    transaction: &Transaction<'_>,
+    configured: &Configured,
+) -> rusqlite::Result<Option<String>> {
     let known: Vec<(String, bool)> = transaction
-        .prepare("SELECT account, MAX(absent_since) IS NOT NULL FROM cursors GROUP BY account")?
-        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .prepare_cached(
+            "SELECT account, MAX(absent_since) IS NOT NULL FROM cursors WHERE account > ?1 GROUP BY account ORDER BY account LIMIT ?2",
+        )?
+        .query_map(params![configured.place, COMPARED], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<rusqlite::Result<_>>()?;
-    let mut update = transaction.prepare("UPDATE cursors SET absent_since = ?2 WHERE account = ?1")?;
-    for (account, was_absent) in known {
-        let is_absent = !there.contains(account.as_str());
-        if is_absent != was_absent {
-            update.execute(params![account, is_absent.then(|| at.as_millisecond())])?;
+    let at = configured.at.as_millisecond();
+    let mut update = transaction.prepare_cached("UPDATE cursors SET absent_since = ?2 WHERE account = ?1")?;
+    for (account, was_absent) in &known {
+        let is_absent = !configured.has(account);
+        if is_absent != *was_absent {
+            update.execute(params![account, is_absent.then_some(at)])?;
         }
     }
-    Ok(())
+    let are_last = known.len() < COMPARED;
+    Ok(known.into_iter().next_back().map(|(account, _)| account).filter(|_| !are_last))
 }
 
 /// In this order: the others go by the cursors.

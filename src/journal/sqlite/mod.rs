@@ -20,7 +20,9 @@ use self::entries::{FIRST_CONTACT, FORGET_GONE, insert, keep_alive};
 use self::rows::{EVENT_COLUMNS, LANE_COLUMNS, cursor_at, event_at, lane_at};
 use self::schema::create;
 use super::checksum::lane_crc;
-use super::{Entry, Journal, JournalError, JournalledEvent, KEPT, LanePosition, Receipt, Superseded};
+use super::{
+    Configured, Entry, Journal, JournalError, JournalledEvent, KEPT, LanePosition, Receipt, Superseded,
+};
 use crate::event::{AccountId, Cursor, MailboxKey};
 use crate::memory::{Fingerprint, Memory, Told};
 use crate::refusals::Refusals;
@@ -176,6 +178,13 @@ impl Journal for SqliteJournal {
 
     fn alive(&mut self, now: Timestamp) -> Result<(), JournalError> {
         keep_alive(&self.db, now).map_err(failed)
+    }
+
+    fn compare(&mut self, configured: &mut Configured) -> Result<bool, JournalError> {
+        let transaction = self.db.transaction().map_err(failed)?;
+        let next = entries::compare(&transaction, configured).map_err(failed)?;
+        transaction.commit().map_err(failed)?;
+        Ok(configured.goes_on(next))
     }
 
     fn forget_gone(&mut self, now: Timestamp) -> Result<usize, JournalError> {
