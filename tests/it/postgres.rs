@@ -687,6 +687,68 @@ fn an_event_that_is_damaged_is_set_aside_and_what_is_behind_it_is_told() {
     assert_eq!(kept.lines().collect::<Vec<_>>(), ["1|monitor.state", "2|monitor.state"]);
 }
 
+/// As an event. Of its mailbox nobody knows what was told, and that is told.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cursor_that_is_damaged_makes_a_gap_of_its_mailbox_and_all_others_go_on() {
+    let (server, database) = (server().await, shared().database());
+    let two = "[[accounts]]\nid = \"other\"\nhost = \"127.0.0.1\"\ntls = \"none\"\nuser = \"bob\"\npassword = { inline = \"pw\" }\nport = PORT\n";
+    let two = two.replace("PORT", &server.addr().port().to_string());
+    let mut monitor = Monitor::new(&configuration(&server, &database, &two));
+    monitor.start();
+    let mail = |id: u32| {
+        let mail = format!("Message-ID: <{id}@x.example>\r\nSubject: x\r\n\r\nhi\r\n");
+        server.store().deliver("bob", "INBOX", mail.as_bytes());
+    };
+    let online = |events: &[Value]| {
+        events.iter().filter(|event| event["idlewatch"]["account"]["state"] == "online").count()
+    };
+    monitor.wait("both online", |events| online(events) == 2);
+    [1, 2].into_iter().for_each(mail);
+    monitor.wait("both told", |events| news(events, "work") == 2 && news(events, "other") == 2);
+    assert_eq!(monitor.stop().code(), Some(0));
+    database_of(
+        &database,
+        "UPDATE idlewatch.cursors SET uid_next = uid_next + 7 WHERE account = 'work';
+        INSERT INTO idlewatch.refusals VALUES ('work', 'nothing that was written')",
+    );
+    mail(3);
+    monitor.start();
+    mail(4);
+    monitor.wait("a gap, and all told", |events| {
+        let gap = |event: &Value| {
+            event["event"]["action"] == "mailbox.gap" && event["idlewatch"]["account"]["id"] == "work"
+        };
+        events.iter().any(gap) && news(events, "work") == 4 && news(events, "other") == 4
+    });
+    monitor.wait_log("the cursor of work/INBOX is damaged");
+    monitor.wait_log("the refused logins of work are damaged");
+    let kept = database_of(&database, "SELECT action, payload::jsonb ->> 'account' FROM idlewatch.damaged");
+    assert_eq!(kept, "cursor|work");
+    assert_eq!(monitor.stop().code(), Some(0));
+}
+
+/// It gets again what is still there.
+#[test]
+fn a_position_that_is_damaged_is_the_first() {
+    let database = shared().database();
+    let mut journal = open(&database).unwrap();
+    let names = ["out".to_owned(), "whole".to_owned()];
+    journal.lanes(&names).unwrap();
+    let at = |sequence| LanePosition { sequence, file: None };
+    let positions = names.clone().map(|name| (name, at(3)));
+    journal.commit(&[entry("one")], &positions).unwrap();
+    database_of(&database, "UPDATE idlewatch.lanes SET position = 9 WHERE name = 'out'");
+    assert_eq!(journal.lanes(&names).unwrap(), [at(0), at(3)]);
+}
+
+/// How many messages of an account were told, each counted once.
+fn news(events: &[Value], account: &str) -> usize {
+    let told = events.iter().filter(|event| {
+        event["event"]["action"] == "message.new" && event["idlewatch"]["account"]["id"] == account
+    });
+    told.map(|event| event["event"]["id"].to_string()).collect::<BTreeSet<_>>().len()
+}
+
 /// Its cursor goes with it, so that it is of this account's shard.
 fn entry_of(account: &str, id: &str) -> Entry {
     let key = MailboxKey { account: account.into(), mailbox: MailboxName::inbox() };

@@ -32,7 +32,7 @@ use super::{
     Configured, Entry, FileEnd, Journal, JournalError, JournalledEvent, KEPT, LanePosition, Receipt,
     Superseded,
 };
-use crate::cluster::shard::{Holding, ShardSet};
+use crate::cluster::shard::{Holding, Shard, ShardSet};
 use crate::event::{AccountId, Cursor, MailboxKey};
 use crate::memory::{Fingerprint, Memory, Told};
 use crate::refusals::Refusals;
@@ -143,6 +143,44 @@ impl PostgresJournal {
         self.count()
     }
 
+    /// One row must not end every monitor that comes to have the mailbox. Its UIDs are taken for given anew, from a
+    /// UIDVALIDITY that no server has: what of the last day is not remembered is told, and that there is a gap.
+    fn replace_damaged(
+        &mut self,
+        key: &MailboxKey,
+        blind_since: Option<Timestamp>,
+    ) -> Result<Cursor, JournalError> {
+        let cursor = Cursor { blind_since, ..Cursor::baseline(0, 1, None) };
+        let sql = "WITH held AS (SELECT name FROM nodes WHERE name = $1 AND epoch = $2 FOR SHARE),
+                ours AS MATERIALIZED (SELECT id, name FROM held, shards WHERE owner = $1 AND id = $3 FOR SHARE OF shards),
+                kept AS (INSERT INTO damaged (node, sequence, shard, action, payload, crc)
+                    SELECT name, 0, shard, 'cursor', row_to_json(cursors)::text, crc FROM ours, cursors
+                    WHERE shard = ours.id AND account = $4 AND mailbox = $5),
+                anew AS (UPDATE cursors SET uid_validity = 0, uid_next = 1, seen = $6, modseq = NULL, look_back = NULL,
+                        changes = NULL, gone = NULL, crc = $7
+                    FROM ours WHERE shard = ours.id AND account = $4 AND mailbox = $5)
+            SELECT name FROM held";
+        let (account, mailbox) = (storable(key.account.as_str()), storable(key.mailbox.as_str()));
+        let shard = i32::try_from(Shard::of(&key.account).number()).unwrap_or(i32::MAX);
+        let (seen, sum) = (
+            cursor.seen.to_string(),
+            i64::from(cursor_crc(key.account.as_str(), key.mailbox.as_str(), &cursor)),
+        );
+        let beside: [Parameter<'_>; 5] = [
+            (&shard, Type::INT4),
+            (&&*account, Type::TEXT),
+            (&&*mailbox, Type::TEXT),
+            (&seen, Type::TEXT),
+            (&sum, Type::INT8),
+        ];
+        self.as_holder(sql, &beside)?;
+        let name = text::line(&format!("{}/{}", key.account, key.mailbox), 200);
+        error!(
+            "the cursor of {name} is damaged: the mailbox begins anew; the table idlewatch.damaged has it"
+        );
+        Ok(cursor)
+    }
+
     /// The accounts of these shards that have left the configuration, or are back, and are not noted so.
     fn changed(
         &mut self,
@@ -214,10 +252,7 @@ impl Journal for PostgresJournal {
     fn cursor(&mut self, key: &MailboxKey) -> Result<Option<Cursor>, JournalError> {
         let rows = self.of_mailbox("SELECT * FROM cursors WHERE account = $1 AND mailbox = $2", key)?;
         match rows.first().map(|row| cursor_at(row, key)).transpose().map_err(damaged)? {
-            Some((_, false)) => {
-                let (account, mailbox) = (&key.account, text::line(key.mailbox.as_str(), 200));
-                Err(JournalError::Failed(format!("the cursor of {account}/{mailbox} is damaged")))
-            }
+            Some((Cursor { blind_since, .. }, false)) => self.replace_damaged(key, blind_since).map(Some),
             found => Ok(found.map(|(cursor, _)| cursor)),
         }
     }
@@ -242,8 +277,10 @@ impl Journal for PostgresJournal {
         let rows = self.link.query(asked, &[(&&*name, Type::TEXT)])?;
         let Some(row) = rows.first() else { return Ok(Refusals::default()) };
         let logins: String = row.try_get("logins").map_err(damaged)?;
-        let failed = |_| JournalError::Failed(format!("the refused logins of {account} are damaged"));
-        serde_json::from_str(&logins).map_err(failed)
+        Ok(serde_json::from_str(&logins).unwrap_or_else(|_| {
+            error!("the refused logins of {account} are damaged: they are counted anew");
+            Refusals::default()
+        }))
     }
 
     fn idle_periods(&mut self) -> Result<Vec<(String, Duration)>, JournalError> {
@@ -443,7 +480,8 @@ fn lane_at(row: &Row, home: &str) -> Result<Option<(String, LanePosition)>, Jour
     let position = LanePosition { sequence, file };
     let sum: Option<i64> = row.try_get("crc").map_err(damaged)?;
     if sum.is_some_and(|sum| sum != i64::from(lane_crc(&name, &position))) {
-        return Err(JournalError::Failed(format!("the position of output {name} is damaged")));
+        error!("the position of output {} is damaged: it may get events twice", text::line(&name, 100));
+        return Ok(Some((name, LanePosition::default())));
     }
     let known: Option<&str> = row.try_get("home").map_err(damaged)?;
     let file = position.file.filter(|_| known == Some(home));
