@@ -16,6 +16,8 @@ use crate::sink::health::{LaneState, OutputHealth};
 #[derive(Clone, Debug, Default)]
 pub struct StatusBoard {
     accounts: BTreeMap<AccountId, AccountStatus>,
+    /// What is wrong with single mailboxes of accounts that are well otherwise.
+    mailboxes: BTreeMap<AccountId, BTreeMap<MailboxName, Trouble>>,
 }
 
 /// The state of one account.
@@ -35,13 +37,16 @@ impl AccountStatus {
     }
 }
 
-/// Accounts with the same trouble.
+/// Accounts with the same trouble, or with mailboxes that have it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TroubleGroup {
-    /// How many.
+    /// How many; of mailboxes, each counts.
     pub accounts: usize,
     /// One of them.
     pub example: AccountId,
+    /// Its mailbox, where only that one is in trouble.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mailbox: Option<MailboxName>,
     /// Its state.
     pub state: AccountState,
     /// What it says.
@@ -341,12 +346,14 @@ fn contains(id: &str, text: &str) -> bool {
 impl StatusBoard {
     /// Watched from now on (connecting), or known only (disabled).
     pub fn enter(&mut self, account: AccountId, state: AccountState) {
+        self.mailboxes.remove(&account);
         self.accounts.insert(account, AccountStatus::new(state));
     }
 
     /// No longer in the configuration.
     pub fn leave(&mut self, account: &AccountId) {
         self.accounts.remove(account);
+        self.mailboxes.remove(account);
     }
 
     /// Takes a change in. Trouble of one mailbox leaves the account's as it is.
@@ -355,9 +362,22 @@ impl StatusBoard {
         if status.state != change.state {
             *status = AccountStatus::new(change.state);
         }
-        if change.mailbox.is_none() {
-            status.trouble = change.trouble.map(Box::new);
+        match change.mailbox {
+            None => status.trouble = change.trouble.map(Box::new),
+            Some(mailbox) => self.note_mailbox(change.account, mailbox, change.trouble),
         }
+    }
+
+    fn note_mailbox(&mut self, account: AccountId, mailbox: MailboxName, trouble: Option<Trouble>) {
+        let Some(trouble) = trouble else {
+            let Some(others) = self.mailboxes.get_mut(&account) else { return };
+            others.remove(&mailbox);
+            if others.is_empty() {
+                self.mailboxes.remove(&account);
+            }
+            return;
+        };
+        self.mailboxes.entry(account).or_default().insert(mailbox, trouble);
     }
 
     /// One account.
@@ -409,15 +429,23 @@ impl StatusBoard {
 
     /// What troubles accounts. Those that most have come first.
     pub fn troubles(&self) -> Vec<TroubleGroup> {
+        let of_accounts = self
+            .accounts
+            .iter()
+            .filter_map(|(account, status)| Some((account, None, status.state, status.trouble.as_deref()?)));
+        let of_mailboxes = self.mailboxes.iter().flat_map(|(account, mailboxes)| {
+            let state = self.accounts.get(account).map_or(AccountState::Online, |status| status.state);
+            mailboxes.iter().map(move |(mailbox, trouble)| (account, Some(mailbox), state, trouble))
+        });
         let mut groups: HashMap<_, TroubleGroup> = HashMap::new();
-        for (account, status) in &self.accounts {
-            let Some(trouble) = &status.trouble else { continue };
-            let kind = (status.state, trouble.error_type, trouble.code.clone());
+        for (account, mailbox, state, trouble) in of_accounts.chain(of_mailboxes) {
+            let kind = (state, mailbox.is_some(), trouble.error_type, trouble.code.clone());
             let first = || TroubleGroup {
                 accounts: 0,
                 example: account.clone(),
-                state: status.state,
-                error: (&**trouble).into(),
+                mailbox: mailbox.cloned(),
+                state,
+                error: trouble.into(),
             };
             groups.entry(kind).or_insert_with(first).accounts += 1;
         }
@@ -485,6 +513,30 @@ mod tests {
 
     fn trouble(message: &str) -> Trouble {
         Trouble { error_type: ErrorType::Dns, code: None, message: message.to_owned() }
+    }
+
+    #[test]
+    fn trouble_of_a_mailbox_is_told_beside_that_of_accounts_until_it_is_over() {
+        let mut board = board(&["a", "b", "c"]);
+        let of = |account: &str, mailbox: &str, trouble| StatusChanged {
+            mailbox: Some(mailbox.into()),
+            ..changed(account, AccountState::Online, trouble)
+        };
+        board.apply(changed("a", AccountState::Online, None));
+        for (account, mailbox) in [("a", "Lists"), ("a", "Old"), ("b", "Lists"), ("gone", "Lists")] {
+            board.apply(of(account, mailbox, Some(trouble("it is not there"))));
+        }
+        let told = |board: &StatusBoard| -> Vec<_> {
+            let groups = board.troubles().into_iter();
+            groups.map(|group| (group.accounts, group.example.to_string(), group.mailbox)).collect()
+        };
+        assert_eq!(told(&board), [(3, "a".to_owned(), Some("Lists".into()))]);
+        assert_eq!(board.get(&"a".into()).unwrap().trouble, None, "the account is well");
+        board.apply(of("a", "Lists", None));
+        board.enter("b".into(), AccountState::Connecting);
+        assert_eq!(told(&board), [(1, "a".to_owned(), Some("Old".into()))]);
+        board.leave(&"a".into());
+        assert_eq!(told(&board), []);
     }
 
     #[test]

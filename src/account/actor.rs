@@ -304,6 +304,14 @@ impl AccountActor {
             }
         }
         self.stands(index, MailboxStanding::Left, ctx);
+        if let Some(mailbox) = self.mailbox_of(index) {
+            self.forget_trouble(mailbox);
+        }
+    }
+
+    /// Whatever was wrong with a mailbox: it is nobody's business any more, or found out anew.
+    fn forget_trouble(&self, mailbox: MailboxName) {
+        self.tell_coordinator(self.standing.of_mailbox(mailbox, None));
     }
 
     /// The server says that it is not there.
@@ -316,9 +324,11 @@ impl AccountActor {
     fn share(&mut self, holding: Holding) {
         let beside: Vec<_> = self.beside().into_iter().map(|(_, mailbox)| mailbox).collect();
         let Some(sharing) = &mut self.sharing else { return };
-        for mailbox in sharing.share(holding, &beside) {
+        let left = sharing.share(holding, &beside);
+        for mailbox in left {
             let key = MailboxKey { account: self.account.id().clone(), mailbox: mailbox.clone() };
             self.context.journal.note(Note::Blind { key, since: Timestamp::now() });
+            self.forget_trouble(mailbox.clone());
             self.note_gone(mailbox);
         }
     }
@@ -636,20 +646,19 @@ impl AccountActor {
     }
 
     fn changed(&mut self, change: StateChange, ctx: &mut Context<Self>) {
-        let status = StatusChanged {
-            account: self.account.id().clone(),
-            state: change.state,
-            trouble: change.trouble.clone(),
-            mailbox: change.mailbox.clone(),
-        };
-        // A fact that travels up: the newest matters, and nobody waits for it.
-        if self.context.coordinator.try_send(status).is_err() {
-            debug!(account:% = self.account.id(); "the coordinator is busy: a status is told later");
-        }
+        self.tell_coordinator(change.clone());
         self.remember(change.state);
         let body = EventBody::AccountState(Box::new(change));
         if let Some(event) = self.context.reporter.account_event(body, Timestamp::now()) {
             self.tell(event, ctx);
+        }
+    }
+
+    /// A fact that travels up: the newest matters, and nobody waits for it.
+    fn tell_coordinator(&self, StateChange { state, trouble, mailbox, .. }: StateChange) {
+        let status = StatusChanged { account: self.account.id().clone(), state, trouble, mailbox };
+        if self.context.coordinator.try_send(status).is_err() {
+            debug!(account:% = self.account.id(); "the coordinator is busy: a status is told later");
         }
     }
 

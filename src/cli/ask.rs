@@ -121,7 +121,9 @@ pub(super) fn choose(settings: &Settings, id: Option<&str>) -> Result<Arc<Accoun
     };
     found.cloned().ok_or_else(|| {
         let ids: Vec<_> = settings.accounts.iter().take(20).map(|account| account.id().as_str()).collect();
-        let ids = ids.join(", ");
+        let more = settings.accounts.len() - ids.len();
+        let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+        let ids = ids.join(", ") + &more;
         match id {
             Some(id) => {
                 tell(&format!("error: there is no account \"{}\"; there are: {ids}", line(id, 128)));

@@ -40,6 +40,7 @@ pub(super) fn execute(command: &ConfigCommand, globals: &Globals) -> Exit {
         ConfigCommand::Init(args) => init(args.provider.as_deref(), globals),
         ConfigCommand::Schema => say(&format!("{:#}\n", keys::schema())),
         ConfigCommand::Print(PrintArgs { reference: true }) => say(&keys::reference()),
+        ConfigCommand::Print(PrintArgs { reference: false }) if globals.has_no_file() => Exit::Config,
         ConfigCommand::Print(PrintArgs { reference: false }) => match config::merged(&globals.files) {
             Ok(text) => say(&text),
             Err(issues) => {

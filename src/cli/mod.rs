@@ -219,14 +219,21 @@ fn tell(line: &str) {
 
 /// Data on stdout. A reader that has seen enough is no failure of a one-shot command.
 fn say(text: &str) -> Exit {
-    match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
+    match write_out(text) {
         Ok(()) => Exit::Ok,
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Exit::Ok,
-        Err(error) => {
-            tell(&format!("error: stdout: {error}"));
-            Exit::Io
-        }
+        Err(error) => not_said(&error),
     }
+}
+
+fn write_out(text: &str) -> io::Result<()> {
+    io::stdout().write_all(text.as_bytes())?;
+    io::stdout().flush()
+}
+
+fn not_said(error: &io::Error) -> Exit {
+    tell(&format!("error: stdout: {error}"));
+    Exit::Io
 }
 
 /// Where it looked, and how to begin.

@@ -1,6 +1,7 @@
 //! Commands that ask the monitor that runs: `status`, `accounts`, `resume`, `reconnect`, `reload`.
 
 use std::fmt::Write;
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -10,7 +11,7 @@ use super::accounts_table::{ExportArgs, ImportArgs};
 use super::monitor::failed;
 use super::outputs::standing;
 use super::selection::AccountSelection;
-use super::{Exit, Globals, say, tell};
+use super::{Exit, Globals, not_said, say, tell, write_out};
 use crate::admin::client::{AskError, MonitorClient};
 use crate::event::AccountState;
 use crate::messages::ReloadReport;
@@ -99,9 +100,12 @@ pub(super) fn status(args: &StatusArgs, globals: &Globals) -> Exit {
             };
             let screen = terminal::size().filter(|_| args.watch);
             let text = screen.map_or(text.clone(), |(columns, rows)| terminal::screen(&text, columns, rows));
-            let said = say(&text);
-            if !args.watch || said != Exit::Ok {
-                return Ok(if said == Exit::Ok { exit } else { said });
+            match write_out(&text) {
+                Ok(()) if args.watch => {}
+                // Nobody looks any more.
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(exit),
+                Err(error) => return Ok(not_said(&error)),
+                Ok(()) => return Ok(exit),
             }
             tokio::time::sleep(LOOK).await;
         }
@@ -239,10 +243,15 @@ fn overview(status: &MonitorStatus, now: Timestamp, paint: Paint) -> String {
     for why in not_ready {
         let _ = writeln!(text, "{} {}", paint.bad("not ready"), line(why, MOST_ERROR));
     }
-    for TroubleGroup { accounts, example, state, error } in status.troubles.iter().take(MOST_TROUBLES) {
+    for TroubleGroup { accounts, example, mailbox, state, error } in
+        status.troubles.iter().take(MOST_TROUBLES)
+    {
         let message = line(&error.message, MOST_ERROR);
-        let state = paint.mood(Mood::of(state.as_str()), state.as_str());
-        let _ = writeln!(text, "trouble   {accounts} × {state}: {message} ({}, for one)", example.as_str());
+        let (what, whose) = match mailbox {
+            None => (paint.mood(Mood::of(state.as_str()), state.as_str()), example.as_str().to_owned()),
+            Some(mailbox) => (paint.warn("mailbox"), format!("{example}/{}", line(mailbox.as_str(), 128))),
+        };
+        let _ = writeln!(text, "trouble   {accounts} × {what}: {message} ({whose}, for one)");
     }
     for output in &status.outputs {
         let _ = writeln!(text, "output    {}", standing(output, now, paint));
@@ -258,6 +267,17 @@ fn overview(status: &MonitorStatus, now: Timestamp, paint: Paint) -> String {
     text
 }
 
+/// What is wrong with an account, or else with the first of its mailboxes.
+fn fault(account: &AccountReport) -> Option<String> {
+    let of_mailbox = || {
+        let mut faults =
+            account.mailboxes.iter().filter_map(|mailbox| Some((mailbox, mailbox.error.as_ref()?)));
+        let (mailbox, error) = faults.next()?;
+        Some(line(&format!("{}: {}", mailbox.name.as_str(), error.message), MOST_ERROR))
+    };
+    account.error.as_ref().map(|error| line(&error.message, MOST_ERROR)).or_else(of_mailbox)
+}
+
 fn table(accounts: &[AccountReport], now: Timestamp, paint: Paint) -> String {
     let widths = accounts.iter().map(|account| account.identity.id.as_str().len());
     let width = widths.max().unwrap_or(0).max("ACCOUNT".len());
@@ -265,7 +285,7 @@ fn table(accounts: &[AccountReport], now: Timestamp, paint: Paint) -> String {
         format!("{id:<width$}  {state}  {since:>8}  {next:>8}  {error}").trim_end().to_owned() + "\n"
     };
     let row = |account: &AccountReport| {
-        let error = account.error.as_ref().map(|error| line(&error.message, MOST_ERROR)).unwrap_or_default();
+        let error = fault(account).unwrap_or_default();
         let next = account.next_try_at.map(|at| ago(now, at)).unwrap_or_default();
         let state = account.state.as_str();
         let state = paint.mood(Mood::of(state), &format!("{state:<11}"));

@@ -74,6 +74,65 @@ async fn no_server_runs_until_somebody_asks() {
     assert_eq!(monitor.stop().code(), Some(0));
 }
 
+/// A mailbox that cannot be opened is told of until it can be, though its account is well; with one connection and with many.
+#[tokio::test(flavor = "multi_thread")]
+async fn status_tells_of_mailboxes_that_are_not_there() {
+    let server = server(&["a", "b"]).await;
+    let config = accounts(&server, &["a"])
+        + "mailboxes = [\"INBOX\", \"Lists\"]\n"
+        + &accounts(&server, &["b"])
+        + "mailboxes = [\"INBOX\", \"Lists\"]\nmax_connections = 1\n";
+    let mut monitor = Monitor::new(&config);
+    monitor.start();
+    online(&monitor, &["a", "b"]);
+    let shows = |what: &str, arguments: &[&str], is_there: &dyn Fn(&str) -> bool| {
+        let end = Instant::now() + Duration::from_secs(60);
+        loop {
+            let shown = text(&ask(&monitor, arguments));
+            if is_there(&shown) {
+                return;
+            }
+            assert!(Instant::now() < end, "{what}: {shown}\n{}", monitor.log());
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    };
+    let told =
+        |shown: &str| shown.contains("trouble   2 × mailbox: ") && shown.contains("(a/Lists, for one)");
+    shows("both", &["status"], &told);
+    let listed = |shown: &str| shown.lines().filter(|line| line.contains("  Lists: ")).count() == 2;
+    shows("both", &["accounts", "list"], &listed);
+    server.store().deliver("b", "Lists", b"Subject: x\r\n\r\n");
+    assert_eq!(ask(&monitor, &["reconnect", "-a", "b"]).status.code(), Some(0));
+    shows("one", &["status"], &|shown: &str| shown.contains("trouble   1 × mailbox: "));
+    monitor.configure(&config.replacen(", \"Lists\"", "", 1));
+    assert_eq!(ask(&monitor, &["reload"]).status.code(), Some(0));
+    shows("none", &["status"], &|shown: &str| shown.contains("online 2") && !shown.contains("trouble"));
+    assert_eq!(monitor.stop().code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_again_and_again_ends_with_whoever_reads_it() {
+    let server = server(&["a"]).await;
+    let mut monitor = Monitor::new(&accounts(&server, &["a"]));
+    monitor.start();
+    online(&monitor, &["a"]);
+    let mut watch = monitor.command();
+    let mut watch = watch.args(["status", "--watch"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut first = [0; 9];
+    watch.stdout.take().unwrap().read_exact(&mut first).unwrap();
+    assert_eq!(&first, b"idlewatch");
+    let end = Instant::now() + Duration::from_secs(60);
+    while watch.try_wait().unwrap().is_none() {
+        if Instant::now() > end {
+            watch.kill().unwrap();
+            panic!("it goes on for nobody");
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(watch.wait().unwrap().code(), Some(0));
+    assert_eq!(monitor.stop().code(), Some(0));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn status_tells_how_all_accounts_are() {
     let server = server(&["a", "b", "c"]).await;

@@ -177,10 +177,10 @@ fn troubles(groups: &[TroubleGroup]) -> Markup {
         h2 { "In trouble" }
         div.wide { table.cards {
             thead { tr { th.number { "accounts" } th { "state" } th { "error" } th { "one of them" } } }
-            tbody { @for TroubleGroup { accounts, example, state, error } in groups {
+            tbody { @for TroubleGroup { accounts, example, mailbox, state, error } in groups {
                 tr {
                     td.number data-name="accounts" { (accounts) }
-                    td.bad { (state) }
+                    @if mailbox.is_some() { td { "mailbox" } } @else { td.bad { (state) } }
                     td.words { (line(&error.message, MOST_ERROR)) }
                     td data-name="one of them" { a href={ "accounts/" (example.as_str()) } { (example.as_str()) } }
                 }
@@ -352,6 +352,7 @@ mod tests {
             troubles: vec![TroubleGroup {
                 accounts: 1,
                 example: "a".into(),
+                mailbox: None,
                 state: AccountState::Backoff,
                 error,
             }],
