@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use super::assignment::assign;
+use super::pace::Wait;
 use super::shard::{Shard, ShardSet};
 
 /// A monitor, as the journal knows it.
@@ -17,6 +18,8 @@ pub struct Member {
     pub settled: bool,
     /// Whether a person wants others to have what it has.
     pub draining: bool,
+    /// Whether accounts of its shards have not had their turn to log in yet.
+    pub busy: bool,
     /// Its shards.
     pub held: ShardSet,
 }
@@ -30,16 +33,18 @@ pub struct Moves {
     pub leave: ShardSet,
     /// How many are to be ours in the end.
     pub part: usize,
+    /// More is to change hands between others and us: whoever looks sooner leaves it with nobody for less long.
+    pub under_way: bool,
 }
 
-/// What `me` does, who is one of the members that live. At most `most` shards are left; none to those who have not taken yet
-/// what is nobody's, unless `impatient`.
+/// What `me` does, who is one of the members that live. At most `most` shards are left; none to those of whom it `waits` for
+/// something.
 pub fn moves(
     me: &str,
     members: &[Member],
     pinned: &HashMap<Shard, String>,
     most: usize,
-    impatient: bool,
+    waits: Wait,
 ) -> Moves {
     let names = takers(members);
     let assigned = assign(&names, pinned);
@@ -49,10 +54,28 @@ pub fn moves(
     let living = members.iter().filter(|member| member.alive);
     let claim = living.fold(mine, |mine, member| mine.without(&member.held));
     let free = members.iter().fold(ShardSet::ALL, |free, member| free.without(&member.held));
-    // What was let go is taken before more is: nobody's shards are nobody's for long. One who is slow keeps up no other.
-    let quick = assigned.iter().filter(|its| impatient || its.and(&free).is_empty());
-    let takeable = quick.fold(ShardSet::default(), |takeable, its| takeable.or(its)).without(&mine);
-    Moves { claim, leave: own.held.and(&takeable).iter().take(most).collect(), part: mine.len() }
+    // What was let go is taken before more is, and watched: nobody's shards are nobody's for long. One who is slow keeps up
+    // no other.
+    let is_quick = |name: &str, its: &ShardSet| match waits {
+        Wait::Watched => its.and(&free).is_empty() && !is_busy(members, name),
+        Wait::Taken => its.and(&free).is_empty(),
+        Wait::Over => true,
+    };
+    let quick = names.iter().zip(&assigned).filter(|(name, its)| is_quick(name, its));
+    let takeable = quick.fold(ShardSet::default(), |takeable, (_, its)| takeable.or(its)).without(&mine);
+    let comes = mine.without(&claim).without(&own.held);
+    let goes =
+        own.held.and(&assigned.iter().fold(ShardSet::default(), |all, its| all.or(its)).without(&mine));
+    Moves {
+        claim,
+        leave: own.held.and(&takeable).iter().take(most).collect(),
+        part: mine.len(),
+        under_way: !comes.or(&goes).is_empty(),
+    }
+}
+
+fn is_busy(members: &[Member], name: &str) -> bool {
+    members.iter().any(|member| member.name == name && member.busy)
 }
 
 /// Those who are to have shards, in an order that everybody sees alike.
@@ -76,11 +99,11 @@ mod tests {
     use super::*;
 
     fn member(name: &str, held: ShardSet) -> Member {
-        Member { name: name.to_owned(), alive: true, settled: true, draining: false, held }
+        Member { name: name.to_owned(), alive: true, settled: true, draining: false, busy: false, held }
     }
 
     fn decided(me: &str, members: &[Member], most: usize) -> Moves {
-        moves(me, members, &HashMap::new(), most, false)
+        moves(me, members, &HashMap::new(), most, Wait::Watched)
     }
 
     fn part(of: &[&str], place: usize) -> ShardSet {
@@ -90,7 +113,7 @@ mod tests {
     #[test]
     fn the_first_one_takes_everything_at_once() {
         let new = Member { settled: false, ..member("a", ShardSet::default()) };
-        let all = Moves { claim: ShardSet::ALL, leave: ShardSet::default(), part: 1024 };
+        let all = Moves { claim: ShardSet::ALL, part: 1024, ..Moves::default() };
         assert_eq!(decided("a", &[new], 16), all);
     }
 
@@ -112,8 +135,8 @@ mod tests {
         let both = [old, Member { settled: true, ..new }];
         let left = decided("a", &both, 16).leave;
         assert_eq!((left.len(), left.without(&part(&["a", "b"], 1))), (16, ShardSet::default()));
-        let waits = Moves { part: 512, ..Moves::default() };
-        assert_eq!(decided("b", &both, 16), waits, "what is held is not claimed");
+        let waits = Moves { part: 512, under_way: true, ..Moves::default() };
+        assert_eq!(decided("b", &both, 16), waits, "what is held is not claimed, but looked for");
     }
 
     #[test]
@@ -136,6 +159,26 @@ mod tests {
     }
 
     #[test]
+    fn what_was_taken_is_watched_before_more_is_let_go_but_not_for_long() {
+        let both = [member("a", ShardSet::ALL), Member { busy: true, ..member("b", ShardSet::default()) }];
+        let left = |waits| moves("a", &both, &HashMap::new(), 16, waits);
+        assert_eq!(left(Wait::Watched), Moves { part: 512, under_way: true, ..Moves::default() });
+        assert_eq!([Wait::Taken, Wait::Over].map(|waits| left(waits).leave.len()), [16, 16]);
+    }
+
+    #[test]
+    fn it_is_looked_closely_by_those_who_give_and_those_who_get_while_something_moves() {
+        let names = ["a", "b", "c"];
+        let part = |place| part(&names, place);
+        let under_way = |members: &[Member]| names.map(|me| decided(me, members, 0).under_way);
+        let mut three: Vec<_> = (0..3).map(|n| member(names[n], part(n))).collect();
+        assert_eq!(under_way(&three), [false; 3]);
+        let one = part(2).iter().take(1).collect();
+        (three[1].held, three[2].held) = (part(1).or(&one), part(2).without(&one));
+        assert_eq!(under_way(&three), [false, true, true]);
+    }
+
+    #[test]
     fn whoever_is_slow_to_take_keeps_up_no_other_and_nobody_for_long() {
         let names = ["a", "b"];
         let (a, b) = (part(&names, 0), part(&names, 1));
@@ -145,7 +188,7 @@ mod tests {
         let left = decided("z", &all, 9999).leave;
         assert_eq!(left.without(&a), ShardSet::default(), "b has not taken what it was left");
         assert_eq!(left.len(), a.len());
-        assert_eq!(moves("z", &all, &HashMap::new(), 9999, true).leave, ShardSet::ALL.without(&slow));
+        assert_eq!(moves("z", &all, &HashMap::new(), 9999, Wait::Over).leave, ShardSet::ALL.without(&slow));
         // What is free for ourselves is nobody's business.
         let three = ["a", "b", "z"];
         let own: ShardSet = part(&three, 2).iter().take(1).collect();

@@ -1,6 +1,6 @@
 //! The coordinator actor: owns one account actor per account, and the status board.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -89,6 +89,10 @@ pub struct Coordinator {
     pub(super) replaying: bool,
     pub(super) started_at: Timestamp,
     pub(super) config: ConfigStatus,
+    /// Those that were started, and had no turn to connect yet.
+    pub(super) arriving: HashSet<AccountId>,
+    /// The accounts of so many shards were started.
+    pub(super) served: usize,
     /// What was last said of our accounts to the other monitors.
     pub(super) described: String,
     /// The journal is told soon which accounts there are.
@@ -125,6 +129,8 @@ impl Coordinator {
             replaying: false,
             started_at: now,
             config: ConfigStatus { loaded_at: now, last_reload_successful: true },
+            arriving: HashSet::new(),
+            served: 0,
             described: String::new(),
             noting: false,
         }
@@ -151,6 +157,7 @@ impl Coordinator {
             coordinator: ctx.address().recipient(),
         };
         self.board.enter(account.id().clone(), AccountState::Connecting);
+        self.arriving.insert(account.id().clone());
         let actor = AccountActor::start_in_arbiter(&arbiter, {
             let account = account.clone();
             move |_| AccountActor::new(account, context)
@@ -280,6 +287,7 @@ impl Coordinator {
         let leaving: FuturesUnordered<_> = leaving.collect();
         let left = fut::wrap_stream::<_, Self>(leaving).map(|(id, successor), coordinator, ctx| {
             coordinator.accounts.remove(&id);
+            coordinator.arriving.remove(&id);
             // Its shard may have gone meanwhile.
             match successor.filter(|account| coordinator.holding().has(account.id())) {
                 Some(account) => coordinator.start_account(account, ctx),
@@ -406,7 +414,11 @@ impl Handler<StatusChanged> for Coordinator {
 
     fn handle(&mut self, change: StatusChanged, _: &mut Self::Context) {
         self.tell(&change);
+        let had_its_turn = change.state != AccountState::Connecting && self.arriving.remove(&change.account);
         self.board.apply(change);
+        if had_its_turn && self.arriving.is_empty() {
+            self.describe();
+        }
     }
 }
 

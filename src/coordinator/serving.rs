@@ -31,12 +31,15 @@ impl Coordinator {
         ctx.add_stream(changes);
     }
 
-    /// Whoever looks at all monitors sees our accounts by their states.
+    /// Whoever looks at all monitors sees our accounts by their states; and whoever lets shards go, whether all accounts of
+    /// so many have had their turn.
     pub(super) fn describe(&mut self) {
         if self.context.settings.journal.database.is_none() {
             return;
         }
         let counts = self.board.counts().into_iter().map(|(state, count)| (state.to_owned(), count.into()));
+        let served = if self.arriving.is_empty() { self.served } else { 0 };
+        let counts = counts.chain([("served".to_owned(), served.into())]);
         let now = serde_json::Value::Object(counts.collect()).to_string();
         if now != self.described {
             self.context.journal.describe(now.clone());
@@ -50,8 +53,14 @@ impl Coordinator {
             return;
         }
         let holding = self.holding();
+        self.serve_these(&holding, ctx);
+        self.served = holding.held.len();
+        self.describe();
+    }
+
+    fn serve_these(&mut self, holding: &Holding, ctx: &mut Context<Self>) {
         self.context.wires.gate.share(holding.share());
-        let mut steps = reconcile(&self.running(), &self.context.settings.accounts, &holding);
+        let mut steps = reconcile(&self.running(), &self.context.settings.accounts, holding);
         // Nobody is left who would have to go first.
         if steps.stop.is_empty() && !holding.leaving.is_empty() {
             self.context.journal.left(holding.leaving);

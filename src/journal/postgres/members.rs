@@ -20,6 +20,9 @@ use crate::text;
 /// How often it is looked, at least: so long what others leave is nobody's.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// And while shards change hands.
+const CLOSE_LOOK: Duration = Duration::from_millis(100);
+
 /// Shards that are claimed by one statement: all their cursors and events take part in it. Where that takes too long, fewer.
 const CLAIMED: usize = 64;
 
@@ -31,6 +34,8 @@ pub(super) struct Members {
     /// Each by its name.
     watched: HashMap<String, Watched>,
     pace: Pace,
+    /// More is to change hands.
+    under_way: bool,
     /// How many shards are claimed by one statement.
     claimed: usize,
     /// What we say of our accounts, as JSON.
@@ -50,11 +55,18 @@ pub(super) struct Found {
 
 impl Members {
     pub(super) fn new(ttl: Duration) -> Self {
-        Self { ttl, watched: HashMap::new(), pace: Pace::new(ttl), claimed: CLAIMED, said: "{}".to_owned() }
+        Self {
+            ttl,
+            watched: HashMap::new(),
+            pace: Pace::new(ttl),
+            under_way: false,
+            claimed: CLAIMED,
+            said: "{}".to_owned(),
+        }
     }
 
     pub(super) fn rhythm(&self) -> Duration {
-        LOOK.min(self.ttl / 5)
+        if self.under_way { CLOSE_LOOK } else { LOOK.min(self.ttl / 5) }
     }
 
     pub(super) fn describe(&mut self, accounts: String) {
@@ -89,10 +101,11 @@ impl PostgresJournal {
         self.holding.leaving = self.holding.leaving.and(&held);
         self.count_what_is_left(&members)?;
         let looked = Instant::now();
-        let most = self.members.pace.allows(looked, draining);
-        let impatient = self.members.pace.is_impatient(looked, draining);
-        let moves = seat::moves(&self.name, &members, &pinned, most, impatient);
+        let most = self.members.pace.allows(looked, held.len(), draining);
+        let waits = self.members.pace.waits(looked, draining);
+        let moves = seat::moves(&self.name, &members, &pinned, most, waits);
         self.holding.part = moves.part;
+        self.members.under_way = moves.under_way;
         if self.holding.leaving.is_empty() && !moves.leave.is_empty() {
             self.members.pace.left(moves.leave.len(), looked);
             self.holding.leaving = moves.leave;
@@ -129,7 +142,7 @@ impl PostgresJournal {
         let alive_at = now.as_millisecond();
         let said = self.members.said.clone();
         let beside: [Parameter<'_>; 2] = [(&alive_at, Type::INT8), (&said, Type::TEXT)];
-        let rows = self.as_holder("SELECT * FROM look($1, $2, $3, $4::jsonb)", &beside)?;
+        let rows = self.as_holder("SELECT look.*, nodes.info ->> 'served' AS served FROM look($1, $2, $3, $4::jsonb) AS look LEFT JOIN nodes USING (name)", &beside)?;
         let looked = Instant::now();
         let found: Result<Vec<_>, _> = rows.iter().map(found_at).collect();
         let mut found = found.map_err(damaged)?;
@@ -225,12 +238,17 @@ fn shards_at(row: &Row, column: &str) -> Result<ShardSet, tokio_postgres::Error>
 }
 
 fn found_at(row: &Row) -> Result<Found, tokio_postgres::Error> {
+    let held = shards_at(row, "held")?;
+    // Older versions do not say.
+    let served: Option<&str> = row.try_get("served")?;
+    let served: Option<usize> = served.and_then(|served| served.parse().ok());
     let member = Member {
         name: row.try_get("name")?,
         alive: false,
         settled: row.try_get("is_settled")?,
         draining: row.try_get("is_draining")?,
-        held: shards_at(row, "held")?,
+        busy: served.is_some_and(|served| served < held.len()),
+        held,
     };
     let last = number(row.try_get("last_sequence")?);
     let has_own_events = row.try_get("has_own_events")?;

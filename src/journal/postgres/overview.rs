@@ -31,7 +31,7 @@ impl Overview {
     /// # Errors
     /// Where the database is away.
     pub fn members(&mut self) -> Result<Vec<MemberReport>, OpenError> {
-        let sql = "SELECT name, owner, draining, info::text AS info,
+        let sql = "SELECT name, owner, draining, (info - 'served')::text AS info,
                 clock_timestamp() - seen > ttl * interval '1 millisecond' AS is_silent,
                 clock_timestamp() - since < ttl * interval '1 millisecond' AS is_new,
                 greatest(0, extract(epoch FROM clock_timestamp() - seen) * 1000)::bigint AS ago,

@@ -110,4 +110,8 @@ async fn a_rolling_restart_moves_every_account_and_loses_nothing() {
     let sent = traffic.stop();
     cluster.wait_sent(sent);
     cluster.wait_watched_once();
+    // Whoever lets more go waits for that.
+    let served = "SELECT count(*) FROM idlewatch.nodes
+        WHERE (info ->> 'served')::int = (SELECT count(*) FROM idlewatch.shards WHERE owner = name)";
+    cluster.wait("each says that all have had their turn", || cluster.ask(served) == "3");
 }
