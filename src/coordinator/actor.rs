@@ -417,6 +417,8 @@ impl Handler<StatusChanged> for Coordinator {
         let had_its_turn = change.state != AccountState::Connecting && self.arriving.remove(&change.account);
         self.board.apply(change);
         if had_its_turn && self.arriving.is_empty() {
+            // With the room that so many needed at a start.
+            self.arriving = HashSet::new();
             self.describe();
         }
     }
