@@ -131,6 +131,10 @@ pub struct OutputReport {
     pub retries: u64,
     /// Events that it will never take, since the start: docs/outputs.md.
     pub dead_letters: u64,
+    /// Events that it will not get any more, since it is not required and so many waited for it, since the start. Those
+    /// included that were not for it.
+    #[serde(default)]
+    pub dropped: u64,
 }
 
 impl OutputReport {
@@ -151,6 +155,7 @@ impl OutputReport {
             delivered: now.delivered,
             retries: now.retries,
             dead_letters: now.dead_letters,
+            dropped: output.dropped(),
         }
     }
 

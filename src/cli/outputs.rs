@@ -73,7 +73,7 @@ fn retry(RetryArgs { name }: &RetryArgs, globals: &Globals) -> Exit {
 
 /// How an output does, on a line.
 pub(super) fn standing(output: &OutputReport, now: Timestamp, paint: Paint) -> String {
-    let OutputReport { name, state, waiting, delivered, dead_letters, .. } = output;
+    let OutputReport { name, state, waiting, delivered, dead_letters, dropped, .. } = output;
     let error = output.last_error.as_deref().filter(|_| !output.is_ok());
     let error = error.map(|error| format!(": {}", line(error, MOST_ERROR))).unwrap_or_default();
     let next = output.next_try_at.map(|at| format!("; next try in {}", ago(now, at))).unwrap_or_default();
@@ -82,6 +82,7 @@ pub(super) fn standing(output: &OutputReport, now: Timestamp, paint: Paint) -> S
     } else {
         String::new()
     };
+    let lost = if *dropped > 0 { format!(" · {dropped} dropped") } else { String::new() };
     let state = if output.is_ok() { paint.good(state) } else { paint.bad(state) };
-    format!("{name} {state} · {delivered} delivered · {waiting} waiting{dead}{error}{next}")
+    format!("{name} {state} · {delivered} delivered · {waiting} waiting{dead}{lost}{error}{next}")
 }

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-pub use self::writer::{Blocked, JournalHandle, JournalHealth, LaneSpec, Saving};
+pub use self::writer::{Blocked, Dropped, JournalHandle, JournalHealth, LaneSpec, Saving};
 use crate::cluster::shard::{Holding, ShardSet};
 use crate::event::{AccountId, Cursor, Event, MailboxKey};
 use crate::memory::Memory;

@@ -1,7 +1,8 @@
 //! The journal's own thread: groups what comes while a commit runs into the next one, and answers with receipts.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -53,6 +54,24 @@ pub struct JournalHandle {
     news: watch::Receiver<u64>,
     health: watch::Receiver<JournalHealth>,
     holding: watch::Receiver<Holding>,
+    dropped: Dropped,
+}
+
+/// Events that outputs which are not required will not get any more, by the output's name, since the start.
+#[derive(Clone, Debug, Default)]
+pub struct Dropped(Arc<Mutex<HashMap<String, u64>>>);
+
+impl Dropped {
+    fn add(&self, output: &str, events: u64) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(output.to_owned()).or_default();
+        *count = count.saturating_add(events);
+    }
+
+    /// Of one output, those included that were not for it.
+    pub fn of(&self, output: &str) -> u64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(output).copied().unwrap_or(0)
+    }
 }
 
 /// How the journal is, for those who ask.
@@ -202,6 +221,7 @@ impl JournalHandle {
         let (tell_holding, holding) = watch::channel(journal.holding());
         let recent = Recent::new(positions.iter().map(|position| position.sequence).collect());
         let lanes = lanes.into_iter().zip(positions.clone()).collect();
+        let dropped = Dropped::default();
         let mut writer = Writer {
             journal,
             begun: false,
@@ -222,6 +242,7 @@ impl JournalHandle {
             postponed: Vec::new(),
             full: false,
             losing: HashSet::new(),
+            dropped: dropped.clone(),
             blocked: None,
             passed: 0,
             forgotten: 0,
@@ -241,7 +262,7 @@ impl JournalHandle {
                 }
             })
             .map_err(|error| JournalError::Failed(error.to_string()))?;
-        Ok((Self { requests, recent, news, health, holding }, positions))
+        Ok((Self { requests, recent, news, health, holding, dropped }, positions))
     }
 
     /// Makes an entry durable.
@@ -370,6 +391,11 @@ impl JournalHandle {
         let _ = self.requests.send(Request::Describe(accounts));
     }
 
+    /// What outputs that are not required have lost.
+    pub fn dropped(&self) -> Dropped {
+        self.dropped.clone()
+    }
+
     /// How it is.
     pub fn health(&self) -> JournalHealth {
         *self.health.borrow()
@@ -408,6 +434,7 @@ struct Writer {
     full: bool,
     /// The lanes for which events are dropped.
     losing: HashSet<usize>,
+    dropped: Dropped,
     /// Why the last commit was in vain.
     blocked: Option<Blocked>,
     /// Events up to here are of no use to any lane.
@@ -914,10 +941,14 @@ impl Writer {
         Ok(())
     }
 
-    /// Says so once when a lane that is not required begins to lose events, and when it has caught up.
+    /// Counts, and says so once when a lane that is not required begins to lose events, and when it has caught up.
     fn tell_dropped(&mut self, taken: u64) {
         for (index, (spec, position)) in self.lanes.iter().enumerate() {
             let loses = position.sequence < taken;
+            let lost = taken.saturating_sub(position.sequence.max(self.passed));
+            if lost > 0 {
+                self.dropped.add(&spec.name, lost);
+            }
             if loses && self.losing.insert(index) {
                 warn!(output:% = spec.name; "the output is too slow, and not required: events are dropped for it");
             } else if !loses && self.losing.remove(&index) {
@@ -1119,5 +1150,9 @@ mod tests {
             journal.commit(entry(id)).await.unwrap();
         }
         assert_eq!(pending(&journal).await, ["three", "four"]);
+        assert_eq!((journal.dropped().of("out"), journal.dropped().of("another")), (2, 0));
+        journal.delivered(0, LanePosition { sequence: 4, file: None }).done().await.unwrap();
+        journal.commit(entry("five")).await.unwrap();
+        assert_eq!(journal.dropped().of("out"), 2, "what it took is not lost");
     }
 }

@@ -171,6 +171,7 @@ impl Snapshot {
             let taken = |result| Taken { output: output.name.clone(), result };
             events.get_or_create(&taken("delivered")).inc_by(output.delivered);
             events.get_or_create(&taken("dead_letter")).inc_by(output.dead_letters);
+            events.get_or_create(&taken("dropped")).inc_by(output.dropped);
             retries.get_or_create(&of).inc_by(output.retries);
             waiting.get_or_create(&of).set(i64::try_from(output.waiting).unwrap_or(i64::MAX));
             if let Some(most) = output.capacity {

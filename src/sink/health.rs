@@ -7,6 +7,8 @@ use jiff::Timestamp;
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
+use crate::journal::Dropped;
+
 /// What a lane tells of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LaneHealth {
@@ -88,6 +90,7 @@ pub struct OutputHealth {
     pub(super) health: watch::Receiver<LaneHealth>,
     /// The last sequence that is durable.
     pub(super) news: watch::Receiver<u64>,
+    pub(super) dropped: Dropped,
     pub(super) urge: Arc<Notify>,
 }
 
@@ -112,6 +115,11 @@ impl OutputHealth {
     pub fn waiting(&self) -> u64 {
         let lacks = self.news.borrow().saturating_sub(self.health.borrow().sequence);
         self.capacity.map_or(lacks, |most| lacks.min(most))
+    }
+
+    /// How many events it will not get any more since so many waited for it, since the start.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.of(&self.name)
     }
 
     /// Whether it has everything that is durable now, once so much time has passed at the latest.

@@ -160,6 +160,7 @@ impl Lanes {
             capacity: capacity(settings),
             health: watched,
             news: self.journal.news(),
+            dropped: self.journal.dropped(),
             urge,
         };
         let task = Some(actix_rt::spawn(lane.run()));

@@ -328,6 +328,7 @@ mod tests {
             delivered: 0,
             retries: 1,
             dead_letters: 0,
+            dropped: 0,
         };
         let html = outputs(&[report(Some(now))], now).into_string();
         assert!(html.contains("<code>idlewatch outputs retry &lt;b&gt;search</code>"), "{html}");
