@@ -29,10 +29,11 @@ const ACCOUNTS: usize = 60;
 /// Monitors by their names, with the same accounts of one server.
 struct Cluster {
     accounts: usize,
+    /// They go before the database, which else waits at its end for all that are connected.
+    nodes: BTreeMap<&'static str, Monitor>,
     server: Server,
     postgres: Postgres,
     database: Database,
-    nodes: BTreeMap<&'static str, Monitor>,
     /// More of the configuration of all of them.
     beside: String,
     /// In place of this in it, that.
