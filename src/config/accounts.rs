@@ -693,7 +693,12 @@ fn pins(section: &Section<'_>, issues: &mut Issues) -> Vec<Pin> {
 
 /// As `openssl dgst` or curl write it.
 fn pin(text: &str) -> Option<Pin> {
-    let text = text.trim_start_matches("sha256").trim_start_matches('/');
+    let text = text.strip_prefix("sha256").unwrap_or(text);
+    // A pin may begin with a slash of its own: its length tells.
+    ["//", "/", ""].iter().filter_map(|slashes| text.strip_prefix(slashes)).find_map(digest)
+}
+
+fn digest(text: &str) -> Option<Pin> {
     let hex = text.replace(':', "").to_ascii_lowercase();
     let bytes = match hex.len() {
         64 => HEXLOWER.decode(hex.as_bytes()),

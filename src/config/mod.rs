@@ -246,7 +246,10 @@ mod tests {
             "00:11:22:33:44:55:66:77:88:99:aa:bb:cc:dd:ee:ff:00:11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF";
         let base64 = "sha256/ABEiM0RVZneImaq7zN3u/wARIjNEVWZ3iJmqu8zd7v8=";
         let tls = |options: &str| format!("{MINIMAL}[accounts.tls_options]\n{options}\n");
-        for pin in [hex, base64] {
+        // It begins with a slash itself.
+        let slash = "/xEREREREREREREREREREREREREREREREREREREREf8=";
+        let prefixed = ["", "sha256/", "sha256//"].map(|prefix| prefix.to_owned() + slash);
+        for pin in [hex, base64].map(str::to_owned).into_iter().chain(prefixed) {
             let (settings, _) =
                 from_text("t.toml", &tls(&format!("pin_sha256 = [\"{pin}\"]\npin_only = true"))).unwrap();
             let options = &settings.accounts[0].tls_options;
