@@ -86,7 +86,7 @@ impl fmt::Display for MailboxKey {
 /// UIDs are unique only together with the UIDVALIDITY (RFC 9051 section 2.3.1.1). Time plays no part.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor {
-    /// The epoch that the UIDs belong to; never 0.
+    /// The epoch that the UIDs belong to; 0, which no server has, only in place of one that was damaged.
     pub uid_validity: u32,
     /// All below are known; a hint for where to ask from. The truth is `seen`.
     pub uid_next: u32,

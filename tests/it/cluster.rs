@@ -57,6 +57,17 @@ const AUDIT: &str = "CREATE TABLE audit (id text);
     GRANT INSERT ON audit TO idlewatch";
 
 impl Cluster {
+    /// An output of its monitors beside their files, in small batches.
+    fn hook(&mut self) -> Receiver {
+        let receiver = Receiver::start([]);
+        receiver.reject("no such text");
+        self.beside = format!(
+            "[outputs.hook]\ntype = \"webhook\"\nurl = \"http://127.0.0.1:{}/\"\nsecret = {{ inline = \"{SECRET}\" }}\ninclude = [\"message.new\"]\nbatch = {{ max_events = 10 }}\n",
+            receiver.port
+        );
+        receiver
+    }
+
     async fn start() -> Self {
         Self::of(ACCOUNTS).await
     }
@@ -437,12 +448,7 @@ async fn a_monitor_that_is_cut_off_from_the_database_keeps_still_while_others_ha
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waits_for_an_output_is_inherited_with_what_is_known_of_it() {
     let mut cluster = Cluster::start().await;
-    let receiver = Receiver::start([]);
-    receiver.reject("no such text");
-    cluster.beside = format!(
-        "[outputs.hook]\ntype = \"webhook\"\nurl = \"http://127.0.0.1:{}/\"\nsecret = {{ inline = \"{SECRET}\" }}\ninclude = [\"message.new\"]\nbatch = {{ max_events = 10 }}\n",
-        receiver.port
-    );
+    let receiver = cluster.hook();
     cluster.begin("a");
     cluster.join("b");
     cluster.wait_shared(&["a", "b"]);
@@ -479,12 +485,7 @@ async fn what_waits_for_an_output_is_inherited_with_what_is_known_of_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_moves_while_an_output_is_away_is_told_to_it_once() {
     let mut cluster = Cluster::start().await;
-    let receiver = Receiver::start([]);
-    receiver.reject("no such text");
-    cluster.beside = format!(
-        "[outputs.hook]\ntype = \"webhook\"\nurl = \"http://127.0.0.1:{}/\"\nsecret = {{ inline = \"{SECRET}\" }}\ninclude = [\"message.new\"]\nbatch = {{ max_events = 10 }}\n",
-        receiver.port
-    );
+    let receiver = cluster.hook();
     cluster.begin("a");
     cluster.join("b");
     cluster.wait_shared(&["a", "b"]);
