@@ -1,7 +1,7 @@
 //! The listener of the in-memory server.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -30,7 +30,7 @@ impl Default for Behaviour {
     }
 }
 
-/// A running server on loopback; gone when dropped.
+/// A running server; gone when dropped.
 #[derive(Debug)]
 pub struct Server {
     addr: SocketAddr,
@@ -47,7 +47,15 @@ impl Server {
     /// # Errors
     /// When there is none.
     pub async fn start(store: Store, behaviour: Behaviour) -> io::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        Self::start_at(Ipv4Addr::LOCALHOST.into(), store, behaviour).await
+    }
+
+    /// Listens on a free port of this address.
+    ///
+    /// # Errors
+    /// When there is none, or the address is none of this machine.
+    pub async fn start_at(address: IpAddr, store: Store, behaviour: Behaviour) -> io::Result<Self> {
+        let listener = TcpListener::bind((address, 0)).await?;
         let addr = listener.local_addr()?;
         let (cut, cuts) = watch::channel(0);
         let commands = Arc::new(AtomicU64::new(0));

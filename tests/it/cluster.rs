@@ -4,6 +4,8 @@
 #![allow(clippy::print_stdout)]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -18,9 +20,9 @@ use crate::http::Description;
 use crate::proofs::size;
 use crate::support::filter::Rule;
 use crate::support::monitor::Monitor;
+use crate::support::namespace::Namespace;
 use crate::support::postgres::{Database, Postgres};
 use crate::support::receiver::{Receiver, SECRET};
-use crate::support::relay::Relay;
 
 mod rolling;
 
@@ -34,6 +36,9 @@ struct Cluster {
     server: Server,
     postgres: Postgres,
     database: Database,
+    /// Where the monitors reach both.
+    mail_address: Ipv4Addr,
+    database_address: Ipv4Addr,
     /// More of the configuration of all of them.
     beside: String,
     /// In place of this in it, that.
@@ -73,15 +78,33 @@ impl Cluster {
     }
 
     async fn of(accounts: usize) -> Self {
+        Self::at(Ipv4Addr::LOCALHOST, Postgres::start(), Ipv4Addr::LOCALHOST, accounts).await
+    }
+
+    /// One of its monitors may be in this network.
+    async fn around(apart: &Namespace, accounts: usize) -> Self {
+        let mut postgres = Postgres::start();
+        postgres.listen_at(apart.database);
+        Self::at(apart.mail, postgres, apart.database, accounts).await
+    }
+
+    async fn at(
+        mail_address: Ipv4Addr,
+        postgres: Postgres,
+        database_address: Ipv4Addr,
+        accounts: usize,
+    ) -> Self {
         let users = (1..=accounts).map(|n| (format!("user{n}"), "pw".to_owned()));
-        let server = Server::start(Store::new(users), Behaviour::default()).await.unwrap();
-        let postgres = Postgres::start();
+        let store = Store::new(users);
+        let server = Server::start_at(mail_address.into(), store, Behaviour::default()).await.unwrap();
         let database = postgres.database();
         Self {
             accounts,
             server,
             postgres,
             database,
+            mail_address,
+            database_address,
             nodes: BTreeMap::new(),
             beside: String::new(),
             aliases: None,
@@ -91,18 +114,18 @@ impl Cluster {
         }
     }
 
-    fn configuration(&self, database: &Database) -> String {
-        let port = self.server.addr().port();
+    fn configuration(&self) -> String {
+        let (host, port) = (self.mail_address, self.server.addr().port());
         let account = |n| {
             format!(
-                "[[accounts]]\nid = \"user{n}\"\nhost = \"127.0.0.1\"\nport = {port}\ntls = \"none\"\nuser = \"user{n}\"\npassword = {{ inline = \"pw\" }}\n"
+                "[[accounts]]\nid = \"user{n}\"\nhost = \"{host}\"\nport = {port}\ntls = \"none\"\nallow_plaintext = true\nuser = \"user{n}\"\npassword = {{ inline = \"pw\" }}\n"
             )
         };
         let accounts: String = (1..=self.accounts).map(account).collect();
         format!(
-            "[connections.per_host]\nrate = \"{}/s\"\n{accounts}{}{}",
+            "[connections.per_host]\nrate = \"{}/s\"\n{accounts}{}allow_plaintext = true\n{}",
             self.pace,
-            database.keys(self.ttl),
+            self.database.keys_at(self.database_address, self.ttl),
             self.beside
         )
     }
@@ -117,25 +140,33 @@ impl Cluster {
 
     /// A monitor that was not there before.
     fn join(&mut self, name: &'static str) {
-        self.join_by(name, &Database { name: self.database.name.clone(), port: self.database.port });
+        self.join_by(name, Monitor::command);
     }
 
-    /// One that has its own way to the database.
-    fn join_by(&mut self, name: &'static str, database: &Database) {
-        let monitor = Monitor::new(&self.configuration(database));
+    /// In a network of its own.
+    fn join_in(&mut self, apart: &Namespace, name: &'static str) {
+        self.join_by(name, |node| apart.within(&node.command()));
+    }
+
+    fn join_by(&mut self, name: &'static str, command: impl FnOnce(&Monitor) -> Command) {
+        let monitor = Monitor::new(&self.configuration());
         let config = std::fs::read_to_string(monitor.config()).unwrap();
         let config = self.aliases.iter().fold(config, |config, (from, to)| config.replace(from, to));
         let named = config.replacen("instance = \"test\"", &format!("instance = \"{name}\""), 1);
         std::fs::write(monitor.config(), named).unwrap();
         self.nodes.insert(name, monitor);
-        self.begin_again(name);
+        self.run(name, command);
         self.node(name).wait_log("watching");
     }
 
     /// It was here before.
     fn begin_again(&mut self, name: &str) {
+        self.run(name, Monitor::command);
+    }
+
+    fn run(&mut self, name: &str, command: impl FnOnce(&Monitor) -> Command) {
         let node = self.node(name);
-        let mut command = node.command();
+        let mut command = command(node);
         // All that is said of thousands of connections would be what it mostly does.
         command.arg("run").env("RUST_LOG", "info");
         node.start_by(command);
@@ -424,20 +455,24 @@ async fn a_monitor_that_was_asleep_stores_nothing_of_what_went_to_others() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_monitor_that_is_cut_off_from_the_database_keeps_still_while_others_have_its_accounts() {
-    let mut cluster = Cluster::start().await;
-    let relay = Relay::start(cluster.database.port);
+    let apart = Namespace::new();
+    let mut cluster = Cluster::around(&apart, ACCOUNTS).await;
     cluster.begin("a");
     cluster.ask(AUDIT);
-    let name = cluster.database.name.clone();
-    cluster.join_by("b", &Database { name, port: relay.port });
+    cluster.join_in(&apart, "b");
     cluster.wait_shared(&["a", "b"]);
     cluster.deliver(5);
     cluster.wait_told_once();
-    let cut = Rule::new(relay.port, "drop");
+    cluster.wait_watched_once();
+    let ended = cluster.ended();
+    let cut = apart.cut();
     cluster.deliver(5);
     cluster.wait_shared(&["a"]);
     cluster.deliver(5);
     cluster.wait_told();
+    // Nobody tells it: it has waited for an answer.
+    cluster.node("b").wait_log("the journal's database cannot be reached");
+    assert_eq!(cluster.ended(), ended, "its mailboxes are as near as before");
     drop(cut);
     cluster.wait_shared(&["a", "b"]);
     cluster.deliver(5);
@@ -651,16 +686,15 @@ async fn a_person_sees_the_members_and_moves_accounts_between_them() {
 /// a second.
 #[tokio::test(flavor = "multi_thread")]
 async fn under_steady_traffic_nothing_that_happens_loses_or_doubles_a_message() {
-    let mut cluster = Cluster::of(size("IDLEWATCH_CLUSTER_ACCOUNTS", 60)).await;
+    let apart = Namespace::new();
+    let mut cluster = Cluster::around(&apart, size("IDLEWATCH_CLUSTER_ACCOUNTS", 60)).await;
     cluster.ttl = "5s";
     let rate = size("IDLEWATCH_CLUSTER_RATE", 50);
     let asleep = Duration::from_secs(size("IDLEWATCH_CLUSTER_ASLEEP", 12) as u64);
     cluster.begin("a");
     cluster.ask(AUDIT);
     cluster.join("b");
-    let relay = Relay::start(cluster.database.port);
-    let name = cluster.database.name.clone();
-    cluster.join_by("c", &Database { name, port: relay.port });
+    cluster.join_in(&apart, "c");
     cluster.wait_shared(&["a", "b", "c"]);
     let traffic = Traffic::start(&cluster, rate);
     let step = |cluster: &Cluster, what: &str, names: &[&str]| {
@@ -684,7 +718,7 @@ async fn under_steady_traffic_nothing_that_happens_loses_or_doubles_a_message() 
     step(&cluster, "d joined", &["a", "b", "c", "d"]);
     assert_eq!(cluster.node("d").stop().code(), Some(0));
     step(&cluster, "d left", &["a", "b", "c"]);
-    let cut = Rule::new(relay.port, "drop");
+    let cut = apart.cut();
     step(&cluster, "c cut off", &["a", "b"]);
     drop(cut);
     step(&cluster, "c connected", &["a", "b", "c"]);
@@ -706,7 +740,7 @@ async fn what_changes_hands_is_followed_while_a_reload_hangs() {
     cluster.wait_shared(&["a", "b"]);
     let config = cluster.node("a").config();
     std::fs::remove_file(&config).unwrap();
-    assert!(std::process::Command::new("mkfifo").arg(&config).status().unwrap().success());
+    assert!(Command::new("mkfifo").arg(&config).status().unwrap().success());
     let before = cluster.node("a").log().len();
     cluster.node("a").signal("HUP");
     // It is open once somebody reads, and says nothing.

@@ -45,7 +45,12 @@ impl Cluster {
         watchers
     }
 
-    fn wait_watched_once(&self) {
+    /// How many connections to mailboxes have ended so far.
+    pub(super) fn ended(&self) -> usize {
+        self.server.visits().iter().filter(|visit| visit.left.is_some()).count()
+    }
+
+    pub(super) fn wait_watched_once(&self) {
         self.wait("every account watched by one", || {
             let watchers = self.watchers();
             watchers.len() == self.accounts && watchers.values().all(|n| *n == 1)
@@ -73,13 +78,11 @@ impl Cluster {
         assert!(drained.status.success(), "{}", String::from_utf8_lossy(&drained.stderr));
         println!("{name} drained in {:.1} s", since.elapsed().as_secs_f64());
         assert!(!self.shards().contains_key(name), "{}", self.how_it_is());
-        let ended =
-            |cluster: &Self| cluster.server.visits().iter().filter(|visit| visit.left.is_some()).count();
         self.wait_watched_once();
-        let before = ended(self);
+        let before = self.ended();
         self.show_gaps(&format!("{name} drained"), since);
         assert_eq!(self.node(name).stop().code(), Some(0));
-        assert_eq!(ended(self), before, "it had nothing any more");
+        assert_eq!(self.ended(), before, "it had nothing any more");
         let since = Instant::now();
         self.begin_again(name);
         self.wait_shared(names);

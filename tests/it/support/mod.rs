@@ -17,6 +17,8 @@ pub mod kafka;
 pub mod limits;
 pub mod monitor;
 pub mod name_server;
+#[cfg(feature = "postgres")]
+pub mod namespace;
 #[cfg(feature = "nats")]
 pub mod nats;
 #[cfg(feature = "postgres")]

@@ -1,5 +1,7 @@
 //! A real PostgreSQL, in a directory of its own.
 
+use std::io::Write;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
@@ -17,6 +19,8 @@ use super::process::{Server, free_port, open_dir};
 pub const PASSWORD: &str = "canary-of-postgres";
 
 const PROGRAMS: &str = "/usr/lib/postgresql/15/bin";
+
+const LISTEN: &str = "127.0.0.1,127.0.0.2";
 
 /// Its superuser is `postgres`, by the socket; `idlewatch` has to show a password.
 pub struct Postgres {
@@ -42,6 +46,16 @@ impl Postgres {
         postgres.options = "-c ssl=on -c ssl_cert_file=good.pem -c ssl_key_file=good.key".to_owned();
         postgres.launch();
         postgres
+    }
+
+    /// Takes connections at this address too, from whoever reaches it there.
+    pub fn listen_at(&mut self, address: Ipv4Addr) {
+        self.kill();
+        let rules = self.data().join("pg_hba.conf");
+        let mut file = std::fs::File::options().append(true).open(rules).unwrap();
+        writeln!(file, "host all all samenet scram-sha-256").unwrap();
+        self.options = format!("-c listen_addresses={LISTEN},{address}");
+        self.launch();
     }
 
     /// Another server that follows this one, asynchronously.
@@ -100,7 +114,7 @@ impl Postgres {
         let data = self.data().display().to_string();
         let command = format!(
             "setpriv --reuid=postgres --regid=postgres --clear-groups {PROGRAMS}/postgres -D {data} -k {data} -p {} \
-             -c listen_addresses=127.0.0.1,127.0.0.2 -c fsync=off -c max_connections=50 {}",
+             -c listen_addresses={LISTEN} -c fsync=off -c max_connections=50 {}",
             self.port, self.options
         );
         self.server = Some(Server::start(&command, &[], &[self.port], &self.dir.path().join("log")));
@@ -187,9 +201,14 @@ pub struct Database {
 impl Database {
     /// As the configuration says it.
     pub fn keys(&self, ttl: &str) -> String {
+        self.keys_at(Ipv4Addr::LOCALHOST, ttl)
+    }
+
+    /// The same, at another of its addresses.
+    pub fn keys_at(&self, address: Ipv4Addr, ttl: &str) -> String {
         let Self { name, port } = self;
         format!(
-            "[journal]\nurl = \"postgres://idlewatch@127.0.0.1:{port}/{name}?sslmode=disable\"\npassword = {{ inline = \"{PASSWORD}\" }}\nttl = \"{ttl}\"\n"
+            "[journal]\nurl = \"postgres://idlewatch@{address}:{port}/{name}?sslmode=disable\"\npassword = {{ inline = \"{PASSWORD}\" }}\nttl = \"{ttl}\"\n"
         )
     }
 
