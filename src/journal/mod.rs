@@ -315,9 +315,9 @@ pub trait Journal: Send {
     /// Bytes of the events that are kept.
     fn bytes(&self) -> u64;
 
-    /// Events that were found damaged since it was opened, and set aside. A file is looked at before it is used.
-    fn damaged(&self) -> u64 {
-        0
+    /// What was found damaged since it was opened. A file is looked at before it is used.
+    fn damage(&self) -> Damage {
+        Damage::default()
     }
 
     /// The last sequence given.
@@ -325,6 +325,19 @@ pub trait Journal: Send {
     /// # Errors
     /// When the journal cannot be read.
     fn last(&mut self) -> Result<u64, JournalError>;
+}
+
+/// How many rows of a database were not what was written: each is told, and gone without.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Damage {
+    /// Events, which nobody is told of.
+    pub events: u64,
+    /// Cursors, whose mailboxes begin anew.
+    pub cursors: u64,
+    /// Positions of outputs, which get again what is still there.
+    pub positions: u64,
+    /// Refused logins of accounts, which are counted anew.
+    pub refusals: u64,
 }
 
 /// What goes wrong with an open journal.

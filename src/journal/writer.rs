@@ -13,7 +13,8 @@ use super::aggregate::Group;
 use super::question::Question;
 use super::recent::Recent;
 use super::{
-    Configured, Encoded, Entry, Journal, JournalError, JournalledEvent, LanePosition, Receipt, Superseded,
+    Configured, Damage, Encoded, Entry, Journal, JournalError, JournalledEvent, LanePosition, Receipt,
+    Superseded,
 };
 use crate::cluster::shard::{Holding, ShardSet};
 use crate::event::{AccountId, Cursor, Event, EventBody, MailboxKey, MonitorState};
@@ -87,8 +88,8 @@ pub struct JournalHealth {
     pub blocked: Option<Blocked>,
     /// When something last became durable.
     pub committed_at: Option<Timestamp>,
-    /// Events that were found damaged, and told to nobody.
-    pub damaged: u64,
+    /// What was found damaged.
+    pub damage: Damage,
 }
 
 /// What keeps the journal from being written, and passes.
@@ -550,8 +551,8 @@ impl Writer {
 
     fn tell_health(&self) {
         let Self { bytes, max_bytes, full, blocked, committed_at, .. } = *self;
-        let damaged = self.journal.damaged();
-        let now = JournalHealth { bytes, max_bytes, full, blocked, committed_at, damaged };
+        let damage = self.journal.damage();
+        let now = JournalHealth { bytes, max_bytes, full, blocked, committed_at, damage };
         self.tell_health.send_if_modified(|told| std::mem::replace(told, now) != now);
     }
 

@@ -14,7 +14,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::{Label, OfOutput, Seconds, seconds};
 use crate::event::{AccountId, AccountState};
-use crate::journal::JournalHealth;
+use crate::journal::{Damage, JournalHealth};
 use crate::status::{ConfigStatus, OutputReport};
 
 /// Upper bounds of seconds since an account's connection last proved to be alive: IDLE is renewed every nine minutes.
@@ -75,6 +75,11 @@ struct StateOfAccount {
 struct Taken {
     output: String,
     result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfWhat {
+    what: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -203,9 +208,18 @@ impl Snapshot {
         let help = "Whether events cannot be kept at this moment: the journal or its disk is full";
         registry.register("journal_blocked", help, blocked);
         let damaged = Counter::<u64>::default();
-        damaged.inc_by(self.journal.damaged);
+        damaged.inc_by(self.journal.damage.events);
         let help = "Events that were found damaged in the journal's database, and told to nobody";
         registry.register("journal_damaged_events", help, damaged);
+        let Damage { events, cursors, positions, refusals } = self.journal.damage;
+        let rows = Family::<OfWhat, Counter>::default();
+        for (what, count) in
+            [("event", events), ("cursor", cursors), ("position", positions), ("refusals", refusals)]
+        {
+            rows.get_or_create(&OfWhat { what }).inc_by(count);
+        }
+        let help = "Rows that were found damaged in the journal's database, by what they held";
+        registry.register("journal_damaged_rows", help, rows);
         let shards = Gauge::<i64>::default();
         shards.set(i64::try_from(self.shards).unwrap_or(i64::MAX));
         let help =

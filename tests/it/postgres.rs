@@ -13,11 +13,14 @@ use idlewatch::demo::store::Store;
 use idlewatch::event::{Cursor, MailboxKey, MailboxName};
 use idlewatch::journal::postgres::PostgresJournal;
 use idlewatch::journal::postgres::lease::Opening;
-use idlewatch::journal::{Entry, FileEnd, Journal, JournalError, JournalHandle, LanePosition, OpenError};
+use idlewatch::journal::{
+    Damage, Entry, FileEnd, Journal, JournalError, JournalHandle, LanePosition, OpenError,
+};
 use idlewatch::messages::{Batch, Checkpoint, Replaces, Undelivered};
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::admin::{address, http, request};
 use crate::journals::{entry, event};
 use crate::support::monitor::{Monitor, states, told};
 use crate::support::postgres::{Database, PASSWORD, Postgres, shared, signal};
@@ -681,7 +684,7 @@ fn an_event_that_is_damaged_is_set_aside_and_what_is_behind_it_is_told() {
     };
     assert_eq!(told(0, 1), ["three"], "nothing whole is between");
     assert_eq!(told(0, 9), ["three", "four"]);
-    assert_eq!(journal.damaged(), 2);
+    assert_eq!(journal.damage(), Damage { events: 2, ..Damage::default() });
     assert!(journal.bytes() < before);
     let kept = database_of(&database, "SELECT sequence, action FROM idlewatch.damaged ORDER BY sequence");
     assert_eq!(kept.lines().collect::<Vec<_>>(), ["1|monitor.state", "2|monitor.state"]);
@@ -712,6 +715,8 @@ async fn a_cursor_that_is_damaged_makes_a_gap_of_its_mailbox_and_all_others_go_o
         INSERT INTO idlewatch.refusals VALUES ('work', 'nothing that was written')",
     );
     mail(3);
+    let served = format!("[http]\nlisten = \"127.0.0.1:0\"\n{two}");
+    monitor.configure(&configuration(&server, &database, &served));
     monitor.start();
     mail(4);
     monitor.wait("a gap, and all told", |events| {
@@ -724,6 +729,11 @@ async fn a_cursor_that_is_damaged_makes_a_gap_of_its_mailbox_and_all_others_go_o
     monitor.wait_log("the refused logins of work are damaged");
     let kept = database_of(&database, "SELECT action, payload::jsonb ->> 'account' FROM idlewatch.damaged");
     assert_eq!(kept, "cursor|work");
+    let metrics = http(address(&monitor), &request("GET", "/metrics", "localhost"));
+    for (what, count) in [("event", 0), ("cursor", 1), ("position", 0), ("refusals", 1)] {
+        let line = format!("idlewatch_journal_damaged_rows_total{{what=\"{what}\"}} {count}");
+        assert!(metrics.contains(&format!("\n{line}\n")), "{line} in {metrics}");
+    }
     assert_eq!(monitor.stop().code(), Some(0));
 }
 
@@ -739,6 +749,7 @@ fn a_position_that_is_damaged_is_the_first() {
     journal.commit(&[entry("one")], &positions).unwrap();
     database_of(&database, "UPDATE idlewatch.lanes SET position = 9 WHERE name = 'out'");
     assert_eq!(journal.lanes(&names).unwrap(), [at(0), at(3)]);
+    assert_eq!(journal.damage(), Damage { positions: 1, ..Damage::default() });
 }
 
 /// How many messages of an account were told, each counted once.

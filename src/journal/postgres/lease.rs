@@ -15,7 +15,7 @@ use super::standby::Lease;
 use super::{PostgresJournal, damaged, number, schema, signed};
 use crate::cluster::shard::{Holding, ShardSet};
 use crate::config::settings::DatabaseSettings;
-use crate::journal::{JournalError, OpenError, StateOrigin};
+use crate::journal::{Damage, JournalError, OpenError, StateOrigin};
 
 /// Between two tries to reach a database at the start.
 const RETRY: Duration = Duration::from_secs(1);
@@ -113,7 +113,7 @@ impl PostgresJournal {
             rounds,
             bytes: 0,
             counted_by: 0,
-            damaged: 0,
+            damage: Damage::default(),
             home: opening.home.clone(),
             link,
         };

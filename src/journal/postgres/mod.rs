@@ -29,7 +29,7 @@ use self::round::Rounds;
 use self::step::storable;
 use super::checksum::{crc, cursor_crc, lane_crc};
 use super::{
-    Configured, Entry, FileEnd, Journal, JournalError, JournalledEvent, KEPT, LanePosition, Receipt,
+    Configured, Damage, Entry, FileEnd, Journal, JournalError, JournalledEvent, KEPT, LanePosition, Receipt,
     Superseded,
 };
 use crate::cluster::shard::{Holding, Shard, ShardSet};
@@ -61,8 +61,7 @@ pub struct PostgresJournal {
     bytes: u64,
     /// By which connection the bytes were counted.
     counted_by: u64,
-    /// Events that were not what was written.
-    damaged: u64,
+    damage: Damage,
 }
 
 /// What is asked of our name's row in the same statement: without a row, it is not ours any more.
@@ -139,7 +138,7 @@ impl PostgresJournal {
                 "event {sequence} ({known}) is damaged, and told to nobody: the table idlewatch.damaged has it"
             );
         }
-        self.damaged += events.len() as u64;
+        self.damage.events += events.len() as u64;
         self.count()
     }
 
@@ -174,6 +173,7 @@ impl PostgresJournal {
             (&sum, Type::INT8),
         ];
         self.as_holder(sql, &beside)?;
+        self.damage.cursors += 1;
         let name = text::line(&format!("{}/{}", key.account, key.mailbox), 200);
         error!(
             "the cursor of {name} is damaged: the mailbox begins anew; the table idlewatch.damaged has it"
@@ -277,10 +277,12 @@ impl Journal for PostgresJournal {
         let rows = self.link.query(asked, &[(&&*name, Type::TEXT)])?;
         let Some(row) = rows.first() else { return Ok(Refusals::default()) };
         let logins: String = row.try_get("logins").map_err(damaged)?;
-        Ok(serde_json::from_str(&logins).unwrap_or_else(|_| {
+        let known = serde_json::from_str(&logins);
+        if known.is_err() {
             error!("the refused logins of {account} are damaged: they are counted anew");
-            Refusals::default()
-        }))
+            self.damage.refusals += 1;
+        }
+        Ok(known.unwrap_or_default())
     }
 
     fn idle_periods(&mut self) -> Result<Vec<(String, Duration)>, JournalError> {
@@ -390,8 +392,11 @@ impl Journal for PostgresJournal {
         let rows = self.as_holder(sql, &[(&names, Type::TEXT_ARRAY)])?;
         let known: Result<Vec<_>, _> = rows.iter().map(|row| lane_at(row, &self.home)).collect();
         let known: Vec<_> = known?.into_iter().flatten().collect();
-        let place =
-            |name| known.iter().find(|(known, _)| known == name).map(|(_, position)| position.clone());
+        for (name, _) in known.iter().filter(|(_, position)| position.is_none()) {
+            error!("the position of output {} is damaged: it may get events twice", text::line(name, 100));
+            self.damage.positions += 1;
+        }
+        let place = |name| known.iter().find(|(known, _)| known == name)?.1.clone();
         Ok(names.iter().map(|name| place(name).unwrap_or_default()).collect())
     }
 
@@ -433,8 +438,8 @@ impl Journal for PostgresJournal {
         self.bytes
     }
 
-    fn damaged(&self) -> u64 {
-        self.damaged
+    fn damage(&self) -> Damage {
+        self.damage
     }
 
     fn last(&mut self) -> Result<u64, JournalError> {
@@ -469,8 +474,11 @@ fn known_of(action: &str, payload: &str) -> String {
     format!("{}, id {}", text::line(action, 50), text::line(id, 100))
 }
 
+/// A lane's name, and where it stands, unless that is damaged.
+type Lane = (String, Option<LanePosition>);
+
 /// A lane that stood there already; of its file, what is said of one that is here.
-fn lane_at(row: &Row, home: &str) -> Result<Option<(String, LanePosition)>, JournalError> {
+fn lane_at(row: &Row, home: &str) -> Result<Option<Lane>, JournalError> {
     let Some(name) = row.try_get::<_, Option<String>>("name").map_err(damaged)? else { return Ok(None) };
     let generation: Option<String> = row.try_get("generation").map_err(damaged)?;
     let offset: Option<i64> = row.try_get("offset").map_err(damaged)?;
@@ -480,10 +488,9 @@ fn lane_at(row: &Row, home: &str) -> Result<Option<(String, LanePosition)>, Jour
     let position = LanePosition { sequence, file };
     let sum: Option<i64> = row.try_get("crc").map_err(damaged)?;
     if sum.is_some_and(|sum| sum != i64::from(lane_crc(&name, &position))) {
-        error!("the position of output {} is damaged: it may get events twice", text::line(&name, 100));
-        return Ok(Some((name, LanePosition::default())));
+        return Ok(Some((name, None)));
     }
     let known: Option<&str> = row.try_get("home").map_err(damaged)?;
     let file = position.file.filter(|_| known == Some(home));
-    Ok(Some((name, LanePosition { file, ..position })))
+    Ok(Some((name, Some(LanePosition { file, ..position }))))
 }
