@@ -18,7 +18,7 @@ use crate::coordinator::actor::{Coordinator, CoordinatorContext};
 use crate::coordinator::file_changes::{self, Seen};
 use crate::coordinator::heartbeat::Heartbeats;
 use crate::coordinator::reload::Loader;
-use crate::coordinator::table_changes;
+use crate::coordinator::table::{self, Look};
 use crate::demand::Demand;
 use crate::event::{Action, Event, EventBody, MonitorState};
 use crate::event_id;
@@ -117,7 +117,8 @@ async fn monitor(settings: &Settings, options: &RunOptions, stop: BoxFuture<'sta
     };
     let arbiters = arbiters();
     let filters = FiltersInForce::new(settings.filters.clone());
-    let context = context(settings, options, &filters, &arbiters, &sink, metrics).await;
+    let (look_for_rows, asked) = Look::channel();
+    let context = context(settings, options, &filters, &arbiters, &sink, metrics, look_for_rows).await;
     let look = options.once.clone().map(|pass| once::look(pass, context.pass(context.settings.clone())));
     let coordinator = Coordinator::new(context).start();
     let heartbeats = Heartbeats::start(&arbiters.iter().map(Arbiter::handle).collect::<Vec<_>>());
@@ -127,9 +128,9 @@ async fn monitor(settings: &Settings, options: &RunOptions, stop: BoxFuture<'sta
     }
     if options.loader.is_some()
         && let Some(database) = &settings.journal.database
-        && let Some(table) = &settings.table
+        && settings.table.is_some()
     {
-        table_changes::attend((**database).clone(), table.mark.clone(), &coordinator);
+        table::attend((**database).clone(), asked, &coordinator);
     }
     let admin = match listeners.serve(&coordinator, &heartbeats, settings.journal.database.as_deref()) {
         Ok(admin) => admin,
@@ -224,6 +225,7 @@ async fn context(
     arbiters: &[Arbiter],
     sink: &SinkHandle,
     metrics: Metrics,
+    look: Look,
 ) -> CoordinatorContext {
     let (mut wires, prober) = Wires::counted(settings, metrics);
     // Whoever cannot read them learns them again.
@@ -232,6 +234,7 @@ async fn context(
     CoordinatorContext {
         settings: settings.clone(),
         loader: options.loader.clone(),
+        look,
         arbiters: arbiters.iter().map(Arbiter::handle).collect(),
         wires: wires.into(),
         prober,

@@ -10,6 +10,9 @@ use serde_json::{Map, Value};
 use tokio::runtime::Builder;
 
 use self::seal::{SealError, Seals};
+#[cfg(not(feature = "postgres"))]
+use crate::cluster::shard::ShardSet;
+use crate::event::AccountId;
 #[cfg(feature = "postgres")]
 pub use crate::journal::postgres::accounts::AccountsTable;
 use crate::secrets::SecretSource;
@@ -17,15 +20,30 @@ use crate::secrets::SecretSource;
 /// Where rows stand, in messages.
 pub const PLACE: &str = "idlewatch.accounts";
 
-/// What the table was at a moment: equal marks, equal rows.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mark(pub(crate) String);
+/// How far the table was read: what is written later has a higher one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mark(pub(crate) i64);
 
-/// Of a table that is empty, or not there.
-impl Default for Mark {
-    fn default() -> Self {
-        Self("0 0".to_owned())
-    }
+/// What the table is now, without its rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Latest {
+    /// Of the last change.
+    pub mark: Mark,
+    /// Of the last that left no trace of a row.
+    pub removed: Mark,
+    /// Of which connection it was heard: another one may be to another server, which knows less.
+    pub connection: u64,
+}
+
+/// Rows of some shards.
+#[derive(Debug, Default)]
+pub struct Rows {
+    /// What the table was at that moment.
+    pub mark: Mark,
+    /// In the order of their ids.
+    pub stored: Vec<Stored>,
+    /// Accounts that were deleted.
+    pub deleted: Vec<AccountId>,
 }
 
 /// A row as it is stored.
@@ -102,11 +120,15 @@ impl AccountsTable {
         match *self {}
     }
 
-    pub fn mark(&mut self) -> Result<Mark, TableError> {
+    pub fn latest(&mut self) -> Result<Latest, TableError> {
         match *self {}
     }
 
-    pub fn rows(&mut self) -> Result<(Mark, Vec<Stored>), TableError> {
+    pub fn all(&mut self) -> Result<Vec<Stored>, TableError> {
+        match *self {}
+    }
+
+    pub fn read(&mut self, _: &ShardSet, _: &ShardSet, _: Mark) -> Result<Rows, TableError> {
         match *self {}
     }
 

@@ -91,7 +91,7 @@ fn imported(args: &ImportArgs, globals: &Globals) -> Result<Exit, Refusal> {
     globals.tell_warnings(&warnings);
     let seals = seals(&settings.seal_keys)?;
     let mut table = AccountsTable::new(&settings.database)?;
-    let (_, stored) = table.rows()?;
+    let stored = table.all()?;
     let plan = plan(&stored, &rows, &seals, args.delete_missing)?;
     if !args.dry_run {
         table.prepare()?;
@@ -114,7 +114,7 @@ fn summary(plan: &Plan, dry_run: bool) -> String {
 fn exported(args: &ExportArgs, globals: &Globals) -> Result<Exit, Refusal> {
     let settings = config::accounts_table(&globals.files)?;
     let seals = if args.with_secrets { Some(seals(&settings.seal_keys)?) } else { None };
-    let (_, stored) = AccountsTable::new(&settings.database)?.rows()?;
+    let stored = AccountsTable::new(&settings.database)?.all()?;
     let mut lines = Zeroizing::new(String::new());
     let mut left_out = 0;
     for row in &stored {

@@ -27,6 +27,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::settings::{LogFormat, LogSettings, Settings};
+use crate::config::{Issue, Loaded};
 use crate::diagnostics;
 pub(crate) use crate::exit::Exit;
 use crate::privacy::Rule;
@@ -168,10 +169,15 @@ pub fn main() -> i32 {
 impl Globals {
     /// The settings, with warnings told; or every problem told, and how to end.
     fn load(&self) -> Result<Settings, Exit> {
+        self.load_by(crate::config::load)
+    }
+
+    /// The same, as they are read by this.
+    fn load_by(&self, load: impl Fn(&[PathBuf]) -> Result<Loaded, Vec<Issue>>) -> Result<Settings, Exit> {
         if self.has_no_file() {
             return Err(Exit::Config);
         }
-        match crate::config::load(&self.files) {
+        match load(&self.files) {
             Ok((settings, warnings)) => {
                 self.log(&settings.log);
                 if settings.outputs.iter().any(|output| output.privacy.rules.addresses != Rule::Include) {

@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 use super::selection::{AccountSelection, MailboxSelection, problem};
 use super::{Exit, Globals};
 use crate::app::{self, RunOptions};
+use crate::cluster::shard::ShardSet;
 use crate::config::settings::{Account, Initial, OutputFormat, OutputKind, OutputSettings, Policy, Settings};
 use crate::config::{self, Issue};
 use crate::coordinator::reload::Loader;
@@ -59,7 +60,9 @@ pub(super) enum FormatArg {
 }
 
 pub(super) fn execute(args: RunArgs, globals: &Globals) -> Exit {
-    let settings = match globals.load() {
+    let is_monitor = args.state() == StateUse::Kept && !args.once;
+    let load = if is_monitor { config::start } else { config::load };
+    let settings = match globals.load_by(load) {
         Ok(settings) => settings,
         Err(exit) => return exit,
     };
@@ -67,25 +70,33 @@ pub(super) fn execute(args: RunArgs, globals: &Globals) -> Exit {
         Ok(settings) => settings,
         Err(problem) => return globals.refuse(&problem),
     };
-    let state = args.state();
     let options = RunOptions {
         new_state: args.new_state,
         once: args.once.then(|| Pass {
             anew: args.since.filter(|_| args.save).map(|Since(from)| from),
             ..Pass::default()
         }),
-        state,
+        state: args.state(),
         at_rest: args.at_rest(&settings),
-        loader: (state == StateUse::Kept && !args.once).then(|| loader(globals.files.clone(), args)),
+        loader: is_monitor.then(|| loader(globals.files.clone(), args)),
     };
     app::run(&settings, &options, Box::pin(std::future::pending()))
 }
 
 /// Stricter than a start: whatever is named and not there is an error, since there is something better to go on with.
 fn loader(files: Vec<PathBuf>, args: RunArgs) -> Loader {
-    Loader::new(files.clone(), move || {
-        let (settings, warnings) = config::check(&files)?;
-        Ok((args.narrow(settings).map_err(|problem| vec![problem])?, warnings))
+    let (accounts, mailboxes) = (args.accounts.clone(), args.mailboxes.clone());
+    let load = {
+        let files = files.clone();
+        move |shards: &ShardSet| {
+            let (settings, warnings) = config::check_with(&files, shards)?;
+            Ok((args.narrow(settings).map_err(|problem| vec![problem])?, warnings))
+        }
+    };
+    Loader::new(files, load).narrowing(move |mut all| {
+        // What is wrong with the flags was told at the start.
+        let narrowed = accounts.narrow_these(&mut all).and_then(|()| mailboxes.narrow_these(&mut all));
+        narrowed.map(|()| all).unwrap_or_default()
     })
 }
 

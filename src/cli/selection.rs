@@ -5,7 +5,7 @@ use std::sync::Arc;
 use clap::Args;
 use globset::{GlobBuilder, GlobMatcher};
 
-use crate::config::settings::{Account, Policy, Settings};
+use crate::config::settings::{Account, Policy, Settings, TableReading};
 use crate::config::{Issue, Severity};
 use crate::filter::pattern::Pattern;
 
@@ -26,12 +26,21 @@ impl AccountSelection {
         if self.accounts.is_empty() {
             return Ok(());
         }
-        let globs = matchers("--account", &self.accounts)?;
-        settings.accounts.retain(|account| matches(&globs, account.id().as_str()));
+        self.narrow_these(&mut settings.accounts)?;
         settings.narrowed = true;
-        if settings.accounts.is_empty() {
+        if settings.accounts.is_empty() && all_are_known(settings) {
             return Err(problem("--account", "no account matches"));
         }
+        Ok(())
+    }
+
+    /// The same, of accounts that come later.
+    ///
+    /// # Errors
+    /// Where a glob is none.
+    pub(super) fn narrow_these(&self, accounts: &mut Vec<Arc<Account>>) -> Result<(), Issue> {
+        let is_meant = self.matcher()?;
+        accounts.retain(|account| is_meant(account.id().as_str()));
         Ok(())
     }
 
@@ -62,21 +71,38 @@ impl MailboxSelection {
         if self.mailboxes.is_empty() {
             return Ok(());
         }
-        let patterns = self.mailboxes.iter().map(|glob| Pattern::of_mailboxes(glob));
-        let patterns: Vec<_> =
-            patterns.collect::<Result<_, _>>().map_err(|error| problem("--mailbox", error.to_string()))?;
-        let accounts = settings.accounts.iter().filter_map(|account| {
-            let mailboxes = Arc::new(account.mailboxes.narrowed(&patterns)?);
-            let policy = Arc::new(Policy { mailboxes, ..(*account.policy).clone() });
-            Some(Arc::new(Account { policy, ..(**account).clone() }))
-        });
-        settings.accounts = accounts.collect();
+        self.narrow_these(&mut settings.accounts)?;
         settings.narrowed = true;
-        if settings.accounts.is_empty() {
+        if settings.accounts.is_empty() && all_are_known(settings) {
             return Err(problem("--mailbox", "no mailbox that is watched matches"));
         }
         Ok(())
     }
+
+    /// The same, of accounts that come later.
+    ///
+    /// # Errors
+    /// Where a glob is none.
+    pub(super) fn narrow_these(&self, accounts: &mut Vec<Arc<Account>>) -> Result<(), Issue> {
+        if self.mailboxes.is_empty() {
+            return Ok(());
+        }
+        let patterns = self.mailboxes.iter().map(|glob| Pattern::of_mailboxes(glob));
+        let patterns: Vec<_> =
+            patterns.collect::<Result<_, _>>().map_err(|error| problem("--mailbox", error.to_string()))?;
+        let narrowed = accounts.iter().filter_map(|account| {
+            let mailboxes = Arc::new(account.mailboxes.narrowed(&patterns)?);
+            let policy = Arc::new(Policy { mailboxes, ..(*account.policy).clone() });
+            Some(Arc::new(Account { policy, ..(**account).clone() }))
+        });
+        *accounts = narrowed.collect();
+        Ok(())
+    }
+}
+
+/// Rows of the database's table may come yet.
+fn all_are_known(settings: &Settings) -> bool {
+    settings.table.as_ref().is_none_or(TableReading::is_whole)
 }
 
 /// The globs of a flag.

@@ -47,6 +47,9 @@ impl ShardSet {
     /// All there are.
     pub const ALL: Self = Self([u64::MAX; WORDS]);
 
+    /// None of them.
+    pub const NONE: Self = Self([0; WORDS]);
+
     /// Whether it is one of them.
     pub fn has(&self, shard: Shard) -> bool {
         self.0.get(shard.number() / 64).is_some_and(|word| word >> (shard.number() % 64) & 1 == 1)
@@ -134,12 +137,8 @@ pub struct Holding {
 
 impl Holding {
     /// All of them, for good: there is nobody else.
-    pub const ALONE: Self = Self {
-        held: ShardSet::ALL,
-        leaving: ShardSet([0; WORDS]),
-        part: SHARDS,
-        given: ShardSet([0; WORDS]),
-    };
+    pub const ALONE: Self =
+        Self { held: ShardSet::ALL, leaving: ShardSet::NONE, part: SHARDS, given: ShardSet::NONE };
 
     /// Whether an account is to be watched here.
     pub fn has(&self, account: &AccountId) -> bool {

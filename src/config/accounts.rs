@@ -40,19 +40,37 @@ pub(super) struct AccountReader<'a> {
     templates: BTreeMap<&'a str, Section<'a>>,
     providers: Providers<'a>,
     keys: Vec<keys::Key>,
-    ids: HashMap<AccountId, String>,
+    /// Where each of them stands.
+    pub(super) ids: HashMap<AccountId, String>,
     /// The policies of accounts that have none of their own, by template and provider.
     of_template: HashMap<(Option<&'a str>, Option<Chosen>), Arc<Policy>>,
     /// Placeholders that nobody can fill were told already: where.
     unfillable: HashSet<String>,
+    proxies: Proxies,
+    pub(super) common: Common,
+    pub(super) oauth: OAuthTables<'a>,
+    backends: BTreeMap<&'a str, Arc<Backend>>,
+}
+
+/// What accounts have in common.
+#[derive(Default)]
+pub(super) struct Common {
     policies: Shared<Policy>,
     tls_options: Shared<TlsOptions>,
-    proxies: Proxies,
     mailboxes: Shared<MailboxChoice>,
     hosts: Shared<str>,
     labels: Shared<BTreeMap<String, String>>,
-    pub(super) oauth: OAuthTables<'a>,
-    backends: BTreeMap<&'a str, Arc<Backend>>,
+}
+
+impl Common {
+    /// Without what nobody has any more.
+    pub(super) fn shrink(&mut self) {
+        self.policies.shrink();
+        self.tls_options.shrink();
+        self.mailboxes.shrink();
+        self.hosts.shrink();
+        self.labels.shrink();
+    }
 }
 
 /// Equal values are one.
@@ -69,6 +87,10 @@ impl<T: ?Sized + Eq + Hash> Shared<T> {
         let new = Arc::from(value);
         self.0.insert(Arc::clone(&new));
         new
+    }
+
+    fn shrink(&mut self) {
+        self.0.retain(|known| Arc::strong_count(known) > 1);
     }
 }
 
@@ -95,12 +117,8 @@ impl<'a> AccountReader<'a> {
             ids: HashMap::new(),
             of_template: HashMap::new(),
             unfillable: HashSet::new(),
-            policies: Shared::default(),
-            tls_options: Shared::default(),
             proxies: Proxies::default(),
-            mailboxes: Shared::default(),
-            hosts: Shared::default(),
-            labels: Shared::default(),
+            common: Common::default(),
             oauth: OAuthTables::new(root, issues),
             backends: backends(root, issues),
         }
@@ -158,7 +176,7 @@ impl<'a> AccountReader<'a> {
         let names = Names { user: user.as_deref(), section, ..anonymous };
         let policy = self.policy(section, template, chosen, issues);
         let port = port(section, policy.tls, issues);
-        let labels = self.labels.one(section.text_table("labels", issues));
+        let labels = self.common.labels.one(section.text_table("labels", issues));
         let enabled = section.boolean("enabled", true, issues);
         let host = self.host(&names, issues);
         let proxy = self.proxies.of(section, issues);
@@ -166,7 +184,7 @@ impl<'a> AccountReader<'a> {
         if let Some(host) = &host {
             check_host(section, host, &policy, issues);
         }
-        let (host, user, login) = (self.hosts.one(host?.as_str()), user?, login?);
+        let (host, user, login) = (self.common.hosts.one(host?.as_str()), user?, login?);
         let provider = policy.provider.as_ref().map(|chosen| &*chosen.provider);
         if let Some(provider) = provider {
             check_auth(section, provider, &login, issues);
@@ -234,10 +252,10 @@ impl<'a> AccountReader<'a> {
         let policy = Policy {
             provider,
             tls: section.choice("tls", TlsMode::Implicit, &modes, issues),
-            tls_options: self.tls_options.one(tls_options(section, issues)),
+            tls_options: self.common.tls_options.one(tls_options(section, issues)),
             allow_plaintext: section.boolean("allow_plaintext", false, issues),
             allow_preauth: section.boolean("allow_preauth", false, issues),
-            mailboxes: self.mailboxes.one(mailboxes(section, issues)),
+            mailboxes: self.common.mailboxes.one(mailboxes(section, issues)),
             max_connections: u32::try_from(max_connections).unwrap_or(u32::MAX),
             initial: initial(section, issues),
             search: search::criteria(section, issues).map(Arc::new),
@@ -254,7 +272,7 @@ impl<'a> AccountReader<'a> {
             command_timeout: section.duration("command_timeout", Duration::from_secs(30), timeout, issues),
             keepalive: keepalive(section, issues),
         };
-        self.policies.one(policy)
+        self.common.policies.one(policy)
     }
 
     fn host(&mut self, names: &Names<'_, '_>, issues: &mut Issues) -> Option<String> {

@@ -13,6 +13,7 @@ mod placeholders;
 mod print;
 pub mod providers;
 mod proxies;
+pub mod rows;
 mod search;
 mod section;
 pub mod settings;
@@ -33,6 +34,7 @@ pub use self::section::parse_duration;
 use self::settings::{LogFormat, Settings, TableSettings};
 use self::surroundings::{Look, Observer};
 use crate::accounts_table::Wanted;
+use crate::cluster::shard::ShardSet;
 
 /// Settings, and what is worth a warning.
 pub type Loaded = (Settings, Vec<Issue>);
@@ -46,12 +48,30 @@ pub fn load(named: &[PathBuf]) -> Result<Loaded, Vec<Issue>> {
     judge(&load::merge(&load::files(named), environment())?, Files::OnDisk, Look::Secrets)
 }
 
+/// [`load()`], for a monitor that begins: of the database's table it reads the accounts as it gets their shards.
+///
+/// # Errors
+/// Every problem at once.
+pub fn start(named: &[PathBuf]) -> Result<Loaded, Vec<Issue>> {
+    let tree = load::merge(&load::files(named), environment())?;
+    judge(&tree, Files::WithShards(&ShardSet::NONE), Look::Secrets)
+}
+
 /// [`load()`], for those who want to know before they run it: whatever it names and is not there is an error.
 ///
 /// # Errors
 /// Every problem at once.
 pub fn check(named: &[PathBuf]) -> Result<Loaded, Vec<Issue>> {
     judge(&load::merge(&load::files(named), environment())?, Files::OnDisk, Look::Everywhere)
+}
+
+/// [`check`], for a monitor that has these shards of the database's table.
+///
+/// # Errors
+/// Every problem at once.
+pub fn check_with(named: &[PathBuf], shards: &ShardSet) -> Result<Loaded, Vec<Issue>> {
+    let tree = load::merge(&load::files(named), environment())?;
+    judge(&tree, Files::WithShards(shards), Look::Everywhere)
 }
 
 /// What an import brings into the table `accounts`.
@@ -130,19 +150,25 @@ pub fn from_texts(name: &str, text: &str, lists: &[(&str, &str)]) -> Result<Load
 }
 
 fn judge(tree: &config::Value, files: Files<'_>, look: Look) -> Result<Loaded, Vec<Issue>> {
-    let (settings, Issues { mut found, outside }) = validate::settings(tree, files);
-    let mut observer = Observer::new(look);
-    found.extend(outside.into_iter().filter_map(|outside| observer.look(outside)));
-    found.sort_by_cached_key(Issue::order);
-    // What is wrong with a template is wrong for each of its accounts.
-    let mut seen = HashSet::new();
-    found.retain(|issue| seen.insert(issue.clone()));
+    let (settings, issues) = validate::settings(tree, files);
+    let found = settled(issues, look);
     match settings {
         Some(settings) if found.iter().all(|issue| issue.severity == Severity::Warning) => {
             Ok((settings, found))
         }
         _ => Err(found),
     }
+}
+
+/// With what is found outside, in order, and each once.
+fn settled(Issues { mut found, outside }: Issues, look: Look) -> Vec<Issue> {
+    let mut observer = Observer::new(look);
+    found.extend(outside.into_iter().filter_map(|outside| observer.look(outside)));
+    found.sort_by_cached_key(Issue::order);
+    // What is wrong with a template is wrong for each of its accounts.
+    let mut seen = HashSet::new();
+    found.retain(|issue| seen.insert(issue.clone()));
+    found
 }
 
 #[cfg(test)]

@@ -22,7 +22,8 @@ impl Proxies {
     /// The proxy of an account. What a template says is taken as it is: placeholders mean nothing here.
     pub(super) fn of(&mut self, section: &Section<'_>, issues: &mut Issues) -> Option<Arc<ProxySettings>> {
         section.get("proxy")?;
-        let place = section.origin_of("proxy");
+        // Rows of the database have one origin.
+        let place = format!("{} {}", section.origin_of("proxy"), section.key_path("proxy"));
         self.0.entry(place).or_insert_with(|| proxy(section, issues).map(Arc::new)).clone()
     }
 }

@@ -2,6 +2,7 @@
 
 mod outputs;
 
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Deref;
 use std::path::PathBuf;
@@ -17,7 +18,9 @@ pub use self::outputs::{
     SaslLogin, SaslMechanism, SyslogServer, SyslogSettings, SyslogTransport, WebhookBody, WebhookSettings,
 };
 use super::providers::Chosen;
+use super::rows::RowReader;
 use crate::accounts_table::Mark;
+use crate::cluster::shard::ShardSet;
 use crate::event::{AccountId, AccountIdentity, Action};
 use crate::filter::Filters;
 use crate::imap::conversation::ToldFrom;
@@ -34,7 +37,7 @@ pub struct Settings {
     pub monitor: MonitorSettings,
     /// `[[accounts]]` in the order of the files, then those of `[[account_lists]]`; with templates and defaults applied.
     pub accounts: Vec<Arc<Account>>,
-    /// Accounts are left out, by flags or since they could not be read: what is not there is not gone.
+    /// Accounts are left out by flags: what is not there is not gone.
     pub narrowed: bool,
     /// What was read of the table `accounts`, where one of `[[account_lists]]` is that.
     pub table: Option<TableReading>,
@@ -56,15 +59,26 @@ pub struct Settings {
     pub log: LogSettings,
 }
 
-/// The table `accounts` in the journal's database, as it was read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The table `accounts` in the journal's database, as far as it was read.
+#[derive(Clone, Debug)]
 pub struct TableReading {
-    /// What it was; `None` where it could not be read, and none of its accounts is known.
-    pub mark: Option<Mark>,
+    /// The rows of these shards were read.
+    pub shards: ShardSet,
+    /// What the table was then.
+    pub mark: Mark,
+    /// The accounts that are rows.
+    pub ids: HashSet<AccountId>,
     /// Rows that are no accounts: what is watched by these names stays as it is.
-    pub broken: Vec<AccountId>,
-    /// What secrets in the database are sealed with: the first seals, all of them open.
-    pub seal_keys: Vec<SecretSource>,
+    pub broken: HashSet<AccountId>,
+    /// Reads rows as this configuration has them.
+    pub reader: Arc<RowReader>,
+}
+
+impl TableReading {
+    /// Whether all of its accounts are known.
+    pub fn is_whole(&self) -> bool {
+        self.shards == ShardSet::ALL
+    }
 }
 
 /// Where the table `accounts` is.

@@ -1,9 +1,10 @@
 //! `[[account_lists]] database = true`: accounts from the table in the journal's database.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use config::{Map, Value, ValueKind};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use serde_json::Value as Json;
 
 use super::accounts::AccountReader;
@@ -11,17 +12,14 @@ use super::issue::{Issue, Severity};
 use super::lists::{self, Files};
 use super::load;
 use super::outputs::secrets;
+use super::rows::RowReader;
 use super::section::{Issues, Section};
 use super::settings::{TableReading, TableSettings};
 use super::surroundings::Thing;
 use super::validate::{journal, tables};
-use crate::accounts_table::seal::{SealError, Seals};
-use crate::accounts_table::{self, AccountsTable, PLACE, Stored, Wanted};
-use crate::event::AccountId;
-use crate::text;
-
-/// Bytes of an id that are shown.
-const MOST_ID: usize = 128;
+use crate::accounts_table::seal::SealError;
+use crate::accounts_table::{AccountsTable, Mark, PLACE, Stored, Wanted};
+use crate::cluster::shard::ShardSet;
 
 /// Bytes of a row; the table itself takes more, for it writes them with spaces.
 const MOST_CONFIG: usize = 64 << 10;
@@ -87,33 +85,53 @@ impl TableList<'_, '_> {
     /// Reads its accounts. Rows that are none are told, and keep nobody from anything.
     pub(super) fn accounts<'a>(
         &self,
+        root: &Map<String, Value>,
         files: Files<'_>,
         reader: &mut AccountReader<'a>,
         template: Option<&'a str>,
         issues: &mut Issues,
     ) -> TableReading {
         let seal_keys = self.settings.as_ref().map(|settings| settings.seal_keys.clone()).unwrap_or_default();
-        let mut reading = TableReading { mark: None, broken: Vec::new(), seal_keys };
-        let Some(settings) = &self.settings else { return reading };
-        let stored = match files {
+        let rows = RowReader::new(root.clone(), template, reader, seal_keys);
+        let first = reader.accounts.len();
+        let (found, broken) = match self.found(files, reader, template, issues) {
+            Some(found) => {
+                let broken = rows.read_with(reader, template, &found.stored, issues);
+                (found, broken)
+            }
+            None => Default::default(),
+        };
+        let own = reader.accounts.get(first..).unwrap_or_default();
+        let ids = own.iter().map(|account| account.id().clone()).collect();
+        rows.keep(std::mem::take(&mut reader.common));
+        TableReading { shards: found.shards, mark: found.mark, ids, broken, reader: Arc::new(rows) }
+    }
+
+    /// None where there are none to be had, which is told.
+    fn found<'a>(
+        &self,
+        files: Files<'_>,
+        reader: &mut AccountReader<'a>,
+        template: Option<&'a str>,
+        issues: &mut Issues,
+    ) -> Option<Found> {
+        let settings = self.settings.as_ref()?;
+        let table = || AccountsTable::new(&settings.database);
+        let whole = |stored| Found { shards: ShardSet::ALL, mark: Mark::default(), stored };
+        let found = match files {
             Files::InsteadOfTable(file) => {
                 self.read_instead(file, settings, reader, template, issues);
-                return reading;
+                return None;
             }
-            Files::WithoutTable => return reading,
-            Files::These(texts) => Ok(played(texts)),
-            Files::OnDisk => AccountsTable::new(&settings.database).and_then(|mut table| table.rows()),
+            Files::WithShards(&ShardSet::NONE) => return None,
+            Files::WithShards(shards) => {
+                let read = table().and_then(|mut table| table.read(shards, &ShardSet::NONE, Mark::default()));
+                read.map(|rows| Found { shards: *shards, mark: rows.mark, stored: rows.stored })
+            }
+            Files::OnDisk => table().and_then(|mut table| table.all()).map(whole),
+            Files::These(texts) => Ok(whole(played(texts))),
         };
-        match stored {
-            Err(error) => self.list.names("database", Thing::Table(error), issues),
-            Ok((mark, rows)) => {
-                let seals = accounts_table::seals(&settings.seal_keys);
-                let rows = rows.iter().filter(|row| !is_read(row, &seals, reader, template, issues));
-                reading.broken = rows.map(|row| AccountId::from(row.id.as_str())).collect();
-                reading.mark = Some(mark);
-            }
-        }
-        reading
+        found.map_err(|error| self.list.names("database", Thing::Table(error), issues)).ok()
     }
 
     /// A file that is to become the table: as any other list.
@@ -143,80 +161,35 @@ impl TableList<'_, '_> {
     }
 }
 
-const ABSOLUTE: &str = "in the database, the path of a file has to be absolute";
+/// What was read of it.
+#[derive(Default)]
+struct Found {
+    shards: ShardSet,
+    mark: Mark,
+    stored: Vec<Stored>,
+}
+
+pub(super) const ABSOLUTE: &str = "in the database, the path of a file has to be absolute";
 
 /// `id<TAB>JSON`, one a line: for tests.
-fn played(texts: &[(&str, &str)]) -> (accounts_table::Mark, Vec<Stored>) {
+fn played(texts: &[(&str, &str)]) -> Vec<Stored> {
     let text = texts.iter().find(|(name, _)| *name == PLACE).map(|(_, text)| *text).unwrap_or_default();
     let row = |line: &str| {
         let (id, config) = line.split_once('\t')?;
         Some(Stored { id: id.to_owned(), config: config.to_owned(), secret: None })
     };
-    (accounts_table::Mark::default(), text.lines().filter_map(row).collect())
-}
-
-/// Whether a row is an account; else it is told, as a warning.
-fn is_read<'a>(
-    row: &Stored,
-    seals: &Result<Seals, SealError>,
-    reader: &mut AccountReader<'a>,
-    template: Option<&'a str>,
-    issues: &mut Issues,
-) -> bool {
-    let (accounts, found, outside) = (reader.accounts.len(), issues.found.len(), issues.outside.len());
-    let id = text::shortened(&row.id, MOST_ID);
-    match value(row, seals) {
-        Ok(value) => reader.account(Section::from_value(id, &value, issues), template, issues),
-        Err(message) => issues.error(PLACE, &id, message),
-    }
-    let mut is_read = reader.accounts.len() > accounts;
-    // What is wrong with a template is an error all the same: it stands elsewhere.
-    let own = issues.found.iter_mut().skip(found).filter(|issue| issue.origin == PLACE);
-    for issue in own.filter(|issue| issue.severity == Severity::Error) {
-        issue.severity = Severity::Warning;
-        issue.message.push_str("; what is watched by this name stays as it is");
-        is_read = false;
-    }
-    if !is_read {
-        reader.accounts.truncate(accounts);
-        issues.outside.truncate(outside);
-    }
-    is_read
-}
-
-/// The keys of an account.
-fn value(row: &Stored, seals: &Result<Seals, SealError>) -> Result<Value, String> {
-    let origin = PLACE.to_owned();
-    let mut value = lists::json_line(&row.config, &origin)?;
-    if let Some(key) = relative(&value) {
-        return Err(format!("{key}: {ABSOLUTE}"));
-    }
-    let ValueKind::Table(keys) = &mut value.kind else { return Err("expected a JSON object".to_owned()) };
-    let text = |text: &str| Value::new(Some(&origin), ValueKind::String(text.to_owned()));
-    if let Some(sealed) = &row.secret {
-        let seals = seals.as_ref().map_err(ToString::to_string)?;
-        let opened = seals.open(&row.id, sealed).map_err(|error| error.to_string())?;
-        let inline = Map::from_iter([("inline".to_owned(), text(opened.secret.expose_secret()))]);
-        let password = Value::new(Some(&origin), ValueKind::Table(inline));
-        if keys.insert("password".to_owned(), password).is_some() {
-            return Err("`password`, beside a sealed one".to_owned());
-        }
-    }
-    if keys.insert("id".to_owned(), text(&row.id)).is_some() {
-        return Err("`id` is a column of its own".to_owned());
-    }
-    Ok(value)
+    text.lines().filter_map(row).collect()
 }
 
 /// The key of a file that begins anywhere.
-fn relative(row: &Value) -> Option<&'static str> {
+pub(super) fn relative(row: &Value) -> Option<&'static str> {
     let (outer, _) = FILES.iter().find(|(outer, inner)| {
         inside(row, outer, inner).is_some_and(|path| !Path::new(path).is_absolute())
     })?;
     Some(outer)
 }
 
-fn inline(row: &Value) -> Option<&str> {
+pub(super) fn inline(row: &Value) -> Option<&str> {
     inside(row, "password", "inline")
 }
 
@@ -272,10 +245,17 @@ fn json(value: &Value) -> Json {
 
 #[cfg(test)]
 mod tests {
+    #[cfg(feature = "postgres")]
+    use std::collections::HashSet;
+
+    use secrecy::ExposeSecret;
+
     use super::*;
     use crate::config::from_texts;
     #[cfg(feature = "postgres")]
     use crate::config::settings::Settings;
+    #[cfg(feature = "postgres")]
+    use crate::event::AccountId;
 
     const LIST: &str = "[defaults]\nhost = \"h.example\"\nuser = \"{id}\"\npassword = { credential = \"{id}\" }\n[[account_lists]]\ndatabase = true\n";
     const URL: &str = "[journal]\nurl = \"postgres://iw@localhost/mail?sslmode=disable\"\n";
@@ -296,9 +276,9 @@ mod tests {
         let ids: Vec<_> = settings.accounts.iter().map(|account| account.id().as_str()).collect();
         assert_eq!((ids, settings.accounts[0].identity.port), (vec!["ann", "gil"], 1993));
         let reading = settings.table.unwrap();
-        let broken: Vec<_> = reading.broken.iter().map(AccountId::as_str).collect();
-        assert_eq!(broken, ["bob", "cid", "dan", "eve", "fay", "Hal"]);
-        assert!(settings.narrowed && reading.mark.is_some());
+        let broken = ["bob", "cid", "dan", "eve", "fay", "Hal"].map(AccountId::from);
+        assert_eq!((reading.broken, reading.shards), (HashSet::from(broken), ShardSet::ALL));
+        assert_eq!(reading.ids, HashSet::from(["ann", "gil"].map(AccountId::from)));
         for (id, what) in [
             ("bob.prot", "unknown key; did you mean \"port\"?"),
             ("cid.port", "expected an integer"),
@@ -312,33 +292,7 @@ mod tests {
                 issues.iter().find(|issue| issue.starts_with(&start)).unwrap_or_else(|| panic!("{issues:?}"));
             assert!(told.contains(what) && told.ends_with("stays as it is"), "{told}");
         }
-        assert!(!load("ann\t{}").0.narrowed);
-    }
-
-    #[cfg(feature = "postgres")]
-    #[test]
-    fn a_sealed_password_is_opened_for_its_row_alone() {
-        let seals = Seals::new(&[data_encoding::BASE64.encode(&[1; 32]).into()]).unwrap();
-        let row = |id: &str, config: &str, sealed_for: &str| Stored {
-            id: id.to_owned(),
-            config: config.to_owned(),
-            secret: Some(seals.seal(sealed_for, &"canary".into()).unwrap()),
-        };
-        let keys = Ok(Seals::new(&[data_encoding::BASE64.encode(&[1; 32]).into()]).unwrap());
-        let read = value(&row("ann", "{}", "ann"), &keys).unwrap();
-        assert_eq!(inline(&read), Some("canary"));
-        for (row, keys, expected) in [
-            (row("ann", "{}", "bob"), &keys, SealError::Closed.to_string()),
-            (row("ann", "{}", "ann"), &Err(SealError::NoSuchKey(1)), SealError::NoSuchKey(1).to_string()),
-            (row("ann", "{}", "ann"), &Seals::new(&[]), SealError::NoKey.to_string()),
-            (
-                row("ann", "{\"password\":{\"env\":\"X\"}}", "ann"),
-                &keys,
-                "`password`, beside a sealed one".to_owned(),
-            ),
-        ] {
-            assert_eq!(value(&row, keys).unwrap_err(), expected);
-        }
+        assert!(load("ann\t{}").0.table.unwrap().broken.is_empty());
     }
 
     /// Wherever the table stands among the lists.

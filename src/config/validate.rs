@@ -35,7 +35,9 @@ pub(super) fn settings(tree: &Value, files: Files<'_>) -> (Option<Settings>, Iss
     let ((accounts, table), events) = (accounts(root, files, &mut issues), events(root, &mut issues));
     let outputs = outputs::outputs(root, &mut issues);
     let named = outputs::names(root);
-    let around = filters::Around { accounts: &accounts, events: &events, outputs: &outputs, named: &named };
+    // Those that are not read yet may be meant.
+    let known = if table.as_ref().is_none_or(TableReading::is_whole) { accounts.as_slice() } else { &[] };
+    let around = filters::Around { accounts: known, events: &events, outputs: &outputs, named: &named };
     let monitor = monitor(root, &mut issues);
     let settings = Settings {
         http: http(root, &monitor.state_dir, &mut issues),
@@ -46,7 +48,7 @@ pub(super) fn settings(tree: &Value, files: Files<'_>) -> (Option<Settings>, Iss
         journal: journal(root, &mut issues),
         log: log(root, &mut issues),
         accounts,
-        narrowed: table.as_ref().is_some_and(|table| table.mark.is_none() || !table.broken.is_empty()),
+        narrowed: false,
         table,
         events,
         outputs,
@@ -291,7 +293,7 @@ fn accounts(
             Some(_) if reading.is_some() => {
                 list.error("database", "the table is another list already", issues)
             }
-            Some(table) => reading = Some(table.accounts(files, &mut reader, template, issues)),
+            Some(table) => reading = Some(table.accounts(root, files, &mut reader, template, issues)),
             None => lists::rows(&list, files, issues, |row, issues| {
                 reader.account(Section::from_value(String::new(), row, issues), template, issues);
             }),

@@ -15,11 +15,12 @@ use super::clock::{self, Moment};
 use super::outages::Outages;
 use super::reconcile::{Steps, as_they_were, reconcile};
 use super::reload::{Loader, READING, waits_for_start};
-
+use super::table::Look;
 use crate::account::actor::{AccountActor, AccountContext};
 use crate::account::findings::Reporter;
 use crate::account::pulse::Pulse;
 use crate::account::session::Wires;
+use crate::cluster::shard::ShardSet;
 use crate::config::settings::{Account, Settings};
 use crate::config::{Loaded, Severity, shown};
 use crate::event::{AccountId, AccountState, Action};
@@ -50,6 +51,8 @@ pub struct CoordinatorContext {
     pub settings: Settings,
     /// Reads it again.
     pub loader: Option<Loader>,
+    /// Has the table of accounts looked at.
+    pub look: Look,
     /// Where account actors run.
     pub arbiters: Vec<ArbiterHandle>,
     /// What sessions share.
@@ -81,7 +84,7 @@ pub struct Coordinator {
     /// Accounts are dealt to the arbiters like cards.
     next_arbiter: usize,
     /// The configuration is being read, or what it says is being done. What changes hands does not wait for it.
-    reloading: bool,
+    pub(super) reloading: bool,
     /// Something may have changed since the reload that is under way began.
     reload_again: bool,
     pub(super) stopping: bool,
@@ -168,7 +171,8 @@ impl Coordinator {
     /// Reads the configuration; a wrong one changes nothing, a right one touches only what changed.
     fn reload(&mut self, loader: Loader) -> ResponseActFuture<Self, Result<ReloadReport, ReloadError>> {
         self.reloading = true;
-        let loaded = async move { loader.load_within(READING).await }.into_actor(self);
+        let held = self.holding().held;
+        let loaded = async move { loader.load_within(READING, held).await }.into_actor(self);
         let applied = loaded.then(|loaded, actor, ctx| match loaded {
             Ok(loaded) => actor.exchange_outputs(loaded, ctx),
             Err(refused) => Box::pin(fut::err(refused)),
@@ -180,6 +184,8 @@ impl Coordinator {
             }
             actor.config.last_reload_successful = report.is_ok();
             tell_reload(&report);
+            let held = actor.holding().held;
+            actor.follow_rows(&held);
             report
         }))
     }
@@ -235,24 +241,26 @@ impl Coordinator {
         ctx: &mut Context<Self>,
     ) -> ResponseActFuture<Self, Result<ReloadReport, ReloadError>> {
         shown(&warnings).iter().for_each(|line| warn!("{line}"));
-        let broken = settings.table.as_ref().map(|table| table.broken.clone()).unwrap_or_default();
-        settings.accounts = as_they_were(&self.context.settings.accounts, settings.accounts, &broken);
+        if let Some(table) = &mut settings.table {
+            settings.accounts =
+                as_they_were(&self.context.settings.accounts, settings.accounts, &table.broken);
+            let kept = settings.accounts.iter().map(|account| account.id());
+            table.ids.extend(kept.filter(|id| table.broken.contains(*id)).cloned());
+        }
         let mut steps = reconcile(&self.running(), &settings.accounts, &self.holding());
         steps.skip(|id| self.is_leaving(id));
         let waiting = waits_for_start(&self.context.settings, &settings);
         let report = ReloadReport {
-            added: steps.start.len(),
-            removed: steps.stop.len(),
-            changed: steps.replace.len(),
-            kept: steps.kept,
             outputs,
             waiting: waiting.iter().map(|&section| section.to_owned()).collect(),
+            ..steps.report()
         };
         if !waiting.contains(&"filters") {
             self.context.filters.replace(settings.filters.clone());
             self.context.settings.filters = settings.filters;
         }
         self.context.settings.accounts = settings.accounts;
+        self.context.settings.table = settings.table;
         self.context.settings.narrowed = settings.narrowed;
         self.note_accounts();
         self.context.settings.metrics = settings.metrics;
@@ -304,8 +312,12 @@ impl Coordinator {
     pub(super) fn note_accounts(&self) {
         let settings = &self.context.settings;
         if !settings.narrowed {
-            let accounts = settings.accounts.iter().map(|account| account.id().clone()).collect();
-            self.context.journal.configured(Configured::new(accounts, Timestamp::now()));
+            let table = settings.table.as_ref();
+            let shards = table.map_or(ShardSet::ALL, |table| table.shards);
+            let broken = table.into_iter().flat_map(|table| &table.broken);
+            let accounts = settings.accounts.iter().map(|account| account.id()).chain(broken).cloned();
+            let configured = Configured::new(accounts.collect(), shards, Timestamp::now());
+            self.context.journal.configured(configured);
         }
     }
 
@@ -400,7 +412,8 @@ impl Handler<StartAccounts> for Coordinator {
 
     fn handle(&mut self, _: StartAccounts, ctx: &mut Self::Context) {
         let enabled = self.context.settings.accounts.iter().filter(|account| account.enabled).count();
-        info!("watching {}", counted(enabled, "account"));
+        let more = if self.context.settings.table.is_some() { ", and those of the table" } else { "" };
+        info!("watching {}{more}", counted(enabled, "account"));
         self.note_accounts();
         self.follow_holding(ctx);
         self.serve(ctx);

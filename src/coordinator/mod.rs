@@ -11,4 +11,4 @@ pub mod reconcile;
 pub mod reload;
 mod replaying;
 mod serving;
-pub mod table_changes;
+pub mod table;

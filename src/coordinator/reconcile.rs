@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::cluster::shard::Holding;
 use crate::config::settings::Account;
 use crate::event::AccountId;
-use crate::messages::Farewell;
+use crate::messages::{Farewell, ReloadReport};
 
 /// What is to be done, in this order; accounts that are not named go on undisturbed.
 #[derive(Debug, Default)]
@@ -22,6 +22,12 @@ pub struct Steps {
 }
 
 impl Steps {
+    /// What that means, for people.
+    pub fn report(&self) -> ReloadReport {
+        let (added, removed, changed) = (self.start.len(), self.stop.len(), self.replace.len());
+        ReloadReport { added, removed, changed, kept: self.kept, ..ReloadReport::default() }
+    }
+
     /// Nothing is to be done to these now.
     pub fn skip(&mut self, skipped: impl Fn(&AccountId) -> bool) {
         self.stop.retain(|(id, _)| !skipped(id));
@@ -36,7 +42,9 @@ pub fn reconcile(
     holding: &Holding,
 ) -> Steps {
     let mut steps = Steps::default();
-    let mut farewells: HashMap<_, _> = running.keys().map(|id| (id.clone(), Farewell::Removed)).collect();
+    // Of those that are others' it need not be known what they are.
+    let unknown = |id| if holding.has(id) { Farewell::Removed } else { Farewell::HandedOver };
+    let mut farewells: HashMap<_, _> = running.keys().map(|id| (id.clone(), unknown(id))).collect();
     for account in desired {
         let id = account.id();
         let is_ours = account.enabled && holding.has(id);
@@ -66,11 +74,11 @@ pub fn reconcile(
 pub fn as_they_were(
     before: &[Arc<Account>],
     mut desired: Vec<Arc<Account>>,
-    broken: &[AccountId],
+    broken: &HashSet<AccountId>,
 ) -> Vec<Arc<Account>> {
     let known: HashSet<_> = desired.iter().map(|account| account.id().clone()).collect();
-    let broken: HashSet<_> = broken.iter().filter(|id| !known.contains(*id)).collect();
-    desired.extend(before.iter().filter(|account| broken.contains(account.id())).cloned());
+    let is_missed = |id: &AccountId| broken.contains(id) && !known.contains(id);
+    desired.extend(before.iter().filter(|account| is_missed(account.id())).cloned());
     desired
 }
 
@@ -132,17 +140,22 @@ mod tests {
         // Who has it says that it is gone.
         let steps = reconcile(&running(&all[..1]), &accounts(&all[..1]), &holding(of("a"), none));
         assert_eq!((steps.kept, steps.stop.len()), (1, 0));
+        let steps = reconcile(&running(&all), &accounts(&all[..1]), &holding(of("a"), none));
+        assert_eq!(
+            steps.stop,
+            [("work".into(), Farewell::HandedOver)],
+            "nobody here knows what it is by now"
+        );
     }
 
     #[test]
     fn accounts_whose_rows_are_broken_go_on() {
         let before = accounts(&[("a", SECRET), ("b", SECRET)]);
         let running = running(&[("a", SECRET), ("b", SECRET)]);
-        for (broken, gone, kept) in
-            [(&[][..], 1, 0), (&["a".into(), "new".into()], 0, 1), (&["b".into()], 1, 0)]
-        {
+        for (broken, gone, kept) in [(&[][..], 1, 0), (&["a", "new"], 0, 1), (&["b"], 1, 0)] {
+            let broken = broken.iter().map(|id| AccountId::from(*id)).collect();
             let desired = accounts(&[("b", "password = { file = \"other\" }")]);
-            let steps = reconcile(&running, &as_they_were(&before, desired, broken), &Holding::ALONE);
+            let steps = reconcile(&running, &as_they_were(&before, desired, &broken), &Holding::ALONE);
             assert_eq!(
                 (steps.stop.len(), steps.kept, ids(&steps.replace)),
                 (gone, kept, vec!["b"]),

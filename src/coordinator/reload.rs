@@ -9,7 +9,8 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use crate::config::settings::Settings;
+use crate::cluster::shard::ShardSet;
+use crate::config::settings::{Account, Settings};
 use crate::config::{Issue, Loaded};
 use crate::messages::ReloadError;
 
@@ -23,19 +24,39 @@ const MOST_HANGING: usize = 4;
 #[derive(Clone)]
 pub struct Loader {
     load: Arc<Load>,
+    narrow: Arc<Narrow>,
     files: Vec<PathBuf>,
     readers: Arc<Semaphore>,
 }
 
-type Load = dyn Fn() -> Result<Loaded, Vec<Issue>> + Send + Sync;
+/// With the accounts that the database's table has in these shards.
+type Load = dyn Fn(&ShardSet) -> Result<Loaded, Vec<Issue>> + Send + Sync;
+
+/// Accounts as the flags have them.
+type Narrow = dyn Fn(Vec<Arc<Account>>) -> Vec<Arc<Account>> + Send + Sync;
 
 impl Loader {
     /// By this, from these files and from what they lead to.
     pub fn new(
         files: Vec<PathBuf>,
-        load: impl Fn() -> Result<Loaded, Vec<Issue>> + Send + Sync + 'static,
+        load: impl Fn(&ShardSet) -> Result<Loaded, Vec<Issue>> + Send + Sync + 'static,
     ) -> Self {
-        Self { load: Arc::new(load), files, readers: Arc::new(Semaphore::new(MOST_HANGING)) }
+        let (load, narrow) = (Arc::new(load), Arc::new(|accounts| accounts));
+        Self { load, narrow, files, readers: Arc::new(Semaphore::new(MOST_HANGING)) }
+    }
+
+    /// Accounts that come later are narrowed like this.
+    #[must_use]
+    pub fn narrowing(
+        self,
+        narrow: impl Fn(Vec<Arc<Account>>) -> Vec<Arc<Account>> + Send + Sync + 'static,
+    ) -> Self {
+        Self { narrow: Arc::new(narrow), ..self }
+    }
+
+    /// Of accounts that come later, those that are meant.
+    pub(super) fn narrow(&self, accounts: Vec<Arc<Account>>) -> Vec<Arc<Account>> {
+        (self.narrow)(accounts)
     }
 
     /// The files that are named; those at the usual places where none is.
@@ -47,7 +68,7 @@ impl Loader {
     ///
     /// # Errors
     /// Every problem at once; that it takes longer than `limit`.
-    pub(super) async fn load_within(&self, limit: Duration) -> Result<Loaded, ReloadError> {
+    pub(super) async fn load_within(&self, limit: Duration, shards: ShardSet) -> Result<Loaded, ReloadError> {
         let Ok(reader) = self.readers.clone().try_acquire_owned() else {
             return Err(ReloadError::problem(format!(
                 "{MOST_HANGING} earlier readings of the configuration still hang: {HANGS}"
@@ -55,7 +76,7 @@ impl Loader {
         };
         let load = self.load.clone();
         let reading = spawn_blocking(move || {
-            let loaded = load();
+            let loaded = load(&shards);
             drop(reader);
             loaded
         });
@@ -121,20 +142,21 @@ mod tests {
         const SHORT: Duration = Duration::from_millis(1);
         let (answer, answers) = mpsc::channel::<()>();
         let answers = Mutex::new(answers);
-        let loader = Loader::new(Vec::new(), move || {
+        let loader = Loader::new(Vec::new(), move |_| {
             let _ = answers.lock().map(|answers| answers.recv());
             Err(Vec::new())
         });
         for _ in 0..MOST_HANGING {
-            let refused = timeout(LONG, loader.load_within(SHORT)).await.unwrap().unwrap_err();
+            let refused =
+                timeout(LONG, loader.load_within(SHORT, ShardSet::NONE)).await.unwrap().unwrap_err();
             assert!(format!("{refused:?}").contains("could not be read within 0 seconds"), "{refused:?}");
         }
-        let refused = loader.load_within(LONG).await.unwrap_err();
+        let refused = loader.load_within(LONG, ShardSet::NONE).await.unwrap_err();
         assert!(format!("{refused:?}").contains("still hang"), "{refused:?}");
         drop(answer);
         let all = u32::try_from(MOST_HANGING).unwrap();
         drop(timeout(LONG, loader.readers.acquire_many(all)).await.unwrap());
-        assert_eq!(loader.load_within(LONG).await.unwrap_err(), ReloadError::invalid(&[]));
+        assert_eq!(loader.load_within(LONG, ShardSet::NONE).await.unwrap_err(), ReloadError::invalid(&[]));
     }
 
     fn settings(text: &str) -> Settings {

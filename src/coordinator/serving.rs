@@ -8,7 +8,7 @@ use log::info;
 
 use super::actor::Coordinator;
 use super::reconcile::reconcile;
-use crate::cluster::shard::Holding;
+use crate::cluster::shard::{Holding, ShardSet};
 use crate::text::counted;
 
 /// After shards have come: the journal is told which accounts there are.
@@ -53,9 +53,25 @@ impl Coordinator {
             return;
         }
         let holding = self.holding();
+        self.follow_rows(&holding.held);
         self.serve_these(&holding, ctx);
-        self.served = holding.held.len();
+        self.now_served(&holding.held);
+    }
+
+    /// The accounts of these shards were started, as far as it is known which they are.
+    pub(super) fn now_served(&mut self, held: &ShardSet) {
+        self.served = self.known_shards(held).len();
         self.describe();
+    }
+
+    /// Shards come by and by, and the list of all accounts is long.
+    pub(super) fn note_accounts_soon(&mut self, ctx: &mut Context<Self>) {
+        if !std::mem::replace(&mut self.noting, true) {
+            ctx.run_later(NOTED, |coordinator, _| {
+                coordinator.noting = false;
+                coordinator.note_accounts();
+            });
+        }
     }
 
     fn serve_these(&mut self, holding: &Holding, ctx: &mut Context<Self>) {
@@ -72,12 +88,8 @@ impl Coordinator {
         if !steps.stop.is_empty() {
             info!("left to other monitors: {}", counted(steps.stop.len(), "account"));
         }
-        if !steps.start.is_empty() && !std::mem::replace(&mut self.noting, true) {
-            // Shards come by and by, and the list of all accounts is long.
-            ctx.run_later(NOTED, |coordinator, _| {
-                coordinator.noting = false;
-                coordinator.note_accounts();
-            });
+        if !steps.start.is_empty() {
+            self.note_accounts_soon(ctx);
         }
         let taken = self.take(steps, ctx);
         ctx.spawn(taken);

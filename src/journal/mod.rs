@@ -155,12 +155,15 @@ pub struct FileEnd {
     pub offset: u64,
 }
 
-/// All accounts of the configuration, and how far the journal has come in comparing what it knows with them. It does so by
-/// small steps, since there may be very many, and at each has the whole list: what is undone when a process ends is done by
-/// the next.
+/// All accounts that the configuration has in some shards, and how far the journal has come in comparing what it knows with
+/// them. It does so by small steps, since there may be very many, and at each has the whole list: what is undone when a process
+/// ends is done by the next.
 #[derive(Clone, Debug)]
 pub struct Configured {
     accounts: HashSet<AccountId>,
+    /// Of the others nothing is known.
+    #[cfg_attr(not(feature = "postgres"), allow(dead_code, reason = "a file has all shards"))]
+    shards: ShardSet,
     /// When it was read.
     at: Timestamp,
     /// What it has come to, in words of the journal's own.
@@ -168,9 +171,9 @@ pub struct Configured {
 }
 
 impl Configured {
-    /// The configuration had these accounts then, and no others.
-    pub fn new(accounts: HashSet<AccountId>, at: Timestamp) -> Self {
-        Self { accounts, at, place: String::new() }
+    /// The configuration had these accounts then, and in these shards no others.
+    pub fn new(accounts: HashSet<AccountId>, shards: ShardSet, at: Timestamp) -> Self {
+        Self { accounts, shards, at, place: String::new() }
     }
 
     fn has(&self, account: &str) -> bool {

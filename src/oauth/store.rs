@@ -152,8 +152,11 @@ impl Store {
         Self {
             #[cfg(feature = "postgres")]
             shared: settings.journal.database.as_ref().map(|database| {
-                let seal_keys =
-                    settings.table.as_ref().map(|table| table.seal_keys.clone()).unwrap_or_default();
+                let seal_keys = settings
+                    .table
+                    .as_ref()
+                    .map(|table| table.reader.seal_keys().to_vec())
+                    .unwrap_or_default();
                 Arc::new(Shared { table: TokensTable::new(database), seal_keys })
             }),
             ..Self::new(&settings.monitor.state_dir)

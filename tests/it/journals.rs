@@ -7,7 +7,9 @@ use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 use futures::executor::block_on;
-use idlewatch::cluster::shard::Holding;
+#[cfg(feature = "postgres")]
+use idlewatch::cluster::shard::Shard;
+use idlewatch::cluster::shard::{Holding, ShardSet};
 use idlewatch::event::{AccountId, Cursor, Event, EventBody, MailboxKey, MailboxName, MonitorState};
 #[cfg(feature = "postgres")]
 use idlewatch::journal::postgres::PostgresJournal;
@@ -287,7 +289,7 @@ fn a_mailbox_that_is_gone_is_forgotten_after_a_month(place: &dyn Place) {
     };
     let configured = |journal: &mut Box<dyn Journal>, accounts: &[&str], days| {
         let accounts = accounts.iter().map(|&id| AccountId::from(id)).collect();
-        let mut configured = Configured::new(accounts, day(days));
+        let mut configured = Configured::new(accounts, ShardSet::ALL, day(days));
         while !journal.compare(&mut configured).unwrap() {}
     };
     let accounts = ["back", "deleted", "removed", "returned", "silent"];
@@ -310,6 +312,24 @@ fn a_mailbox_that_is_gone_is_forgotten_after_a_month(place: &dyn Place) {
     assert_eq!(known(4_000), (0, "back returned silent".to_owned()));
     assert_eq!(journal.memory(&key("deleted")).unwrap().from, None, "nothing is remembered of it");
     assert!(journal.memory(&key("back")).unwrap().from.is_some());
+}
+
+/// Accounts of other shards are not known to whoever reads the table of accounts by shards.
+#[cfg(feature = "postgres")]
+#[test]
+fn of_shards_that_were_not_read_nobody_is_gone() {
+    let (mut journal, _) = shared().database().open();
+    let (key, other) = (key(), MailboxKey { account: "work".into(), mailbox: MailboxName::inbox() });
+    for key in [&key, &other] {
+        let (key, cursor, replaces) = (key.clone(), *baseline(7, 5, None), Replaces::Nothing);
+        let checkpoint = Some(Checkpoint { key, cursor, replaces });
+        commit(&mut journal, &[Entry::new(Batch { checkpoint, ..Batch::default() })])[0].as_ref().unwrap();
+    }
+    let read = ShardSet::from_iter([Shard::of(&key.account)]);
+    let mut nobody = Configured::new(HashSet::new(), read, at(1_700_000_000));
+    while !journal.compare(&mut nobody).unwrap() {}
+    assert_eq!(journal.forget_gone(at(1_800_000_000)).unwrap(), 1);
+    assert!(journal.cursor(&key).unwrap().is_none() && journal.cursor(&other).unwrap().is_some());
 }
 
 /// A journal whose steps are taken one by one.
@@ -409,7 +429,7 @@ fn very_many_accounts_are_compared_by_steps_and_nobody_who_is_there_is_forgotten
     let (mut journal, _) = place.open();
     let (all, gone) = (0..2_500, 77);
     commit(&mut journal, &all.clone().map(store).collect::<Vec<_>>());
-    let mut nobody = Configured::new(HashSet::new(), at(1_700_000_000));
+    let mut nobody = Configured::new(HashSet::new(), ShardSet::ALL, at(1_700_000_000));
     while !journal.compare(&mut nobody).unwrap() {}
     drop(journal);
     for steps in [1, usize::MAX] {
@@ -423,7 +443,7 @@ fn very_many_accounts_are_compared_by_steps_and_nobody_who_is_there_is_forgotten
         };
         let (journal, _) = JournalHandle::start(Box::new(stepped), Vec::new(), 1 << 20, |_| {}).unwrap();
         let there = all.clone().filter(|n| *n != gone).map(|n| key(n).account).collect();
-        journal.configured(Configured::new(there, Timestamp::now()));
+        journal.configured(Configured::new(there, ShardSet::ALL, Timestamp::now()));
         let done = || {
             if steps == 1 {
                 taken.1.load(Ordering::SeqCst) == 1

@@ -1,13 +1,16 @@
-//! The table `accounts`: read as a whole, written in one statement.
+//! The table `accounts`: read as a whole or by shards, written in one statement.
 
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::failure::Failure;
 use super::link::{Link, Parameter};
+use super::members::numbers;
 use super::schema;
-use crate::accounts_table::{Mark, Put, Stored, TableError};
+use crate::accounts_table::{Latest, Mark, Put, Rows, Stored, TableError};
+use crate::cluster::shard::ShardSet;
 use crate::config::settings::DatabaseSettings;
+use crate::event::AccountId;
 
 /// A connection of its own to the database of the journal.
 #[derive(Debug)]
@@ -32,36 +35,59 @@ impl AccountsTable {
         schema::prepare(&mut self.link).map_err(|error| TableError(error.to_string()))
     }
 
-    /// What it is now: another, once anything changed.
+    /// What it is now, of a schema that a monitor has prepared.
     ///
     /// # Errors
     /// Where the database is away, or refuses it.
-    pub fn mark(&mut self) -> Result<Mark, TableError> {
-        if !self.is_there()? {
-            return Ok(Mark::default());
-        }
-        let rows = self.link.query(&format!("SELECT {MARK} AS mark FROM accounts"), &[])?;
-        rows.first().map_or(Ok(Mark::default()), |row| row.try_get("mark").map(Mark)).map_err(damaged)
+    pub fn latest(&mut self) -> Result<Latest, TableError> {
+        let rows = self.link.query("SELECT latest, removed FROM accounts_changes", &[])?;
+        let Some(row) = rows.first() else {
+            return Err(TableError("idlewatch.accounts_changes is empty".to_owned()));
+        };
+        let mark = |name| row.try_get(name).map(Mark).map_err(damaged);
+        Ok(Latest { mark: mark("latest")?, removed: mark("removed")?, connection: self.link.generation() })
     }
 
-    /// All rows that are not deleted, and what the table was at that moment. There are none where there is no table.
+    /// All rows that are not deleted. There are none where there is no table.
     ///
     /// # Errors
     /// Where the database is away, or refuses it.
-    pub fn rows(&mut self) -> Result<(Mark, Vec<Stored>), TableError> {
+    pub fn all(&mut self) -> Result<Vec<Stored>, TableError> {
         if !self.is_there()? {
-            return Ok((Mark::default(), Vec::new()));
+            return Ok(Vec::new());
         }
-        // One statement: one moment.
-        let sql = format!(
-            "WITH now AS (SELECT {MARK} AS mark FROM accounts)
-             SELECT now.mark, a.id, a.config::text AS config, a.secret
-             FROM now LEFT JOIN accounts a ON NOT a.deleted ORDER BY a.id COLLATE \"C\""
-        );
-        let rows = self.link.query_all(&sql, &[])?;
-        let mark = rows.first().map_or(Ok(Mark::default()), |row| row.try_get("mark").map(Mark));
-        let stored: Result<Vec<_>, _> = rows.iter().map(stored).collect();
-        Ok((mark.map_err(damaged)?, stored.map_err(damaged)?.into_iter().flatten().collect()))
+        let sql = "SELECT id, config::text AS config, secret FROM accounts WHERE NOT deleted ORDER BY id COLLATE \"C\"";
+        self.link.query_all(sql, &[])?.iter().map(stored).collect::<Result<_, _>>().map_err(damaged)
+    }
+
+    /// All of some shards, and of others what changed `since`: as they are at one moment.
+    ///
+    /// # Errors
+    /// Where the database is away, or refuses it.
+    pub fn read(&mut self, whole: &ShardSet, others: &ShardSet, since: Mark) -> Result<Rows, TableError> {
+        let sql = "WITH now AS MATERIALIZED (SELECT latest FROM accounts_changes), read AS (
+                SELECT id, deleted, config, secret FROM accounts WHERE shard = ANY ($1) AND NOT deleted
+                UNION ALL
+                SELECT id, deleted, config, secret FROM accounts WHERE shard = ANY ($2) AND version > $3)
+            SELECT latest, id, deleted, config::text AS config, secret FROM now LEFT JOIN read ON true ORDER BY id COLLATE \"C\"";
+        let [whole, others] = [whole, others].map(numbers);
+        let parameters: [Parameter<'_>; 3] =
+            [(&whole, Type::INT4_ARRAY), (&others, Type::INT4_ARRAY), (&since.0, Type::INT8)];
+        let found = self.link.query_all(sql, &parameters)?;
+        let mut rows = Rows::default();
+        for row in &found {
+            rows.mark = row.try_get("latest").map(Mark).map_err(damaged)?;
+            // Nothing stands beside the mark where there is no row.
+            match row.try_get("deleted").map_err(damaged)? {
+                None => {}
+                Some(false) => rows.stored.push(stored(row).map_err(damaged)?),
+                Some(true) => {
+                    let id: String = row.try_get("id").map_err(damaged)?;
+                    rows.deleted.push(AccountId::new(id));
+                }
+            }
+        }
+        Ok(rows)
     }
 
     /// All of it, or nothing.
@@ -93,13 +119,8 @@ impl AccountsTable {
     }
 }
 
-/// Each change raises the version of its row: the sum tells them apart, in whatever order they are committed.
-const MARK: &str = "count(*) || ' ' || coalesce(sum(version), 0)";
-
-/// None stands where the table is empty.
-fn stored(row: &Row) -> Result<Option<Stored>, tokio_postgres::Error> {
-    let Some(id) = row.try_get("id")? else { return Ok(None) };
-    Ok(Some(Stored { id, config: row.try_get("config")?, secret: row.try_get("secret")? }))
+fn stored(row: &Row) -> Result<Stored, tokio_postgres::Error> {
+    Ok(Stored { id: row.try_get("id")?, config: row.try_get("config")?, secret: row.try_get("secret")? })
 }
 
 fn damaged(error: tokio_postgres::Error) -> TableError {

@@ -92,7 +92,12 @@ impl Link {
 
     /// Several statements without parameters: one transaction.
     pub(super) fn batch(&mut self, sql: &str) -> Result<(), Failure> {
-        self.runtime.block_on(self.wire.batch(sql))
+        self.runtime.block_on(self.wire.batch(sql, ANSWER))
+    }
+
+    /// The same, of those that go through whole tables and say themselves how long each may take.
+    pub(super) fn batch_all(&mut self, sql: &str) -> Result<(), Failure> {
+        self.runtime.block_on(self.wire.batch(sql, LONG_ANSWER))
     }
 }
 
@@ -108,9 +113,9 @@ impl Wire {
         self.judge(answer)
     }
 
-    async fn batch(&mut self, sql: &str) -> Result<(), Failure> {
+    async fn batch(&mut self, sql: &str, patience: Duration) -> Result<(), Failure> {
         let client = self.client().await?;
-        let answer = within(ANSWER, client.batch_execute(sql)).await;
+        let answer = within(patience, client.batch_execute(sql)).await;
         self.judge(answer)
     }
 

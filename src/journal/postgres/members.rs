@@ -228,7 +228,7 @@ impl PostgresJournal {
     }
 }
 
-fn numbers(shards: &ShardSet) -> Vec<i32> {
+pub(super) fn numbers(shards: &ShardSet) -> Vec<i32> {
     shards.iter().filter_map(|shard| i32::try_from(shard.number()).ok()).collect()
 }
 

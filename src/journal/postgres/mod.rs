@@ -318,7 +318,8 @@ impl Journal for PostgresJournal {
 
     fn compare(&mut self, configured: &mut Configured) -> Result<bool, JournalError> {
         let first = configured.place.parse().unwrap_or(0);
-        let mine = self.holding.held.iter().filter(|shard| shard.number() >= first);
+        let mine = self.holding.held.and(&configured.shards);
+        let mine = mine.iter().filter(|shard| shard.number() >= first);
         let shards: Vec<i32> =
             mine.take(COMPARED).filter_map(|shard| i32::try_from(shard.number()).ok()).collect();
         let (gone, back) = self.changed(configured, &shards)?;

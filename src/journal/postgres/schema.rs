@@ -14,6 +14,7 @@ const UPGRADES: &[&str] = &[
     include_str!("accounts.sql"),
     include_str!("tokens.sql"),
     include_str!("functions.sql"),
+    include_str!("accounts_by_shard.sql"),
 ];
 
 /// PostgreSQL 15.
@@ -32,7 +33,7 @@ pub(super) fn prepare(link: &mut Link) -> Result<(), OpenError> {
         )));
     }
     for (version, upgrade) in (0..).zip(UPGRADES.iter()).filter(|(version, _)| *version >= known) {
-        link.batch(&in_one_transaction(version, upgrade))?;
+        link.batch_all(&in_one_transaction(version, upgrade))?;
     }
     Ok(())
 }
@@ -66,7 +67,7 @@ fn found(link: &mut Link) -> Result<(i32, i32), Failure> {
 /// looks again. The lock is the transaction's.
 fn in_one_transaction(version: i32, upgrade: &str) -> String {
     format!(
-        "BEGIN; SELECT pg_advisory_xact_lock(1768188023);
+        "BEGIN; SET LOCAL statement_timeout = '590s'; SELECT pg_advisory_xact_lock(1768188023);
          DO $lock$ DECLARE found int := 0; BEGIN
              IF to_regnamespace('idlewatch') IS NULL THEN CREATE SCHEMA idlewatch; END IF;
              IF to_regclass('idlewatch.version') IS NOT NULL THEN SELECT number INTO found FROM idlewatch.version; END IF;
