@@ -33,6 +33,7 @@ use crate::service;
 use crate::signals::{Signal, Signals};
 use crate::sink::{Fatal, Sink, SinkHandle, SinkOptions, StateUse};
 use crate::text::counted;
+use crate::ticks::Ticks;
 
 /// What `run` may be told besides the configuration.
 #[derive(Debug, Default)]
@@ -115,14 +116,21 @@ async fn monitor(settings: &Settings, options: &RunOptions, stop: BoxFuture<'sta
             return Exit::CannotStart;
         }
     };
+    let ticks = match Ticks::start() {
+        Ok(ticks) => ticks,
+        Err(error) => {
+            error!("there can be no timer: {error}");
+            return Exit::CannotStart;
+        }
+    };
     let arbiters = arbiters();
     let filters = FiltersInForce::new(settings.filters.clone());
     let (look_for_rows, asked) = Look::channel();
     let context = context(settings, options, &filters, &arbiters, &sink, metrics, look_for_rows).await;
     let look = options.once.clone().map(|pass| once::look(pass, context.pass(context.settings.clone())));
-    let coordinator = Coordinator::new(context).start();
-    let heartbeats = Heartbeats::start(&arbiters.iter().map(Arbiter::handle).collect::<Vec<_>>());
-    actix_rt::spawn(service::attend(coordinator.clone(), heartbeats.clone()));
+    let coordinator = Coordinator::new(context, ticks.clone()).start();
+    let heartbeats = Heartbeats::start(&arbiters.iter().map(Arbiter::handle).collect::<Vec<_>>(), &ticks);
+    actix_rt::spawn(service::attend(coordinator.clone(), heartbeats.clone(), ticks));
     if let Some((seen, loader)) = attended {
         actix_rt::spawn(file_changes::attend(seen, loader, coordinator.clone()));
     }

@@ -41,5 +41,6 @@ pub mod status;
 pub mod survey;
 pub mod terminal;
 pub mod text;
+pub mod ticks;
 pub mod uid_set;
 pub mod wire;

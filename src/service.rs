@@ -5,17 +5,16 @@ use std::time::{Duration, Instant};
 use actix::Addr;
 use log::warn;
 use sd_notify::{NotifyState, notify, watchdog_enabled};
+use tokio::time::sleep;
 
 use crate::coordinator::actor::Coordinator;
 use crate::coordinator::heartbeat::Heartbeats;
 use crate::messages::GetStatus;
 use crate::status::MonitorStatus;
+use crate::ticks::{TICK, Ticks};
 
 /// Whoever has the journal by then was never standing by.
 const SOON: Duration = Duration::from_secs(5);
-
-/// How often the status line is written anew.
-const STATUS: Duration = Duration::from_secs(10);
 
 /// By then accounts were begun.
 const FIRST: Duration = Duration::from_secs(1);
@@ -28,15 +27,14 @@ pub fn ready() {
 
 /// A monitor that waits for another's journal does what it is there for. Never ends.
 pub async fn stand_by() {
-    tokio::time::sleep(SOON).await;
+    sleep(SOON).await;
     tell(&NotifyState::Ready);
     tell(&NotifyState::Status("standing by"));
-    let mut clock = tokio::time::interval(watchdog_enabled().map_or(STATUS, |patience| patience / 2));
+    let Some(patience) = watchdog_enabled() else { return std::future::pending().await };
+    let mut clock = tokio::time::interval(patience / 2);
     loop {
         clock.tick().await;
-        if watchdog_enabled().is_some() {
-            tell(&NotifyState::Watchdog);
-        }
+        tell(&NotifyState::Watchdog);
     }
 }
 
@@ -52,16 +50,15 @@ fn tell(state: &NotifyState<'_>) {
 }
 
 /// Keeps the watchdog quiet for as long as all threads do their work, and the status line true.
-pub async fn attend(coordinator: Addr<Coordinator>, heartbeats: Heartbeats) {
+pub async fn attend(coordinator: Addr<Coordinator>, heartbeats: Heartbeats, mut ticks: Ticks) {
     if std::env::var_os("NOTIFY_SOCKET").is_none() {
         return;
     }
     let watchdog = watchdog_enabled();
-    let period = watchdog.map_or(STATUS, |patience| (patience / 2).min(STATUS));
-    let mut clock = tokio::time::interval_at(tokio::time::Instant::now() + period.min(FIRST), period);
+    let more_often = watchdog.and_then(more_often);
     let mut told = String::new();
+    sleep(more_often.unwrap_or(FIRST).min(FIRST)).await;
     loop {
-        clock.tick().await;
         if watchdog.is_some() && heartbeats.all_alive(Instant::now()) {
             tell(&NotifyState::Watchdog);
         }
@@ -71,7 +68,17 @@ pub async fn attend(coordinator: Addr<Coordinator>, heartbeats: Heartbeats) {
             tell(&NotifyState::Status(&line));
             told = line;
         }
+        match more_often {
+            Some(period) => sleep(period).await,
+            None if ticks.next().await.is_none() => return,
+            None => {}
+        }
     }
+}
+
+/// Where a tick is too seldom for a watchdog of such a patience: twice in that, as systemd advises.
+fn more_often(patience: Duration) -> Option<Duration> {
+    Some(patience / 2).filter(|period| *period < TICK)
 }
 
 fn status_line(status: &MonitorStatus) -> String {
@@ -86,4 +93,20 @@ fn status_line(status: &MonitorStatus) -> String {
         line.push_str(", not ready");
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watchdog_is_fed_at_ticks_unless_it_is_impatient() {
+        let fed = |seconds| more_often(Duration::from_secs(seconds));
+        // The unit that is shipped, and half of it.
+        assert_eq!((fed(60), fed(30)), (None, None));
+        assert_eq!(
+            (fed(29), fed(1)),
+            (Some(Duration::from_millis(14_500)), Some(Duration::from_millis(500)))
+        );
+    }
 }

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use log::{Level, error, info, log, warn};
 use tokio::sync::watch;
 
-use super::clock::{self, Moment};
+use super::clock::Moment;
 use super::outages::Outages;
 use super::reconcile::{Steps, as_they_were, reconcile};
 use super::reload::{Loader, READING, waits_for_start};
@@ -34,6 +34,7 @@ use crate::sink::exchange::Exchange;
 use crate::sink::health::OutputHealth;
 use crate::status::{ConfigStatus, StatusBoard};
 use crate::text::counted;
+use crate::ticks::Ticks;
 
 /// How often the progress of a start is told.
 const PROGRESS: Duration = Duration::from_secs(10);
@@ -80,6 +81,7 @@ pub struct Coordinator {
     pub(super) accounts: HashMap<AccountId, Watched>,
     pub(super) board: StatusBoard,
     outages: Outages,
+    ticks: Ticks,
     ticked: Moment,
     /// Accounts are dealt to the arbiters like cards.
     next_arbiter: usize,
@@ -117,13 +119,14 @@ const LEAVE: Duration = Duration::from_secs(10);
 
 impl Coordinator {
     /// A coordinator that is not started yet.
-    pub fn new(context: CoordinatorContext) -> Self {
+    pub fn new(context: CoordinatorContext, ticks: Ticks) -> Self {
         let now = Timestamp::now();
         Self {
             context,
             accounts: HashMap::new(),
             board: StatusBoard::default(),
             outages: Outages::new(Instant::now()),
+            ticks,
             ticked: Moment::now(),
             next_arbiter: 0,
             reloading: false,
@@ -403,8 +406,21 @@ impl Actor for Coordinator {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX);
-        ctx.run_interval(clock::TICK, |coordinator, _| coordinator.tick());
+        ctx.add_stream(self.ticks.clone().map_to(Tick));
     }
+}
+
+/// Time went on.
+#[derive(Clone, Copy, Debug)]
+struct Tick;
+
+impl StreamHandler<Tick> for Coordinator {
+    fn handle(&mut self, _: Tick, _: &mut Self::Context) {
+        self.tick();
+    }
+
+    /// Who started us has no more use for them.
+    fn finished(&mut self, _: &mut Self::Context) {}
 }
 
 impl Handler<StartAccounts> for Coordinator {

@@ -2,8 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-/// How often to look.
-pub const TICK: Duration = Duration::from_secs(5);
+use crate::ticks::TICK;
 
 /// More than a busy machine is late.
 const JUMP: Duration = Duration::from_secs(30);
@@ -47,9 +46,10 @@ mod tests {
             let wall = if wall < 0 { start.wall - distance } else { start.wall + distance };
             start.jumped(&Moment { steady: start.steady + Duration::from_secs(steady), wall })
         };
-        assert!(!after(5, 5) && !after(20, 20) && !after(5, 6));
-        assert!(after(5, 3605), "the machine slept");
-        assert!(after(600, 600), "the process was stopped");
-        assert!(after(5, -86_400) && after(5, 86_405), "somebody set the clock");
+        assert!(!after(15, 15) && !after(40, 40) && !after(15, 16) && !after(2, 2));
+        assert!(after(15, 3615) && after(2, 3602), "the machine slept");
+        assert!(after(15, 50), "for less than a minute");
+        assert!(after(600, 600) && after(50, 50), "the process was stopped");
+        assert!(after(15, -86_400) && after(15, 86_415), "somebody set the clock");
     }
 }

@@ -6,10 +6,9 @@ use std::time::{Duration, Instant};
 
 use actix::ArbiterHandle;
 
-/// How often a thread shows that it lives.
-const BEAT: Duration = Duration::from_secs(10);
+use crate::ticks::Ticks;
 
-/// A thread that is silent for so long hangs.
+/// A thread that is silent for so long hangs: it missed one tick and more.
 const HANGS: Duration = Duration::from_secs(30);
 
 /// One heart per thread; cheap to clone.
@@ -21,23 +20,24 @@ pub struct Heartbeats {
 }
 
 impl Heartbeats {
-    /// Of the thread that calls this, and of these.
-    pub fn start(arbiters: &[ArbiterHandle]) -> Self {
+    /// Of the thread that calls this, and of these: one beat now, and one at each tick.
+    pub fn start(arbiters: &[ArbiterHandle], ticks: &Ticks) -> Self {
         let hearts = (0..=arbiters.len()).map(|_| AtomicU64::new(0)).collect();
         let heartbeats = Self { since: Instant::now(), hearts };
-        actix_rt::spawn(heartbeats.clone().beat(0));
+        actix_rt::spawn(heartbeats.clone().beat(0, ticks.clone()));
         for (index, arbiter) in arbiters.iter().enumerate() {
             // One that is gone never beats, which is the truth.
-            arbiter.spawn(heartbeats.clone().beat(index + 1));
+            arbiter.spawn(heartbeats.clone().beat(index + 1, ticks.clone()));
         }
         heartbeats
     }
 
-    async fn beat(self, index: usize) {
-        let mut clock = tokio::time::interval(BEAT);
+    async fn beat(self, index: usize, mut ticks: Ticks) {
         while let Some(heart) = self.hearts.get(index) {
-            clock.tick().await;
             heart.store(self.after(Instant::now()), Ordering::Relaxed);
+            if ticks.next().await.is_none() {
+                return;
+            }
         }
     }
 
@@ -72,15 +72,22 @@ mod tests {
     }
 
     #[test]
-    fn threads_that_do_their_work_beat() {
+    fn threads_that_do_their_work_beat_at_each_tick() {
         let system = actix::System::new();
         system.block_on(async {
             let arbiters = [actix::Arbiter::new(), actix::Arbiter::new()];
-            let heartbeats = Heartbeats::start(&arbiters.each_ref().map(actix::Arbiter::handle));
+            let (tick, ticks) = Ticks::by_hand();
+            let heartbeats = Heartbeats::start(&arbiters.each_ref().map(actix::Arbiter::handle), &ticks);
             let later = heartbeats.since + HANGS;
             assert!(!heartbeats.all_alive(later));
-            while heartbeats.hearts.iter().any(|heart| heart.load(Ordering::Relaxed) == 0) {
-                tokio::time::sleep(Duration::from_millis(5)).await;
+            // The first beat comes by itself.
+            for _ in 0..2 {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+                let now = heartbeats.after(Instant::now());
+                tick.send(()).unwrap();
+                while heartbeats.hearts.iter().any(|heart| heart.load(Ordering::Relaxed) < now) {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
             }
             for arbiter in arbiters {
                 arbiter.stop();

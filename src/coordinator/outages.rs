@@ -20,12 +20,14 @@ pub struct Outages {
     began: Instant,
     told: usize,
     kept_back: BTreeMap<String, usize>,
+    /// When the window began in which the first of them came: others follow it, as long as anything changes.
+    keeping_since: Instant,
 }
 
 impl Outages {
     /// Nothing yet.
     pub fn new(now: Instant) -> Self {
-        Self { began: now, told: 0, kept_back: BTreeMap::new() }
+        Self { began: now, told: 0, kept_back: BTreeMap::new(), keeping_since: now }
     }
 
     /// How loud a change is told; `None` where it is only counted. `previous` is the state before.
@@ -41,13 +43,16 @@ impl Outages {
         if self.told <= MOST {
             return Some(level);
         }
+        if self.kept_back.is_empty() {
+            self.keeping_since = self.began;
+        }
         *self.kept_back.entry(cause(change)).or_default() += 1;
         None
     }
 
     /// What was only counted, once the time for it is over.
     pub fn summary(&mut self, now: Instant) -> Option<String> {
-        if self.kept_back.is_empty() || now.saturating_duration_since(self.began) < WINDOW {
+        if self.kept_back.is_empty() || now.saturating_duration_since(self.keeping_since) < WINDOW {
             return None;
         }
         let kept_back = std::mem::take(&mut self.kept_back);
@@ -126,5 +131,18 @@ mod tests {
         assert_eq!(summary, "990 × auth_failed (auth) · 8910 × backoff (connect)");
         assert_eq!(outages.summary(at(10)), None);
         assert_eq!(outages.judge(&lost, AccountState::Online, at(11)), Some(Level::Warn));
+    }
+
+    #[test]
+    fn changes_after_a_storm_do_not_put_off_what_is_told_of_it() {
+        let start = Instant::now();
+        let mut outages = Outages::new(start);
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let lost = changed(AccountState::Backoff, Some(ErrorType::Connect));
+        for _ in 0..=MOST {
+            outages.judge(&lost, AccountState::Online, at(1));
+        }
+        assert_eq!(outages.judge(&lost, AccountState::Online, at(11)), Some(Level::Warn));
+        assert_eq!(outages.summary(at(15)).as_deref(), Some("1 × backoff (connect)"));
     }
 }

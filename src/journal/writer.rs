@@ -23,6 +23,7 @@ use crate::memory::Memory;
 use crate::messages::{Note, Undelivered};
 use crate::refusals::Refusals;
 use crate::text;
+use crate::ticks;
 
 /// Between tries while nothing can be written.
 const RETRY: Duration = Duration::from_secs(2);
@@ -511,7 +512,7 @@ impl Writer {
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             };
             self.begin()?;
-            if self.alive_at.elapsed() >= self.journal.rhythm() {
+            if self.alive_due() <= Instant::now() {
                 self.remember_alive()?;
             }
             if self.comparing.is_none() && self.cleared_at.is_some_and(|at| at.elapsed() >= DAY) {
@@ -558,7 +559,7 @@ impl Writer {
 
     /// How long nothing has to be done unasked.
     fn patience(&self) -> Duration {
-        let alive = self.journal.rhythm().saturating_sub(self.alive_at.elapsed());
+        let alive = self.alive_due().saturating_duration_since(Instant::now());
         let positions = self.positions.due.map(|due| due.saturating_duration_since(Instant::now()));
         let passed = self.passed > self.forgotten;
         let forget = passed.then(|| PASSED.saturating_sub(self.forgotten_at.elapsed()));
@@ -566,6 +567,11 @@ impl Writer {
         let comparing =
             self.comparing.as_ref().filter(|_| self.begun && !self.tidied).map(|_| Duration::ZERO);
         [Some(alive), positions, forget, leaving, comparing].into_iter().flatten().min().unwrap_or(alive)
+    }
+
+    /// When all others that do something now and then are awake, too.
+    fn alive_due(&self) -> Instant {
+        ticks::after(self.alive_at, self.journal.rhythm())
     }
 
     /// A full disk is no reason not to start: what waits can be sent, and the rest has to wait for room.

@@ -1,7 +1,9 @@
-//! Little memory and little CPU: it is killed and begins again, or becomes slower, and every message is told once.
+//! Little memory and little CPU: it is killed and begins again, or becomes slower, and every message is told once. And an idle monitor takes nearly none.
 
+use std::collections::BTreeMap;
+use std::fs;
 use std::os::unix::process::ExitStatusExt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use idlewatch::demo::server::{Behaviour, Server};
 use idlewatch::demo::store::Store;
@@ -74,5 +76,39 @@ async fn a_tenth_of_a_processor_makes_it_slower_only() {
         assert_eq!(states(&events, id), ["online"], "{id}");
     }
     assert!(group.was_felt());
+    assert_eq!(monitor.stop().code(), Some(0));
+}
+
+/// How often each thread has woken.
+fn wakes(pid: u32) -> BTreeMap<String, usize> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap().map(|thread| thread.unwrap());
+    let times = |thread: &fs::DirEntry| {
+        let status = fs::read_to_string(thread.path().join("status")).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        line.and_then(|times| times.trim().parse().ok()).unwrap_or_default()
+    };
+    threads.map(|thread| (thread.file_name().into_string().unwrap(), times(&thread))).collect()
+}
+
+/// Each wake finds a processor that sleeps: there is one for each thread at each tick, and nothing between. With timers of tokio's there were three for each.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_monitor_wakes_once_a_tick() {
+    let server = server().await;
+    let mut monitor = Monitor::new(&account("work", &server));
+    monitor.start();
+    monitor.wait("online", |events| states(events, "work") == ["online"]);
+    // Its start ends with the progress after ten seconds, and goes on after sixty with a note of which accounts there are.
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let (start, before) = (Instant::now(), wakes(monitor.pid()));
+    tokio::time::sleep(Duration::from_secs(31)).await;
+    let after = wakes(monitor.pid());
+    let ticks = usize::try_from(start.elapsed().as_secs()).unwrap() / 15 + 1;
+    let woken = |thread: &String| after[thread] - before.get(thread).copied().unwrap_or_default();
+    let times: Vec<_> = after.keys().map(woken).collect();
+    assert!(times.iter().all(|times| *times <= 2 * ticks), "{times:?} in {ticks} ticks");
+    assert!(
+        times.iter().filter(|times| **times >= 2).count() >= 2,
+        "some of them are there for it: {times:?}"
+    );
     assert_eq!(monitor.stop().code(), Some(0));
 }

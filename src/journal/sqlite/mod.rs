@@ -52,6 +52,17 @@ impl SqliteJournal {
     }
 }
 
+/// What may be lost with the machine's power. It is durable with the next commit, or when the kernel writes it.
+fn unsynced<T>(
+    db: &Connection,
+    write: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
+    db.pragma_update(None, "synchronous", "NORMAL")?;
+    let written = write(db);
+    db.pragma_update(None, "synchronous", "FULL")?;
+    written
+}
+
 /// A full disk passes; whatever else a write meets is known again only after a restart.
 fn failed(error: rusqlite::Error) -> JournalError {
     match &error {
@@ -177,7 +188,7 @@ impl Journal for SqliteJournal {
     }
 
     fn alive(&mut self, now: Timestamp) -> Result<(), JournalError> {
-        keep_alive(&self.db, now).map_err(failed)
+        unsynced(&self.db, |db| keep_alive(db, now)).map_err(failed)
     }
 
     fn compare(&mut self, configured: &mut Configured) -> Result<bool, JournalError> {
@@ -324,6 +335,25 @@ mod tests {
 
     fn open(dir: &Path) -> Result<(SqliteJournal, StateOrigin), OpenError> {
         SqliteJournal::open(dir, false, false)
+    }
+
+    #[test]
+    fn a_sign_of_life_alone_waits_for_no_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut journal, _) = open(dir.path()).unwrap();
+        let synchronous =
+            |db: &Connection| db.query_row("PRAGMA synchronous", [], |row| row.get::<_, u32>(0));
+        let (normal, full) = (1, 2);
+        assert_eq!(unsynced(&journal.db, synchronous), Ok(normal));
+        assert_eq!(synchronous(&journal.db), Ok(full));
+        let nothing = unsynced(&journal.db, |db| db.execute("INSERT INTO nowhere VALUES (1)", []));
+        assert!(nothing.is_err());
+        assert_eq!(synchronous(&journal.db), Ok(full));
+        let now = Timestamp::UNIX_EPOCH + Duration::from_secs(7);
+        journal.alive(now).unwrap();
+        let told = "SELECT value FROM monitor WHERE name = 'alive_at'";
+        assert_eq!(journal.db.query_row(told, [], |row| row.get(0)), Ok(now.as_millisecond()));
+        assert_eq!(synchronous(&journal.db), Ok(full));
     }
 
     #[test]
