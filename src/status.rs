@@ -1,7 +1,7 @@
 //! What is known of all accounts, as a value, and how it is shown to those who ask.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound;
 
 use jiff::Timestamp;
@@ -349,7 +349,7 @@ fn contains(id: &str, text: &str) -> bool {
 }
 
 impl StatusBoard {
-    /// Watched from now on (connecting), or known only (disabled).
+    /// Watched from now on.
     pub fn enter(&mut self, account: AccountId, state: AccountState) {
         self.mailboxes.remove(&account);
         self.accounts.insert(account, AccountStatus::new(state));
@@ -359,6 +359,14 @@ impl StatusBoard {
     pub fn leave(&mut self, account: &AccountId) {
         self.accounts.remove(account);
         self.mailboxes.remove(account);
+    }
+
+    /// Those that are known and not watched: these, and no others.
+    pub fn show_disabled(&mut self, disabled: HashSet<AccountId>) {
+        self.accounts.retain(|id, status| status.state != AccountState::Disabled || disabled.contains(id));
+        for id in disabled {
+            self.accounts.entry(id).or_insert_with(|| AccountStatus::new(AccountState::Disabled));
+        }
     }
 
     /// Takes a change in. Trouble of one mailbox leaves the account's as it is.
@@ -518,6 +526,22 @@ mod tests {
 
     fn trouble(message: &str) -> Trouble {
         Trouble { error_type: ErrorType::Dns, code: None, message: message.to_owned() }
+    }
+
+    #[test]
+    fn disabled_accounts_are_shown_as_long_as_they_are_known() {
+        let mut board = board(&["a"]);
+        let shown = |board: &StatusBoard| board.counts().into_iter().collect::<Vec<_>>();
+        board.show_disabled(["b", "c"].map(AccountId::from).into());
+        assert_eq!(shown(&board), [("connecting", 1), ("disabled", 2)]);
+        board.show_disabled(["a", "c"].map(AccountId::from).into());
+        assert_eq!(
+            shown(&board),
+            [("connecting", 1), ("disabled", 1)],
+            "what is watched is not disabled yet"
+        );
+        board.show_disabled(HashSet::new());
+        assert_eq!(shown(&board), [("connecting", 1)]);
     }
 
     #[test]

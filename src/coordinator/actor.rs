@@ -306,7 +306,7 @@ impl Coordinator {
             }
         });
         left.finish().map(|(), coordinator, ctx| {
-            coordinator.enter_disabled();
+            coordinator.show_disabled();
             coordinator.serve(ctx);
         })
     }
@@ -324,13 +324,12 @@ impl Coordinator {
         }
     }
 
-    /// Accounts that are known and not watched are asked for, too.
-    pub(super) fn enter_disabled(&mut self) {
-        for account in self.context.settings.accounts.iter().filter(|account| !account.enabled) {
-            if self.board.get(account.id()).is_none() {
-                self.board.enter(account.id().clone(), AccountState::Disabled);
-            }
-        }
+    /// Accounts of ours that are known and not watched are asked for, too.
+    pub(super) fn show_disabled(&mut self) {
+        let holding = self.holding();
+        let disabled = self.context.settings.accounts.iter().filter(|account| !account.enabled);
+        let ours = disabled.map(|account| account.id()).filter(|id| holding.has(id));
+        self.board.show_disabled(ours.cloned().collect());
     }
 
     /// After a sleep every connection may be dead without a word: all of them are asked.
@@ -433,7 +432,7 @@ impl Handler<StartAccounts> for Coordinator {
         self.note_accounts();
         self.follow_holding(ctx);
         self.serve(ctx);
-        self.enter_disabled();
+        self.show_disabled();
         ctx.run_later(PROGRESS, |coordinator, ctx| coordinator.tell_progress(ctx));
     }
 }

@@ -147,8 +147,13 @@ struct Change {
 impl Change {
     /// It was of others' accounts.
     fn is_nothing(&self) -> bool {
-        let Self { whole, accounts, broken, deleted, .. } = self;
-        whole.is_empty() && accounts.is_empty() && broken.is_empty() && deleted.is_empty()
+        self.whole.is_empty() && !self.is_news()
+    }
+
+    /// Something changed of shards that were read before.
+    fn is_news(&self) -> bool {
+        let accounts = self.accounts.iter().map(|account| account.id());
+        accounts.chain(&self.broken).chain(&self.deleted).any(|id| !self.whole.has(Shard::of(id)))
     }
 }
 
@@ -199,7 +204,7 @@ impl Handler<TakeRows> for Coordinator {
             table.mark = change.mark;
             return true;
         }
-        let is_news = change.whole.is_empty();
+        let is_news = change.is_news();
         let are_gained = !change.whole.without(&table.shards).is_empty();
         settings.accounts = merged(table, std::mem::take(&mut settings.accounts), change, &holding.held);
         let mut steps = reconcile(&self.running(), &self.context.settings.accounts, &holding);

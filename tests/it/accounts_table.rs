@@ -304,13 +304,34 @@ async fn monitors_that_share_the_accounts_share_the_table() {
     });
     import(&b, "b.csv", &format!("id\nu{COUNT}\n"), &[]);
     a.wait("one more", |_| watched(&a) + watched(&b) == COUNT + 1);
-    for monitor in [&mut a, &mut b] {
-        assert_eq!(monitor.stop().code(), Some(0));
-    }
     let newest = format!("u{COUNT}");
     let begun = [&a, &b].map(|monitor| {
         let has_read = monitor.log().contains("the table of accounts changed");
         (has_read, states(&monitor.events(), &newest).is_empty())
     });
     assert!(begun == [(true, false), (false, true)] || begun == [(false, true), (true, false)], "{begun:?}");
+    // What one leaves the other reads then, and knows what changed meanwhile; what is back with the first is forgotten.
+    assert_eq!(a.stop().code(), Some(0));
+    b.wait("all of them", |_| watched(&b) == COUNT + 1);
+    let change = "UPDATE idlewatch.accounts SET deleted = true WHERE id = 'u0'; UPDATE idlewatch.accounts SET config = '{\"enabled\": false}' WHERE id = 'u1'";
+    ask(&database, change);
+    b.wait("without two", |_| watched(&b) == COUNT - 1);
+    a.start();
+    b.wait("shared again", |_| {
+        let (one, other) = (watched(&a), watched(&b));
+        one + other == COUNT - 1 && one.min(other) >= COUNT / 4
+    });
+    let known = |monitor: &Monitor| {
+        let output = monitor.command().args(["status", "--json"]).output().unwrap();
+        let status: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let of = |state: &str| status["accounts"][state].as_u64().unwrap_or_default();
+        (of("online") as usize == watched(monitor), of("disabled"))
+    };
+    b.wait("each account is known to one", |_| {
+        let known = [known(&a), known(&b)];
+        known.iter().all(|(online, _)| *online) && known[0].1 + known[1].1 == 1
+    });
+    for monitor in [&mut a, &mut b] {
+        assert_eq!(monitor.stop().code(), Some(0));
+    }
 }
