@@ -45,10 +45,16 @@ impl Receipt {
     }
 }
 
-/// Nothing of an entry was stored: the journal does not hold what its checkpoint replaces.
+/// Why nothing of an entry was stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the cursor has moved since it was read")]
-pub struct Superseded;
+pub enum Unstored {
+    /// The journal does not hold what its checkpoint replaces.
+    #[error("the cursor has moved since it was read")]
+    Superseded,
+    /// The journal cannot read what it needs for this entry, while others were stored: it may be later.
+    #[error("a part of the journal's database cannot be read")]
+    Unreadable,
+}
 
 /// A batch with its events encoded: what a commit takes.
 #[derive(Clone, Debug, PartialEq)]
@@ -211,7 +217,7 @@ pub trait Journal: Send {
         &mut self,
         entries: &[Entry],
         positions: &[(String, LanePosition)],
-    ) -> Result<Vec<Result<Receipt, Superseded>>, JournalError>;
+    ) -> Result<Vec<Result<Receipt, Unstored>>, JournalError>;
 
     /// The cursor of a mailbox, of its current epoch.
     ///
@@ -330,7 +336,7 @@ pub trait Journal: Send {
     fn last(&mut self) -> Result<u64, JournalError>;
 }
 
-/// How many rows of a database were not what was written: each is told, and gone without.
+/// How much of a database was not what was written: each is told, and gone without.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Damage {
     /// Events, which nobody is told of.
@@ -341,6 +347,8 @@ pub struct Damage {
     pub positions: u64,
     /// Refused logins of accounts, which are counted anew.
     pub refusals: u64,
+    /// Pages that the database cannot read: what needs them waits.
+    pub pages: u64,
 }
 
 /// What goes wrong with an open journal.
@@ -352,6 +360,9 @@ pub enum JournalError {
     /// Its database does not answer; it may again.
     #[error("the journal's database cannot be reached")]
     Unreachable,
+    /// Its database has a damaged page; a person may mend it.
+    #[error("a part of the journal's database cannot be read")]
+    Unreadable,
     /// It is another monitor's now: nothing of ours is stored any more.
     #[error("another monitor has taken the journal over")]
     TakenOver,

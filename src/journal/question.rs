@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::{Journal, JournalError, JournalledEvent};
+use super::{Blocked, Journal, JournalError, JournalledEvent};
 use crate::event::{AccountId, Cursor, MailboxKey};
 use crate::memory::Memory;
 use crate::refusals::Refusals;
@@ -34,42 +34,54 @@ impl Question {
         }
     }
 
-    /// Answers it; comes back where there is no answer to be had now.
-    pub(super) fn answer(self, journal: &mut dyn Journal) -> Option<Self> {
-        match self {
+    /// Answers it; comes back where there is no answer to be had now, and says why.
+    pub(super) fn answer(self, journal: &mut dyn Journal) -> Option<(Self, Blocked)> {
+        let (again, blocked) = match self {
             Self::Cursor { key, answer } => {
-                send(answer, journal.cursor(&key)).map(|answer| Self::Cursor { key, answer })
+                let (answer, blocked) = send(answer, journal.cursor(&key))?;
+                (Self::Cursor { key, answer }, blocked)
             }
             Self::Memory { key, answer } => {
-                send(answer, journal.memory(&key)).map(|answer| Self::Memory { key, answer })
+                let (answer, blocked) = send(answer, journal.memory(&key))?;
+                (Self::Memory { key, answer }, blocked)
             }
             Self::Refusals { account, answer } => {
-                send(answer, journal.refusals(&account)).map(|answer| Self::Refusals { account, answer })
+                let (answer, blocked) = send(answer, journal.refusals(&account))?;
+                (Self::Refusals { account, answer }, blocked)
             }
             Self::IdlePeriods { answer } => {
-                send(answer, journal.idle_periods()).map(|answer| Self::IdlePeriods { answer })
+                let (answer, blocked) = send(answer, or_nothing(journal.idle_periods()))?;
+                (Self::IdlePeriods { answer }, blocked)
             }
             Self::Unpipelined { answer } => {
-                send(answer, journal.unpipelined()).map(|answer| Self::Unpipelined { answer })
+                let (answer, blocked) = send(answer, or_nothing(journal.unpipelined()))?;
+                (Self::Unpipelined { answer }, blocked)
             }
             Self::Pending { after, most, answer } => {
-                let found = journal.pending(after, most);
-                send(answer, found).map(|answer| Self::Pending { after, most, answer })
+                let (answer, blocked) = send(answer, journal.pending(after, most))?;
+                (Self::Pending { after, most, answer }, blocked)
             }
             Self::HasAfter { sequence, answer } => {
-                send(answer, journal.has_after(sequence)).map(|answer| Self::HasAfter { sequence, answer })
+                let (answer, blocked) = send(answer, journal.has_after(sequence))?;
+                (Self::HasAfter { sequence, answer }, blocked)
             }
-        }
+        };
+        Some((again, blocked))
     }
 }
 
 /// Whoever asked waits for what passes.
-fn send<T>(answer: Answer<T>, result: Result<T, JournalError>) -> Option<Answer<T>> {
-    match result {
-        Err(failure) if failure.passes() => Some(answer),
-        result => {
+fn send<T>(answer: Answer<T>, result: Result<T, JournalError>) -> Option<(Answer<T>, Blocked)> {
+    match result.as_ref().err().and_then(Blocked::by) {
+        Some(blocked) => Some((answer, blocked)),
+        None => {
             let _ = answer.send(result);
             None
         }
     }
+}
+
+/// What was learned is learned anew: nobody has to wait for it.
+fn or_nothing<T: Default>(result: Result<T, JournalError>) -> Result<T, JournalError> {
+    if matches!(result, Err(JournalError::Unreadable)) { Ok(T::default()) } else { result }
 }

@@ -14,7 +14,7 @@ use super::question::Question;
 use super::recent::Recent;
 use super::{
     Configured, Damage, Encoded, Entry, Journal, JournalError, JournalledEvent, LanePosition, Receipt,
-    Superseded,
+    Unstored,
 };
 use crate::cluster::shard::{Holding, ShardSet};
 use crate::event::{AccountId, Cursor, Event, EventBody, MailboxKey, MonitorState};
@@ -102,6 +102,9 @@ pub enum Blocked {
     /// The database does not answer.
     #[error("the journal's database cannot be reached")]
     Unreachable,
+    /// Not all of it, where only what needs a damaged page waits.
+    #[error("a part of the journal's database cannot be read")]
+    Unreadable,
 }
 
 impl Blocked {
@@ -110,6 +113,7 @@ impl Blocked {
         match failure {
             JournalError::DiskFull => Some(Self::DiskFull),
             JournalError::Unreachable => Some(Self::Unreachable),
+            JournalError::Unreadable => Some(Self::Unreadable),
             JournalError::TakenOver | JournalError::Failed(_) | JournalError::Closed => None,
         }
     }
@@ -120,6 +124,9 @@ impl Blocked {
             Self::Unreachable => {
                 warn!("the journal's database cannot be reached: nothing is fetched until it can be")
             }
+            Self::Unreadable => {
+                warn!("a part of the journal's database cannot be read: what needs it waits until it can be")
+            }
         }
     }
 
@@ -127,6 +134,7 @@ impl Blocked {
         match self {
             Self::DiskFull => info!("there is room for the journal again"),
             Self::Unreachable => info!("the journal's database answers again"),
+            Self::Unreadable => info!("all that is asked of the journal's database can be read again"),
         }
     }
 }
@@ -136,6 +144,7 @@ impl From<Blocked> for JournalError {
         match blocked {
             Blocked::DiskFull => Self::DiskFull,
             Blocked::Unreachable => Self::Unreachable,
+            Blocked::Unreadable => Self::Unreadable,
         }
     }
 }
@@ -242,6 +251,7 @@ impl JournalHandle {
             positions: Positions::default(),
             asked: Vec::new(),
             postponed: Vec::new(),
+            unreadable: Unreadable::default(),
             full: false,
             losing: HashSet::new(),
             dropped: dropped.clone(),
@@ -252,6 +262,7 @@ impl JournalHandle {
             alive_at: Instant::now(),
             cleared_at: None,
             comparing: None,
+            compare_at: None,
         };
         writer.begin()?;
         std::thread::Builder::new()
@@ -433,6 +444,8 @@ struct Writer {
     asked: Vec<(MailboxKey, CursorAnswer)>,
     /// What else is asked once more, since there was no answer to be had.
     postponed: Vec<Question>,
+    /// What needs a page of the database that cannot be read.
+    unreadable: Unreadable,
     full: bool,
     /// The lanes for which events are dropped.
     losing: HashSet<usize>,
@@ -450,6 +463,8 @@ struct Writer {
     cleared_at: Option<Instant>,
     /// The accounts that there are, while what is known is compared with them.
     comparing: Option<Configured>,
+    /// When that goes on, where it could not.
+    compare_at: Option<Instant>,
 }
 
 /// Shards whose accounts are watched no more, and what of them was told.
@@ -459,6 +474,41 @@ struct Leaving {
     /// Nothing of them comes after this.
     last: u64,
     since: Instant,
+}
+
+/// What waits for a page of the database that a person has to mend. Everything else goes on.
+#[derive(Default)]
+struct Unreadable {
+    entries: Vec<(Entry, oneshot::Sender<Result<Receipt, Undelivered>>)>,
+    questions: Vec<Question>,
+    /// Whether shards could not be looked at, claimed, or let go.
+    shards: bool,
+    /// Whether places of outputs could not be stored.
+    positions: bool,
+    tried_at: Option<Instant>,
+    /// Whether somebody was told.
+    told: bool,
+}
+
+impl Unreadable {
+    fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.questions.is_empty() && !self.shards && !self.positions
+    }
+
+    /// Whether some of it is tried once more now.
+    fn is_due(&mut self) -> bool {
+        let waits = !self.entries.is_empty() || !self.questions.is_empty();
+        let due = waits && self.tried_at.is_none_or(|at| at.elapsed() >= RETRY);
+        if due {
+            self.tried_at = Some(Instant::now());
+        }
+        due
+    }
+
+    /// Whether one of this mailbox waits.
+    fn holds(&self, key: &MailboxKey) -> bool {
+        self.entries.iter().any(|(entry, _)| entry.is_of(key))
+    }
 }
 
 /// Positions of lanes that are not durable yet.
@@ -532,7 +582,7 @@ impl Writer {
             }
             self.hand_over()?;
             self.answer_cursors();
-            blocked |= self.compare()?;
+            self.compare()?;
             blocked |= !self.postponed.is_empty();
             if self.forgotten_at.elapsed() >= PASSED {
                 self.forget()?;
@@ -550,9 +600,14 @@ impl Writer {
         if self.has_left(&failure) { Ok(()) } else { Err(failure) }
     }
 
-    fn tell_health(&self) {
+    fn tell_health(&mut self) {
         let Self { bytes, max_bytes, full, blocked, committed_at, .. } = *self;
         let damage = self.journal.damage();
+        let unreadable = !self.unreadable.is_empty();
+        if std::mem::replace(&mut self.unreadable.told, unreadable) != unreadable {
+            if unreadable { Blocked::Unreadable.tell() } else { Blocked::Unreadable.tell_end() }
+        }
+        let blocked = blocked.or(unreadable.then_some(Blocked::Unreadable));
         let now = JournalHealth { bytes, max_bytes, full, blocked, committed_at, damage };
         self.tell_health.send_if_modified(|told| std::mem::replace(told, now) != now);
     }
@@ -564,9 +619,18 @@ impl Writer {
         let passed = self.passed > self.forgotten;
         let forget = passed.then(|| PASSED.saturating_sub(self.forgotten_at.elapsed()));
         let leaving = self.leaving.as_ref().map(|_| TAKEN);
-        let comparing =
-            self.comparing.as_ref().filter(|_| self.begun && !self.tidied).map(|_| Duration::ZERO);
-        [Some(alive), positions, forget, leaving, comparing].into_iter().flatten().min().unwrap_or(alive)
+        [Some(alive), positions, forget, leaving, self.compares_in()]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(alive)
+    }
+
+    /// When accounts are to be compared, if they are.
+    fn compares_in(&self) -> Option<Duration> {
+        self.comparing.as_ref().filter(|_| self.begun && !self.tidied)?;
+        let at = self.compare_at.map(|at| at.saturating_duration_since(Instant::now()));
+        Some(at.unwrap_or_default())
     }
 
     /// When all others that do something now and then are awake, too.
@@ -579,6 +643,9 @@ impl Writer {
         if !self.begun {
             let begun = self.journal.begin(Timestamp::now());
             self.begun = self.done_unless_blocked(begun)?;
+            if self.begun && self.blocked == Some(Blocked::Unreadable) {
+                self.unblock();
+            }
             self.follow()?;
         }
         Ok(())
@@ -623,6 +690,10 @@ impl Writer {
         }
         let shards = leaving.shards;
         let done = self.journal.hand_over(&shards, Timestamp::now());
+        if matches!(done, Err(JournalError::Unreadable)) {
+            self.unreadable.shards = true;
+            return Ok(());
+        }
         if self.done_unless_blocked(done)? {
             self.leaving = None;
             // Before anything else of it is told; and there may be more to go.
@@ -637,7 +708,8 @@ impl Writer {
         self.alive_at = Instant::now();
         if self.begun && !self.tidied {
             let told = self.journal.alive(Timestamp::now());
-            let done = self.done_unless_blocked(told)?;
+            self.unreadable.shards = matches!(told, Err(JournalError::Unreadable));
+            let done = self.unreadable.shards || self.done_unless_blocked(told)?;
             self.follow()?;
             // So little may find room where nothing else does.
             if done && self.blocked == Some(Blocked::Unreachable) {
@@ -671,18 +743,21 @@ impl Writer {
     }
 
     /// One step: what else there is to do goes on between them. Nothing is forgotten before the last, since who is back may not
-    /// be noted yet. Whether it has to wait.
-    fn compare(&mut self) -> Result<bool, JournalError> {
-        let Some(accounts) = self.comparing.as_mut().filter(|_| self.begun && !self.tidied) else {
-            return Ok(false);
-        };
+    /// be noted yet.
+    fn compare(&mut self) -> Result<(), JournalError> {
+        let is_due = self.compares_in() == Some(Duration::ZERO);
+        let Some(accounts) = self.comparing.as_mut().filter(|_| is_due) else { return Ok(()) };
+        self.compare_at = None;
         match self.journal.compare(accounts) {
-            Ok(false) => Ok(false),
+            Ok(false) => Ok(()),
             Ok(true) => {
                 self.comparing = None;
-                self.forget_gone().map(|()| false)
+                self.forget_gone()
             }
-            Err(failure) if failure.passes() => Ok(true),
+            Err(failure) if failure.passes() => {
+                self.compare_at = Some(Instant::now() + RETRY);
+                Ok(())
+            }
             Err(failure) => Err(failure),
         }
     }
@@ -706,7 +781,7 @@ impl Writer {
         &mut self,
         entries: &[Entry],
         positions: &[(String, LanePosition)],
-    ) -> Result<Vec<Result<Receipt, Superseded>>, JournalError> {
+    ) -> Result<Vec<Result<Receipt, Unstored>>, JournalError> {
         match self.blocked {
             Some(blocked) if !self.begun => Err(blocked.into()),
             _ => self.journal.commit(entries, positions),
@@ -772,7 +847,8 @@ impl Writer {
 
     fn answer_cursors(&mut self) {
         for (key, answer) in std::mem::take(&mut self.asked) {
-            if !self.begun || self.waiting.iter().any(|(entry, _)| entry.is_of(&key)) {
+            let waits = self.waiting.iter().any(|(entry, _)| entry.is_of(&key));
+            if !self.begun || waits || self.unreadable.holds(&key) {
                 self.asked.push((key, answer));
             } else {
                 self.ask(Question::Cursor { key, answer });
@@ -781,11 +857,23 @@ impl Writer {
     }
 
     fn ask(&mut self, question: Question) {
-        self.postponed.extend(question.past(self.passed).answer(self.journal.as_mut()));
+        match question.past(self.passed).answer(self.journal.as_mut()) {
+            Some((question, Blocked::Unreadable)) => self.unreadable.questions.push(question),
+            Some((question, _)) => self.postponed.push(question),
+            None => {}
+        }
     }
 
     fn ask_again(&mut self) {
-        for question in std::mem::take(&mut self.postponed) {
+        let mut questions = std::mem::take(&mut self.postponed);
+        if self.unreadable.is_due() {
+            questions.append(&mut self.unreadable.questions);
+            // Before what came after it.
+            for waiting in self.unreadable.entries.drain(..).rev() {
+                self.waiting.push_front(waiting);
+            }
+        }
+        for question in questions {
             match question {
                 // It may have moved meanwhile.
                 Question::Cursor { key, answer } => self.asked.push((key, answer)),
@@ -815,6 +903,11 @@ impl Writer {
             .collect();
         match self.commit(&round.entries, &positions) {
             Ok(receipts) => self.committed(round, receipts).map(|()| false),
+            Err(JournalError::Unreadable) if !positions.is_empty() => {
+                self.unreadable.positions = true;
+                self.put_back(round, Blocked::Unreadable);
+                Ok(true)
+            }
             Err(failure) => match Blocked::by(&failure) {
                 Some(blocked) => {
                     self.put_back(round, blocked);
@@ -850,6 +943,10 @@ impl Writer {
         let mut bytes = self.bytes;
         let mut kept = VecDeque::new();
         for (entry, answer) in self.waiting.drain(..) {
+            if entry.mailbox().is_some_and(|key| self.unreadable.holds(key)) {
+                self.unreadable.entries.push((entry, answer));
+                continue;
+            }
             let overtakes = |(waiting, _): &(Entry, _)| entry.mailbox().is_some_and(|key| waiting.is_of(key));
             if (entry.is_empty() || bytes < self.max_bytes) && !kept.iter().any(overtakes) {
                 bytes += entry.bytes();
@@ -877,11 +974,42 @@ impl Writer {
         }
     }
 
+    /// What needs a page that cannot be read waits for it, and holds up nothing else.
+    fn set_aside(
+        &mut self,
+        round: Round,
+        receipts: Vec<Result<Receipt, Unstored>>,
+    ) -> (Round, Vec<Result<Receipt, Unstored>>) {
+        let Round { entries, receivers, positions, group, full } = round;
+        let mut kept = Round { positions, group, full, ..Round::default() };
+        let mut answers = Vec::new();
+        // Nobody waits for what the journal says of itself, which comes last.
+        let receivers = receivers.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
+        for ((entry, receiver), answer) in entries.into_iter().zip(receivers).zip(receipts) {
+            match (answer, receiver) {
+                (Err(Unstored::Unreadable), Some(receiver)) => {
+                    self.unreadable.entries.push((entry, receiver))
+                }
+                (Err(Unstored::Unreadable), None) => kept.full = None,
+                (answer, receiver) => {
+                    kept.entries.push(entry);
+                    kept.receivers.extend(receiver);
+                    answers.push(answer);
+                }
+            }
+        }
+        (kept, answers)
+    }
+
     fn committed(
         &mut self,
         round: Round,
-        receipts: Vec<Result<Receipt, Superseded>>,
+        receipts: Vec<Result<Receipt, Unstored>>,
     ) -> Result<(), JournalError> {
+        let (round, receipts) = self.set_aside(round, receipts);
+        if round.entries.is_empty() && round.positions.taken.is_empty() {
+            return Ok(());
+        }
         self.committed_at = Some(Timestamp::now());
         self.unblock();
         if let Some(full) = round.full {
@@ -889,6 +1017,7 @@ impl Writer {
             let words = if full { "is full" } else { "takes events again" };
             warn!("the journal {words}: {} of {} bytes wait for an output", self.bytes, self.max_bytes);
         }
+        self.unreadable.positions &= round.positions.taken.is_empty();
         for (lane, position) in round.positions.taken {
             // A lane that is gone may still tell what it took: nothing waits for that.
             if let Some((_, known)) = self.lanes.get_mut(lane).filter(|(spec, _)| !spec.is_gone()) {
@@ -907,7 +1036,7 @@ impl Writer {
         }
         self.told.send_if_modified(|told| std::mem::replace(told, self.last) != self.last);
         for (answer, receipt) in round.receivers.into_iter().zip(receipts) {
-            let _ = answer.send(receipt.map_err(|Superseded| Undelivered::Superseded));
+            let _ = answer.send(receipt.map_err(|_| Undelivered::Superseded));
         }
         self.prune()
     }
@@ -973,7 +1102,7 @@ impl Writer {
 /// The events of entries as lanes take them, with their bytes.
 fn numbered(
     entries: Vec<Entry>,
-    receipts: &[Result<Receipt, Superseded>],
+    receipts: &[Result<Receipt, Unstored>],
 ) -> impl Iterator<Item = (JournalledEvent, u64)> {
     let sequences = receipts.iter().map(|receipt| receipt.as_ref().ok().and_then(Receipt::sequences));
     let events = entries.into_iter().zip(sequences);

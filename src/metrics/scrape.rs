@@ -205,20 +205,25 @@ impl Snapshot {
         registry.register_with_unit("journal_capacity", help, Unit::Bytes, bytes(self.journal.max_bytes));
         let blocked = Gauge::<i64>::default();
         blocked.set(i64::from(self.journal.full || self.journal.blocked.is_some()));
-        let help = "Whether events cannot be kept at this moment: the journal or its disk is full";
+        let help = "Whether events cannot be kept at this moment: the journal or its disk is full, or its database is away, or damaged";
         registry.register("journal_blocked", help, blocked);
         let damaged = Counter::<u64>::default();
         damaged.inc_by(self.journal.damage.events);
         let help = "Events that were found damaged in the journal's database, and told to nobody";
         registry.register("journal_damaged_events", help, damaged);
-        let Damage { events, cursors, positions, refusals } = self.journal.damage;
+        let Damage { events, cursors, positions, refusals, pages } = self.journal.damage;
+        let counts = [
+            ("event", events),
+            ("cursor", cursors),
+            ("position", positions),
+            ("refusals", refusals),
+            ("page", pages),
+        ];
         let rows = Family::<OfWhat, Counter>::default();
-        for (what, count) in
-            [("event", events), ("cursor", cursors), ("position", positions), ("refusals", refusals)]
-        {
+        for (what, count) in counts {
             rows.get_or_create(&OfWhat { what }).inc_by(count);
         }
-        let help = "Rows that were found damaged in the journal's database, by what they held";
+        let help = "Rows that were found damaged in the journal's database, by what they held, and pages that it cannot read";
         registry.register("journal_damaged_rows", help, rows);
         let shards = Gauge::<i64>::default();
         shards.set(i64::try_from(self.shards).unwrap_or(i64::MAX));

@@ -193,6 +193,9 @@ fn no_room(context: &PassContext) -> Option<&'static str> {
         JournalHealth { blocked: Some(Blocked::Unreachable), .. } => {
             Some("the journal's database cannot be reached")
         }
+        JournalHealth { blocked: Some(Blocked::Unreadable), .. } => {
+            Some("a part of the journal's database cannot be read")
+        }
         _ if health.full && context.outputs.iter().any(fails) => {
             Some("the journal is full, and an output does not take events")
         }

@@ -15,6 +15,7 @@ pub mod output;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::prelude::*;
 use secrecy::ExposeSecret;
@@ -214,13 +215,27 @@ struct Opened {
 }
 
 fn open(options: &SinkOptions, failed: mpsc::UnboundedSender<Fatal>) -> Result<Opened, SinkStartError> {
-    let (lock, journal, origin) = journal(options)?;
-    let specs = options.outputs.iter().map(lane_spec).collect();
+    let (lock, mut journal, origin) = journal(options)?;
+    let specs: Vec<LaneSpec> = options.outputs.iter().map(lane_spec).collect();
+    if options.waits {
+        wait_for_lanes(journal.as_mut(), &specs);
+    }
     let (journal, positions) =
         JournalHandle::start(journal, specs, options.journal.max_bytes, move |error| {
             let _ = failed.send(error.into());
         })?;
     Ok(Opened { lock, journal, origin, positions })
+}
+
+/// Between two looks at what a start needs.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// While a page of the database cannot be read without which no output can begin, or nobody is there. It was told.
+fn wait_for_lanes(journal: &mut dyn Journal, specs: &[LaneSpec]) {
+    let names: Vec<_> = specs.iter().map(|lane| lane.name.clone()).collect();
+    while let Err(JournalError::Unreadable | JournalError::Unreachable) = journal.lanes(&names) {
+        std::thread::sleep(RETRY);
+    }
 }
 
 type Source = (Option<StateLock>, Box<dyn Journal>, StateOrigin);

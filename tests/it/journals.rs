@@ -18,7 +18,7 @@ use idlewatch::journal::postgres::lease::Opening;
 use idlewatch::journal::sqlite::SqliteJournal;
 use idlewatch::journal::{
     Configured, Entry, FileEnd, Journal, JournalError, JournalHandle, JournalledEvent, LanePosition, Receipt,
-    StateOrigin, Superseded,
+    StateOrigin, Unstored,
 };
 use idlewatch::memory::{Fingerprint, Memory, Told};
 use idlewatch::messages::{Batch, Checkpoint, Note, Replaces};
@@ -125,7 +125,7 @@ fn checkpoint(id: &str, before: impl Into<Replaces>, cursor: &Cursor) -> Entry {
     Entry::new(Batch { events: vec![event(id)], checkpoint: Some(checkpoint), ..Batch::default() })
 }
 
-fn commit(journal: &mut Box<dyn Journal>, entries: &[Entry]) -> Vec<Result<Receipt, Superseded>> {
+fn commit(journal: &mut Box<dyn Journal>, entries: &[Entry]) -> Vec<Result<Receipt, Unstored>> {
     journal.commit(entries, &[]).unwrap()
 }
 
@@ -360,7 +360,7 @@ impl Journal for Stepped {
         &mut self,
         entries: &[Entry],
         positions: &[(String, LanePosition)],
-    ) -> Result<Vec<Result<Receipt, Superseded>>, JournalError> {
+    ) -> Result<Vec<Result<Receipt, Unstored>>, JournalError> {
         self.journal.commit(entries, positions)
     }
     fn cursor(&mut self, key: &MailboxKey) -> Result<Option<Cursor>, JournalError> {

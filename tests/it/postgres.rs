@@ -14,7 +14,7 @@ use idlewatch::event::{Cursor, MailboxKey, MailboxName};
 use idlewatch::journal::postgres::PostgresJournal;
 use idlewatch::journal::postgres::lease::Opening;
 use idlewatch::journal::{
-    Damage, Entry, FileEnd, Journal, JournalError, JournalHandle, LanePosition, OpenError,
+    Damage, Entry, FileEnd, Journal, JournalError, JournalHandle, LanePosition, OpenError, Unstored,
 };
 use idlewatch::messages::{Batch, Checkpoint, Replaces, Undelivered};
 use jiff::Timestamp;
@@ -23,7 +23,7 @@ use serde_json::Value;
 use crate::admin::{address, http, request};
 use crate::journals::{entry, event};
 use crate::support::monitor::{Monitor, states, told};
-use crate::support::postgres::{Database, PASSWORD, Postgres, shared, signal};
+use crate::support::postgres::{Database, PASSWORD, Postgres, shared, signal, turn_over};
 use crate::support::receiver::{Receiver, SECRET};
 
 async fn server() -> Server {
@@ -735,6 +735,153 @@ async fn a_cursor_that_is_damaged_makes_a_gap_of_its_mailbox_and_all_others_go_o
         assert!(metrics.contains(&format!("\n{line}\n")), "{line} in {metrics}");
     }
     assert_eq!(monitor.stop().code(), Some(0));
+}
+
+/// Of many cursors, with that of `other` on another page than that of `work`, and in no shard of what is there.
+fn spread(postgres: &Postgres, database: &Database) {
+    let shard = |account: &str| Shard::of(&account.into()).number();
+    let (work, other) = (shard("work"), shard("other"));
+    let sql = format!(
+        "INSERT INTO idlewatch.cursors (account, mailbox, uid_validity, uid_next, seen, updated_at, crc, shard)
+            SELECT 'filler' || n, 'INBOX', 1, 1, '', 0, 0, CASE n % 1024 WHEN {other} THEN {work} ELSE n % 1024 END
+            FROM generate_series(1, 300) AS n;
+        WITH moved AS (DELETE FROM idlewatch.cursors WHERE account = 'other' RETURNING *)
+            INSERT INTO idlewatch.cursors SELECT * FROM moved"
+    );
+    postgres.ask(&database.name, &sql);
+    // An index leads to where it was, until then.
+    postgres.ask(&database.name, "VACUUM (ANALYZE, INDEX_CLEANUP ON) idlewatch.cursors");
+    let pages = "SELECT account, ctid::text LIKE '(0,%' FROM idlewatch.cursors
+        WHERE account IN ('work', 'other') ORDER BY account";
+    assert_eq!(postgres.ask(&database.name, pages), "other|f\nwork|t");
+}
+
+/// What is on it waits, as for a database that is away. It would end each monitor that reads it, one after the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_cannot_be_read_keeps_waiting_what_is_on_it_and_nothing_else() {
+    let (mut postgres, server) = (Postgres::start(), server().await);
+    let database = postgres.database();
+    let (port, http_at) = (server.addr().port(), "[http]\nlisten = \"127.0.0.1:0\"\n");
+    let other = format!(
+        "{http_at}[[accounts]]\nid = \"other\"\nhost = \"127.0.0.1\"\ntls = \"none\"\nuser = \"bob\"\npassword = {{ inline = \"pw\" }}\nport = {port}\n"
+    );
+    let mut monitor = Monitor::new(&configuration(&server, &database, &other));
+    monitor.start();
+    let online = |events: &[Value], account| states(events, account) == ["online"];
+    monitor.wait("both online", |events| online(events, "work") && online(events, "other"));
+    deliver(&server, 1);
+    monitor.wait("both told", |events| told(events, "work") == [1] && told(events, "other") == [1]);
+    spread(&postgres, &database);
+    let file = postgres.file(&database.name, "idlewatch.cursors");
+    postgres.stop();
+    turn_over(&file, 0);
+    postgres.launch();
+
+    deliver(&server, 1);
+    monitor.wait_log("cannot read the table idlewatch.cursors");
+    monitor.wait("the other one goes on", |events| told(events, "other") == [1, 2]);
+    monitor.wait_log("a part of the journal's database cannot be read");
+    assert_eq!(told(&monitor.events(), "work"), [1]);
+    let status = monitor.command().arg("status").output().unwrap();
+    let status = String::from_utf8_lossy(&status.stdout).into_owned();
+    assert!(status.contains("a part of the journal's database cannot be read"), "{status}");
+    let metrics = http(address(&monitor), &request("GET", "/metrics", "localhost"));
+    for line in ["idlewatch_journal_blocked 1", "idlewatch_journal_damaged_rows_total{what=\"page\"} 1"] {
+        assert!(metrics.contains(&format!("\n{line}\n")), "{line} in {metrics}");
+    }
+    assert_eq!(states(&monitor.events(), "work"), ["online"], "its connection stays");
+
+    // The next one has the same page.
+    for (last, ends) in [(3, true), (4, false)] {
+        if ends {
+            assert_eq!(monitor.stop().code(), Some(0));
+        } else {
+            monitor.kill();
+        }
+        deliver(&server, 1);
+        monitor.start();
+        monitor.wait("the other one is taken over", |events| told(events, "other").last() == Some(&last));
+    }
+    postgres.stop();
+    turn_over(&file, 0);
+    postgres.launch();
+    deliver(&server, 1);
+    monitor.wait("each once", |events| {
+        has_each_once(events, 5) && told(events, "other") == told(events, "work")
+    });
+    assert_eq!(monitor.stop().code(), Some(0));
+}
+
+#[test]
+fn what_needs_no_damaged_page_is_stored_though_it_came_with_what_does() {
+    let mut postgres = Postgres::start();
+    let database = postgres.database();
+    let mut journal = open(&database).unwrap();
+    journal.lanes(&["out".to_owned()]).unwrap();
+    journal.commit(&[entry_of("work", "one"), entry_of("other", "two")], &[]).unwrap();
+    spread(&postgres, &database);
+    let file = postgres.file(&database.name, "idlewatch.cursors");
+    let mut damage = || {
+        postgres.stop();
+        turn_over(&file, 0);
+        postgres.launch();
+    };
+    let moved = |account: &str, id: &str| {
+        let key = MailboxKey { account: account.into(), mailbox: MailboxName::inbox() };
+        let replaces = Some(Box::new(Cursor::baseline(7, 5, None))).into();
+        let checkpoint = Some(Checkpoint { key, cursor: Cursor::baseline(7, 6, None), replaces });
+        Entry::new(Batch { events: vec![event(id)], checkpoint, ..Batch::default() })
+    };
+    let group = [entry("three"), moved("work", "four"), entry("five"), moved("other", "six"), entry("seven")];
+    let places = [("out".to_owned(), LanePosition { sequence: 2, file: None })];
+    damage();
+    let answers = eventually(|| journal.commit(&group, &places).ok());
+    let stored: Vec<_> = answers.iter().map(|answer| answer.as_ref().err().copied()).collect();
+    assert_eq!(stored, [None, Some(Unstored::Unreadable), None, None, None]);
+    damage();
+    let answers = eventually(|| journal.commit(&group[1..2], &[]).ok());
+    assert_eq!(answers[0].as_ref().unwrap().sequences(), Some(7..=7));
+    let ids: Vec<_> = journal.pending(2, 9).unwrap().iter().map(|event| event.event.id.clone()).collect();
+    assert_eq!(ids, ["three", "five", "six", "seven", "four"]);
+    assert_eq!(journal.lanes(&["out".to_owned()]).unwrap(), [places[0].1.clone()]);
+}
+
+/// Some of them are needed for whatever is done: then everything waits, at the start too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_cannot_be_read_ends_no_monitor_whatever_is_on_it() {
+    let (mut postgres, server) = (Postgres::start(), server().await);
+    for table in ["events", "lanes", "nodes", "shards", "told", "unpipelined"] {
+        let database = postgres.database();
+        let mut monitor = start(&server, &database);
+        monitor.wait("online", is_online);
+        deliver(&server, 2);
+        monitor.wait("told", |events| told(events, "work").len() == 2);
+        postgres.ask(&database.name, "INSERT INTO idlewatch.unpipelined VALUES ('x')");
+        let file = postgres.file(&database.name, &format!("idlewatch.{table}"));
+        postgres.stop();
+        turn_over(&file, 0);
+        postgres.launch();
+        deliver(&server, 2);
+        let unread = format!("cannot read the table idlewatch.{table}");
+        let is_told = |monitor: &Monitor, times| monitor.log().matches(&unread).count() == times;
+        if table != "unpipelined" {
+            monitor.wait(table, |_| is_told(&monitor, 1));
+            assert!(monitor.is_alive(), "{table}");
+        }
+        let before = usize::from(table != "unpipelined");
+        monitor.kill();
+        monitor.start();
+        monitor.wait(table, |_| is_told(&monitor, before + 1));
+        assert!(monitor.is_alive(), "{table}");
+        postgres.stop();
+        turn_over(&file, 0);
+        postgres.launch();
+        deliver(&server, 2);
+        let events = monitor.wait(table, |events| told(events, "work").len() >= 6);
+        let known = told(&events, "work");
+        assert_eq!(known, (known[0]..known[0] + 6).collect::<Vec<_>>(), "{table}");
+        assert_eq!(monitor.stop().code(), Some(0));
+    }
 }
 
 /// It gets again what is still there.

@@ -16,6 +16,9 @@ pub(super) enum Failure {
     /// It has no room.
     #[error("the database's disk is full")]
     DiskFull,
+    /// A page of it is damaged: a person has to mend it. What does not need that page goes on.
+    #[error("{0}")]
+    Unreadable(String),
     /// It does not let us in: a person has to act.
     #[error("{0}")]
     Refused(String),
@@ -45,6 +48,9 @@ fn meaning(code: Option<&SqlState>, words: String) -> Failure {
     let Some(code) = code else { return Failure::Away(words) };
     match code.code().get(..2).unwrap_or_default() {
         _ if *code == SqlState::DISK_FULL => Failure::DiskFull,
+        _ if [SqlState::DATA_CORRUPTED, SqlState::INDEX_CORRUPTED].contains(code) => {
+            Failure::Unreadable(words)
+        }
         _ if *code == SqlState::INSUFFICIENT_PRIVILEGE => Failure::Refused(words),
         // Who we are, and which database.
         "28" | "3D" => Failure::Refused(words),
@@ -59,6 +65,7 @@ impl From<Failure> for JournalError {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::DiskFull => Self::DiskFull,
+            Failure::Unreadable(_) => Self::Unreadable,
             Failure::Away(_) | Failure::Refused(_) => Self::Unreachable,
             Failure::Rejected(words) => Self::Failed(words),
         }
@@ -86,7 +93,9 @@ mod tests {
             (Some("42501"), Failure::Refused(words())),
             (Some("42P01"), Failure::Rejected(words())),
             (Some("22P02"), Failure::Rejected(words())),
-            (Some("XX001"), Failure::Rejected(words())),
+            (Some("XX000"), Failure::Rejected(words())),
+            (Some("XX001"), Failure::Unreadable(words())),
+            (Some("XX002"), Failure::Unreadable(words())),
         ] {
             let code = code.map(SqlState::from_code);
             assert_eq!(meaning(code.as_ref(), words()), expected, "{code:?}");

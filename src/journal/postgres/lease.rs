@@ -101,7 +101,10 @@ impl PostgresJournal {
     }
 
     fn begun(link: Link, row: &Row, members: Members, opening: &Opening) -> Result<Self, OpenError> {
-        let failed = |error: JournalError| OpenError::Database(error.to_string());
+        let failed = |error: JournalError| match error.passes() {
+            true => OpenError::Away(error.to_string()),
+            false => OpenError::Database(error.to_string()),
+        };
         let column = |name| row.try_get::<_, i64>(name).map_err(|error| failed(damaged(error)));
         let rounds = Rounds::of(column("round")?);
         let mut journal = Self {

@@ -1,9 +1,10 @@
 //! The one connection to the database: made when it is needed, given up when anything is wrong with it.
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
-use log::{info, warn};
+use log::{error, info, warn};
 use secrecy::ExposeSecret;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
@@ -34,7 +35,17 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Nobody else's settings of the role or the database count. No transaction of ours waits for us, and nobody waits for one.
 const SET_UP: &str = "SET search_path = idlewatch; SET statement_timeout = '10s'; SET lock_timeout = '5s';
     SET idle_in_transaction_session_timeout = '5s'; SET default_transaction_isolation = 'read committed';
-    SET default_transaction_read_only = off; SET client_min_messages = warning";
+    SET default_transaction_read_only = off; SET client_min_messages = error";
+
+/// Once a page cannot be read: whoever goes through a whole table meets it, and by an index only who needs it.
+const BY_INDEX: &str = "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;
+    SET jit = off; DISCARD PLANS";
+
+/// The most pages that are told.
+const MOST_TOLD: usize = 100;
+
+/// What mends a table.
+const RESTORE: &str = "promote a standby, or restore a backup; an index by REINDEX";
 
 /// What a statement is given.
 pub(super) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
@@ -53,6 +64,8 @@ struct Wire {
     client: Option<Client>,
     /// How many connections there were.
     connections: u64,
+    /// What of it cannot be read, as far as that was told.
+    unreadable: HashSet<String>,
     /// Failures in a row, and until when nothing is tried.
     failures: u32,
     retry_at: Option<Instant>,
@@ -66,6 +79,7 @@ impl Link {
             contexts: TlsContexts::default(),
             client: None,
             connections: 0,
+            unreadable: HashSet::new(),
             failures: 0,
             retry_at: None,
         };
@@ -77,6 +91,11 @@ impl Link {
         self.wire.connections
     }
 
+    /// How many pages could not be read so far.
+    pub(super) fn unreadable(&self) -> u64 {
+        self.wire.unreadable.len() as u64
+    }
+
     /// One statement, in one round trip.
     pub(super) fn query(&mut self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, Failure> {
         self.runtime.block_on(self.wire.query(sql, parameters, ANSWER))
@@ -85,9 +104,11 @@ impl Link {
     /// One that goes through whole tables.
     pub(super) fn query_all(&mut self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, Failure> {
         self.batch("SET statement_timeout = '590s'")?;
-        let rows = self.runtime.block_on(self.wire.query(sql, parameters, LONG_ANSWER))?;
-        self.batch("SET statement_timeout = '10s'")?;
-        Ok(rows)
+        let rows = self.runtime.block_on(self.wire.query(sql, parameters, LONG_ANSWER));
+        if matches!(rows, Ok(_) | Err(Failure::Unreadable(_))) {
+            self.batch("SET statement_timeout = '10s'")?;
+        }
+        rows
     }
 
     /// Several statements without parameters: one transaction.
@@ -110,7 +131,20 @@ impl Wire {
     ) -> Result<Vec<Row>, Failure> {
         let client = self.client().await?;
         let answer = within(patience, client.query_typed(sql, parameters)).await;
-        self.judge(answer)
+        match &answer {
+            // The connection is as good as before.
+            Err(Failure::Unreadable(words)) => self.note_unreadable(words).await,
+            _ => return self.judge(answer),
+        }
+        answer
+    }
+
+    /// Each page is told once, for it is asked for again and again.
+    async fn note_unreadable(&mut self, words: &str) {
+        let is_new = self.unreadable.len() < MOST_TOLD && self.unreadable.insert(words.to_owned());
+        if let Some(client) = self.client.as_ref().filter(|_| is_new) {
+            tell_unreadable(words, name_of(client, words).await.unwrap_or_default());
+        }
     }
 
     async fn batch(&mut self, sql: &str, patience: Duration) -> Result<(), Failure> {
@@ -175,6 +209,9 @@ impl Wire {
             None => connect(&config, NoTls).await?,
         };
         within(ANSWER, client.batch_execute(SET_UP)).await?;
+        if !self.unreadable.is_empty() {
+            within(ANSWER, client.batch_execute(BY_INDEX)).await?;
+        }
         Ok(client)
     }
 
@@ -216,6 +253,36 @@ where
     Ok(client)
 }
 
+/// The file that PostgreSQL names where it cannot read a page of it, of the database's own tablespace.
+fn relation_of(words: &str) -> Option<u32> {
+    let (_, path) = words.split_once(" of relation base/")?;
+    let digits = path.split_once('/')?.1.split(|char: char| !char.is_ascii_digit()).next()?;
+    digits.parse().ok()
+}
+
+/// The name of the relation that cannot be read, where that is to be had, and whether it is an index. From here on as little
+/// as possible is read on this connection.
+async fn name_of(client: &Client, words: &str) -> Result<Option<(String, bool)>, Failure> {
+    within(ANSWER, client.batch_execute(BY_INDEX)).await?;
+    let Some(file) = relation_of(words) else { return Ok(None) };
+    let sql = "SELECT format('%I.%I', nspname, relname) AS name, relkind = 'i' AS is_index
+        FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace WHERE pg_class.oid = pg_filenode_relation(0, $1)";
+    let rows = within(ANSWER, client.query_typed(sql, &[(&file, Type::OID)])).await?;
+    let named = |row: &Row| Some((row.try_get("name").ok()?, row.try_get("is_index").ok()?));
+    Ok(rows.first().and_then(named))
+}
+
+fn tell_unreadable(words: &str, name: Option<(String, bool)>) {
+    let (what, remedy) = match name {
+        Some((name, true)) => (format!("the index {name}"), format!("REINDEX INDEX {name}")),
+        Some((name, false)) => (format!("the table {name}"), RESTORE.to_owned()),
+        None => ("a part of what it has".to_owned(), RESTORE.to_owned()),
+    };
+    error!(
+        "the journal's database cannot read {what}: {words}; what needs it waits until it is mended: {remedy}"
+    );
+}
+
 async fn within<T>(
     patience: Duration,
     answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
@@ -223,5 +290,23 @@ async fn within<T>(
     match timeout(patience, answer).await {
         Ok(answer) => answer.map_err(|error| Failure::of(&error)),
         Err(_) => Err(Failure::away(format!("no answer for {patience:?}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_is_found_in_what_postgresql_says() {
+        for (words, file) in [
+            ("invalid page in block 1 of relation base/5/16385 (XX001)", Some(16385)),
+            ("invalid page in block 1 of relation base/5/16385_vm (XX001)", Some(16385)),
+            ("invalid page in block 1 of relation pg_tblspc/9/PG_15_1/5/16385 (XX001)", None),
+            ("index \"cursors_pkey\" contains unexpected zero page at block 1 (XX002)", None),
+            ("invalid page in block 1 of relation base/5/", None),
+        ] {
+            assert_eq!(relation_of(words), file, "{words}");
+        }
     }
 }

@@ -26,6 +26,9 @@ const CLOSE_LOOK: Duration = Duration::from_millis(100);
 /// Shards that are claimed by one statement: all their cursors and events take part in it. Where that takes too long, fewer.
 const CLAIMED: usize = 64;
 
+/// How long what could not be claimed is left alone.
+const UNREADABLE: Duration = Duration::from_secs(5);
+
 /// Those whom we know, and how fast what is ours goes to them.
 #[derive(Debug)]
 pub(super) struct Members {
@@ -38,6 +41,9 @@ pub(super) struct Members {
     under_way: bool,
     /// How many shards are claimed by one statement.
     claimed: usize,
+    /// Those that could not be claimed, since a page cannot be read, and when that was tried.
+    unreadable: ShardSet,
+    unreadable_at: Instant,
     /// What we say of our accounts, as JSON.
     said: String,
 }
@@ -61,12 +67,22 @@ impl Members {
             pace: Pace::new(ttl),
             under_way: false,
             claimed: CLAIMED,
+            unreadable: ShardSet::default(),
+            unreadable_at: Instant::now(),
             said: "{}".to_owned(),
         }
     }
 
     pub(super) fn rhythm(&self) -> Duration {
         if self.under_way { CLOSE_LOOK } else { LOOK.min(self.ttl / 5) }
+    }
+
+    /// All but those that were tried a moment ago.
+    fn claimable(&mut self, wanted: &ShardSet) -> ShardSet {
+        if self.unreadable_at.elapsed() >= UNREADABLE {
+            (self.unreadable, self.unreadable_at) = (ShardSet::default(), Instant::now());
+        }
+        wanted.without(&self.unreadable)
     }
 
     pub(super) fn describe(&mut self, accounts: String) {
@@ -158,10 +174,13 @@ impl PostgresJournal {
         let dead = found.iter().filter(|one| !one.member.alive);
         let (dead, seen): (Vec<&str>, Vec<&str>) =
             dead.map(|one| (one.member.name.as_str(), one.lease.seen.as_str())).unzip();
-        let wanted: Vec<i32> = numbers(wanted);
+        let (all, wanted) = (*wanted, numbers(&self.members.claimable(wanted)));
         let events_alone: &[i32] = &[];
         let first = with_events.then_some(events_alone);
-        for ids in first.into_iter().chain(wanted.chunks(self.members.claimed)) {
+        let mut open: Vec<&[i32]> = first.into_iter().chain(wanted.chunks(self.members.claimed)).collect();
+        // As they came.
+        open.reverse();
+        while let Some(ids) = open.pop() {
             let last = signed(self.last);
             let beside: [Parameter<'_>; 4] = [
                 (&last, Type::INT8),
@@ -176,6 +195,13 @@ impl PostgresJournal {
             } else {
                 self.as_holder(sql, &beside)
             };
+            if matches!(rows, Err(JournalError::Unreadable)) {
+                match ids.split_at(ids.len() / 2) {
+                    ([], left) => self.members.unreadable = self.members.unreadable.or(&shards_of(left)),
+                    (first, second) => open.extend([second, first]),
+                }
+                continue;
+            }
             self.members.claimed = if rows.is_ok() { CLAIMED } else { self.members.claimed.div_ceil(2) };
             let rows = rows?;
             let Some(row) = rows.first() else { continue };
@@ -192,7 +218,7 @@ impl PostgresJournal {
                 self.count()?;
             }
         }
-        Ok(())
+        if self.members.unreadable.and(&all).is_empty() { Ok(()) } else { Err(JournalError::Unreadable) }
     }
 
     /// Others may have them.
@@ -232,9 +258,13 @@ pub(super) fn numbers(shards: &ShardSet) -> Vec<i32> {
     shards.iter().filter_map(|shard| i32::try_from(shard.number()).ok()).collect()
 }
 
+fn shards_of(numbers: &[i32]) -> ShardSet {
+    numbers.iter().filter_map(|number| Shard::numbered(usize::try_from(*number).ok()?)).collect()
+}
+
 fn shards_at(row: &Row, column: &str) -> Result<ShardSet, tokio_postgres::Error> {
     let numbers: Vec<i32> = row.try_get(column)?;
-    Ok(numbers.into_iter().filter_map(|number| Shard::numbered(usize::try_from(number).ok()?)).collect())
+    Ok(shards_of(&numbers))
 }
 
 fn found_at(row: &Row) -> Result<Found, tokio_postgres::Error> {

@@ -30,7 +30,7 @@ use self::step::storable;
 use super::checksum::{crc, cursor_crc, lane_crc};
 use super::{
     Configured, Damage, Entry, FileEnd, Journal, JournalError, JournalledEvent, KEPT, LanePosition, Receipt,
-    Superseded,
+    Unstored,
 };
 use crate::cluster::shard::{Holding, Shard, ShardSet};
 use crate::event::{AccountId, Cursor, MailboxKey};
@@ -86,7 +86,14 @@ impl PostgresJournal {
     fn count(&mut self) -> Result<(), JournalError> {
         let sum =
             "SELECT coalesce(sum(octet_length(payload)), 0)::bigint AS bytes FROM events WHERE node = $1";
-        let rows = self.link.query_all(sum, &[(&self.name, Type::TEXT)])?;
+        let rows = match self.link.query_all(sum, &[(&self.name, Type::TEXT)]) {
+            // How much there is bounds what comes, no more.
+            Err(Failure::Unreadable(_)) => {
+                self.counted_by = self.link.generation();
+                return Ok(());
+            }
+            rows => rows?,
+        };
         self.bytes = rows.first().map_or(Ok(0), |row| row.try_get("bytes")).map(number).map_err(damaged)?;
         self.counted_by = self.link.generation();
         Ok(())
@@ -181,6 +188,15 @@ impl PostgresJournal {
         Ok(cursor)
     }
 
+    /// Lets go what an earlier life left, since cursors of it cannot be read, and is claimed with what was noted of it.
+    fn begin_without(&mut self, now: Timestamp) -> Result<(), JournalError> {
+        let sql = "WITH held AS (SELECT alive_at FROM nodes WHERE name = $1 AND epoch = $2 FOR UPDATE),
+                freed AS (UPDATE shards SET owner = '', epoch = epoch + 1, alive_at = coalesce(held.alive_at, shards.alive_at)
+                    FROM held WHERE owner = $1)
+            UPDATE nodes SET alive_at = $3, seen = clock_timestamp() FROM held WHERE name = $1 RETURNING epoch";
+        self.as_holder(sql, &[(&now.as_millisecond(), Type::INT8)]).map(drop)
+    }
+
     /// The accounts of these shards that have left the configuration, or are back, and are not noted so.
     fn changed(
         &mut self,
@@ -245,7 +261,7 @@ impl Journal for PostgresJournal {
         &mut self,
         entries: &[Entry],
         positions: &[(String, LanePosition)],
-    ) -> Result<Vec<Result<Receipt, Superseded>>, JournalError> {
+    ) -> Result<Vec<Result<Receipt, Unstored>>, JournalError> {
         self.commit_rounds(entries, positions)
     }
 
@@ -308,8 +324,15 @@ impl Journal for PostgresJournal {
         let (epoch, now_in_ms) = (self.epoch, now.as_millisecond());
         let parameters: [Parameter<'_>; 3] =
             [(&self.name, Type::TEXT), (&epoch, Type::INT8), (&now_in_ms, Type::INT8)];
-        ours(self.link.query_all(sql, &parameters)?)?;
-        self.turn(now)
+        match self.link.query_all(sql, &parameters) {
+            Err(Failure::Unreadable(_)) => self.begin_without(now)?,
+            rows => drop(ours(rows?)?),
+        }
+        match self.turn(now) {
+            // It begins with what can be read.
+            Err(JournalError::Unreadable) => Ok(()),
+            done => done,
+        }
     }
 
     fn alive(&mut self, now: Timestamp) -> Result<(), JournalError> {
@@ -440,7 +463,7 @@ impl Journal for PostgresJournal {
     }
 
     fn damage(&self) -> Damage {
-        self.damage
+        Damage { pages: self.link.unreadable(), ..self.damage }
     }
 
     fn last(&mut self) -> Result<u64, JournalError> {

@@ -11,9 +11,9 @@ use super::step::steps;
 use super::{PostgresJournal, damaged, number, ours, signed};
 use crate::cluster::shard::Shard;
 use crate::journal::checksum::crc;
-use crate::journal::{Entry, JournalError, LanePosition, Receipt, Superseded};
+use crate::journal::{Entry, JournalError, LanePosition, Receipt, Unstored};
 
-type Answer = Result<Receipt, Superseded>;
+type Answer = Result<Receipt, Unstored>;
 
 /// The most answers that are kept for whoever offers their entries again; the writer does so with all but its own.
 const MOST_FOUND_OUT: usize = 100_000;
@@ -51,6 +51,12 @@ impl Rounds {
         entries.iter().map(answer).collect()
     }
 
+    /// What was stored of entries that are offered again.
+    fn keep(&mut self, entries: &[&Entry], answers: Vec<Answer>) {
+        let known = entries.iter().map(|entry| (*entry).clone()).zip(answers);
+        self.found_out.extend(known.filter(|(_, answer)| *answer != Err(Unstored::Unreadable)));
+    }
+
     /// Their answers are given. Those of others are kept: an entry may wait for room before it is offered again.
     fn answered(&mut self, entries: &[Entry]) {
         for entry in entries {
@@ -79,12 +85,41 @@ impl PostgresJournal {
         let open = entries.iter().zip(&answers).filter(|(_, answer)| answer.is_none());
         let open: Vec<&Entry> = open.map(|(entry, _)| entry).collect();
         if !open.is_empty() || !positions.is_empty() {
-            let mut told = self.round(&open, positions)?.into_iter();
+            let mut told = self.rounds(&open, positions)?.into_iter();
             let empty = answers.iter_mut().filter(|answer| answer.is_none());
             empty.for_each(|answer| *answer = told.next());
         }
         self.rounds.answered(entries);
-        Ok(answers.into_iter().map(|answer| answer.unwrap_or(Err(Superseded))).collect())
+        Ok(answers.into_iter().map(|answer| answer.unwrap_or(Err(Unstored::Superseded))).collect())
+    }
+
+    /// One round. Where a page cannot be read, as many as part what needs it from what does not; places of outputs first,
+    /// without which nothing goes on.
+    fn rounds(
+        &mut self,
+        entries: &[&Entry],
+        positions: &[(String, LanePosition)],
+    ) -> Result<Vec<Answer>, JournalError> {
+        match (self.round(entries, positions), entries) {
+            (Err(JournalError::Unreadable), [_, ..]) if !positions.is_empty() => {
+                self.round(&[], positions)?;
+                self.rounds(entries, &[])
+            }
+            (Err(JournalError::Unreadable), [_]) => Ok(vec![Err(Unstored::Unreadable)]),
+            (Err(JournalError::Unreadable), [_, _, ..]) => {
+                let (first, second) = entries.split_at(entries.len() / 2);
+                let mut answers = self.rounds(first, &[])?;
+                match self.rounds(second, &[]) {
+                    Ok(more) => answers.extend(more),
+                    Err(failure) => {
+                        self.rounds.keep(first, answers);
+                        return Err(failure);
+                    }
+                }
+                Ok(answers)
+            }
+            (done, _) => done,
+        }
     }
 
     fn round(
@@ -95,6 +130,8 @@ impl PostgresJournal {
         self.rounds.last += 1;
         match self.send(entries, positions) {
             Ok(rows) => self.receipts(entries, ours(rows)?.first()),
+            // Nothing of it was done.
+            Err(failure @ Failure::Unreadable(_)) => Err(failure.into()),
             Err(failure) => {
                 let entries = entries.iter().map(|entry| (*entry).clone()).collect();
                 self.rounds.doubtful = Some(Doubtful { number: self.rounds.last, entries });
@@ -161,7 +198,7 @@ impl PostgresJournal {
         let mut answers = Vec::with_capacity(entries.len());
         for (entry, stored) in entries.iter().zip(stored) {
             if !stored {
-                answers.push(Err(Superseded));
+                answers.push(Err(Unstored::Superseded));
                 continue;
             }
             let first = next;

@@ -82,7 +82,7 @@ fn in_one_transaction(version: i32, upgrade: &str) -> String {
 impl From<Failure> for OpenError {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Away(_) | Failure::DiskFull => Self::Away(failure.to_string()),
+            Failure::Away(_) | Failure::DiskFull | Failure::Unreadable(_) => Self::Away(failure.to_string()),
             Failure::Refused(words) | Failure::Rejected(words) => Self::Database(words),
         }
     }

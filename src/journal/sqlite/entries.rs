@@ -5,7 +5,7 @@ use rusqlite::{Connection, Statement, ToSql, Transaction, params};
 
 use crate::event::{Cursor, MailboxKey};
 use crate::journal::checksum::{crc, cursor_crc};
-use crate::journal::{Configured, Encoded, Entry, Receipt, Superseded};
+use crate::journal::{Configured, Encoded, Entry, Receipt, Unstored};
 use crate::memory::{self, Told};
 use crate::messages::{Checkpoint, Note, Replaces};
 use crate::uid_set::UidSet;
@@ -17,11 +17,11 @@ pub(super) const FIRST_CONTACT: i64 = 0;
 pub(super) fn insert(
     transaction: &Transaction<'_>,
     entry: &Entry,
-) -> rusqlite::Result<Result<Receipt, Superseded>> {
+) -> rusqlite::Result<Result<Receipt, Unstored>> {
     if let Some(checkpoint) = &entry.checkpoint
         && !store(transaction, checkpoint)?
     {
-        return Ok(Err(Superseded));
+        return Ok(Err(Unstored::Superseded));
     }
     let mut statement =
         transaction.prepare_cached("INSERT INTO events (action, payload, crc) VALUES (?1, ?2, ?3)")?;

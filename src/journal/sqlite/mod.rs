@@ -21,7 +21,7 @@ use self::rows::{EVENT_COLUMNS, LANE_COLUMNS, cursor_at, event_at, lane_at};
 use self::schema::create;
 use super::checksum::lane_crc;
 use super::{
-    Configured, Entry, Journal, JournalError, JournalledEvent, KEPT, LanePosition, Receipt, Superseded,
+    Configured, Entry, Journal, JournalError, JournalledEvent, KEPT, LanePosition, Receipt, Unstored,
 };
 use crate::event::{AccountId, Cursor, MailboxKey};
 use crate::memory::{Fingerprint, Memory, Told};
@@ -85,7 +85,7 @@ impl Journal for SqliteJournal {
         &mut self,
         entries: &[Entry],
         positions: &[(String, LanePosition)],
-    ) -> Result<Vec<Result<Receipt, Superseded>>, JournalError> {
+    ) -> Result<Vec<Result<Receipt, Unstored>>, JournalError> {
         let transaction = self.db.transaction().map_err(failed)?;
         let receipts: rusqlite::Result<Vec<_>> =
             entries.iter().map(|entry| insert(&transaction, entry)).collect();

@@ -1,7 +1,9 @@
 //! A real PostgreSQL, in a directory of its own.
 
+use std::fs::File;
 use std::io::Write;
 use std::net::Ipv4Addr;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
@@ -52,7 +54,7 @@ impl Postgres {
     pub fn listen_at(&mut self, address: Ipv4Addr) {
         self.kill();
         let rules = self.data().join("pg_hba.conf");
-        let mut file = std::fs::File::options().append(true).open(rules).unwrap();
+        let mut file = File::options().append(true).open(rules).unwrap();
         writeln!(file, "host all all samenet scram-sha-256").unwrap();
         self.options = format!("-c listen_addresses={LISTEN},{address}");
         self.launch();
@@ -97,8 +99,14 @@ impl Postgres {
         let data = postgres.data();
         std::fs::create_dir(&data).unwrap();
         assert!(Command::new("chown").arg("postgres").arg(&data).status().unwrap().success());
-        let options =
-            ["--auth-local=trust", "--auth-host=scram-sha-256", "--no-sync", "--encoding=UTF8", "-D"];
+        let options = [
+            "--auth-local=trust",
+            "--auth-host=scram-sha-256",
+            "--no-sync",
+            "--encoding=UTF8",
+            "--data-checksums",
+            "-D",
+        ];
         let made = as_postgres("initdb").args(options).arg(&data).output().unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         postgres.launch();
@@ -128,6 +136,17 @@ impl Postgres {
     pub fn kill(&mut self) {
         self.server.as_ref().unwrap().kill();
         self.server = None;
+    }
+
+    /// Ends it as its administrator does: what it has in memory is in its files then.
+    pub fn stop(&mut self) {
+        self.server.as_ref().unwrap().signal("INT");
+        self.server = None;
+    }
+
+    /// The file of a table.
+    pub fn file(&self, database: &str, table: &str) -> PathBuf {
+        self.data().join(self.ask(database, &format!("SELECT pg_relation_filepath('{table}')")))
     }
 
     /// `STOP` to the server and to all that work for it.
@@ -222,6 +241,14 @@ impl Database {
             ttl,
         }
     }
+}
+
+/// Turns bits of a page of a file over, which no checksum takes for whole. Once more, and it is as it was.
+pub fn turn_over(file: &Path, page: u64) {
+    let file = File::options().read(true).write(true).open(file).unwrap();
+    let (mut bytes, place) = ([0; 64], page * 8192 + 4096);
+    file.read_exact_at(&mut bytes, place).unwrap();
+    file.write_all_at(&bytes.map(|byte| !byte), place).unwrap();
 }
 
 /// Its children, which have sessions of their own.
