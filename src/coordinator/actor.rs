@@ -431,6 +431,7 @@ impl Handler<StartAccounts> for Coordinator {
         info!("watching {}{more}", counted(enabled, "account"));
         self.note_accounts();
         self.follow_holding(ctx);
+        self.follow_losses(ctx);
         self.serve(ctx);
         self.show_disabled();
         ctx.run_later(PROGRESS, |coordinator, ctx| coordinator.tell_progress(ctx));

@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use futures::stream;
-use log::info;
+use log::{info, warn};
+use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::actor::Coordinator;
 use super::reconcile::reconcile;
 use crate::cluster::shard::{Holding, ShardSet};
+use crate::event::AccountId;
+use crate::messages::Wish;
 use crate::text::counted;
 
 /// After shards have come: the journal is told which accounts there are.
@@ -17,6 +20,10 @@ const NOTED: Duration = Duration::from_secs(60);
 /// What is held has changed.
 #[derive(Debug)]
 pub(super) struct Held;
+
+/// The journal is behind what these accounts believe to be stored.
+#[derive(Debug)]
+pub(super) struct Forgotten(Vec<AccountId>);
 
 impl Coordinator {
     pub(super) fn holding(&self) -> Holding {
@@ -29,6 +36,16 @@ impl Coordinator {
             holding.changed().await.ok().map(|()| (Held, holding))
         });
         ctx.add_stream(changes);
+    }
+
+    /// Hears from the journal whose checkpoints it has lost.
+    pub(super) fn follow_losses(&self, ctx: &mut Context<Self>) {
+        if let Some(forgotten) = self.context.journal.forgotten() {
+            let next = |mut forgotten: UnboundedReceiver<_>| async {
+                forgotten.recv().await.map(|accounts| (Forgotten(accounts), forgotten))
+            };
+            ctx.add_stream(stream::unfold(forgotten, next));
+        }
     }
 
     /// Whoever looks at all monitors sees our accounts by their states; and whoever lets shards go, whether all accounts of
@@ -99,6 +116,21 @@ impl Coordinator {
 impl StreamHandler<Held> for Coordinator {
     fn handle(&mut self, _: Held, ctx: &mut Self::Context) {
         self.serve(ctx);
+    }
+
+    /// The journal is closed: who started us knows.
+    fn finished(&mut self, _: &mut Self::Context) {}
+}
+
+impl StreamHandler<Forgotten> for Coordinator {
+    /// Each begins again from where the journal has it.
+    fn handle(&mut self, Forgotten(accounts): Forgotten, _: &mut Self::Context) {
+        let watched: Vec<_> = accounts.iter().filter_map(|id| self.accounts.get(id)).collect();
+        warn!(
+            "the journal's database lacks what it had taken of {}: they connect again, and what is missing is fetched",
+            counted(watched.len(), "account")
+        );
+        watched.iter().for_each(|watched| watched.actor.do_send(Wish::Reconnect));
     }
 
     /// The journal is closed: who started us knows.

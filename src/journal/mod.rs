@@ -298,6 +298,11 @@ pub trait Journal: Send {
     /// When the journal cannot be written.
     fn forget(&mut self, sequence: u64) -> Result<(), JournalError>;
 
+    /// The accounts of whom it has lost what it had taken, since this was asked last: their mailboxes are where it says.
+    fn forgotten(&mut self) -> Vec<AccountId> {
+        Vec::new()
+    }
+
     /// What is said of our accounts to those who look at the whole: their states, as a JSON object.
     fn describe(&mut self, _: String) {}
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use log::{error, info, warn};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{oneshot, watch};
 
 use super::aggregate::Group;
@@ -56,6 +57,7 @@ pub struct JournalHandle {
     news: watch::Receiver<u64>,
     health: watch::Receiver<JournalHealth>,
     holding: watch::Receiver<Holding>,
+    forgotten: Arc<Mutex<Option<UnboundedReceiver<Vec<AccountId>>>>>,
     dropped: Dropped,
 }
 
@@ -230,6 +232,7 @@ impl JournalHandle {
         let (tell_health, health) =
             watch::channel(JournalHealth { bytes, max_bytes, ..JournalHealth::default() });
         let (tell_holding, holding) = watch::channel(journal.holding());
+        let (tell_forgotten, forgotten) = unbounded_channel();
         let recent = Recent::new(positions.iter().map(|position| position.sequence).collect());
         let lanes = lanes.into_iter().zip(positions.clone()).collect();
         let dropped = Dropped::default();
@@ -243,6 +246,7 @@ impl JournalHandle {
             told,
             tell_health,
             tell_holding,
+            tell_forgotten,
             leaving: None,
             tidied: false,
             committed_at: None,
@@ -275,7 +279,8 @@ impl JournalHandle {
                 }
             })
             .map_err(|error| JournalError::Failed(error.to_string()))?;
-        Ok((Self { requests, recent, news, health, holding, dropped }, positions))
+        let forgotten = Arc::new(Mutex::new(Some(forgotten)));
+        Ok((Self { requests, recent, news, health, holding, forgotten, dropped }, positions))
     }
 
     /// Makes an entry durable.
@@ -394,6 +399,11 @@ impl JournalHandle {
         self.holding.clone()
     }
 
+    /// Tells of accounts that are not where they seemed to be: the journal has lost what it had taken of them. One may ask for it.
+    pub fn forgotten(&self) -> Option<UnboundedReceiver<Vec<AccountId>>> {
+        self.forgotten.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// No account of these shards is watched here any more: others may have them, once nothing of theirs is on its way.
     pub fn left(&self, shards: ShardSet) {
         let _ = self.requests.send(Request::Left { shards });
@@ -432,6 +442,7 @@ struct Writer {
     told: watch::Sender<u64>,
     tell_health: watch::Sender<JournalHealth>,
     tell_holding: watch::Sender<Holding>,
+    tell_forgotten: UnboundedSender<Vec<AccountId>>,
     leaving: Option<Leaving>,
     /// Others may have all of it: nothing more is shown of us.
     tidied: bool,
@@ -653,6 +664,10 @@ impl Writer {
 
     /// What was claimed came with events, perhaps, which wait for outputs.
     fn follow(&mut self) -> Result<(), JournalError> {
+        let forgotten = self.journal.forgotten();
+        if !forgotten.is_empty() {
+            let _ = self.tell_forgotten.send(forgotten);
+        }
         let now = self.journal.holding();
         let held = now.held;
         if !self.tell_holding.borrow().held.without(&held).is_empty() {

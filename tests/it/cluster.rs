@@ -114,6 +114,14 @@ impl Cluster {
         }
     }
 
+    /// Follows the database; its monitors know both.
+    fn standby(&mut self) -> Postgres {
+        let standby = self.postgres.standby();
+        let (one, other, host) = (self.postgres.port, standby.port, self.database_address);
+        self.aliases = Some((format!(":{one}/"), format!(":{one},{host}:{other}/")));
+        standby
+    }
+
     fn configuration(&self) -> String {
         let (host, port) = (self.mail_address, self.server.addr().port());
         let account = |n| {
@@ -568,19 +576,13 @@ async fn what_moves_while_an_output_is_away_is_told_to_it_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failover_that_forgets_who_has_what_loses_nothing() {
     let mut cluster = Cluster::start().await;
-    let standby = cluster.postgres.standby();
-    let (one, both) = (
-        format!(":{}/", cluster.postgres.port),
-        format!(":{},127.0.0.1:{}/", cluster.postgres.port, standby.port),
-    );
-    cluster.aliases = Some((one, both));
+    let standby = cluster.standby();
     cluster.begin("a");
     cluster.deliver(3);
     cluster.wait_told_once();
     let at = |server: &Postgres| server.ask(&cluster.database.name, "SELECT last FROM idlewatch.nodes");
     cluster.wait("replicated", || at(&cluster.postgres) == at(&standby));
-    standby.ask("postgres", "ALTER SYSTEM SET primary_conninfo = ''");
-    standby.ask("postgres", "SELECT pg_reload_conf()");
+    standby.stop_following();
     let followers = "SELECT count(*) FROM pg_stat_replication";
     cluster.wait("apart", || cluster.postgres.ask("postgres", followers) == "0");
     cluster.join("b");
@@ -691,6 +693,7 @@ async fn under_steady_traffic_nothing_that_happens_loses_or_doubles_a_message() 
     cluster.ttl = "5s";
     let rate = size("IDLEWATCH_CLUSTER_RATE", 50);
     let asleep = Duration::from_secs(size("IDLEWATCH_CLUSTER_ASLEEP", 12) as u64);
+    let standby = cluster.standby();
     cluster.begin("a");
     cluster.ask(AUDIT);
     cluster.join("b");
@@ -726,6 +729,13 @@ async fn under_steady_traffic_nothing_that_happens_loses_or_doubles_a_message() 
     std::thread::sleep(Duration::from_secs(2));
     cluster.postgres.launch();
     step(&cluster, "the database killed and started", &["a", "b", "c"]);
+    // What is committed from here on, the standby never hears of.
+    standby.stop_following();
+    std::thread::sleep(Duration::from_secs(1));
+    cluster.postgres.kill();
+    standby.promote();
+    cluster.postgres = standby;
+    step(&cluster, "the database dead, its standby promoted", &["a", "b", "c"]);
     let sent = traffic.stop();
     println!("{sent} messages were delivered");
     cluster.wait_sent(sent);

@@ -476,6 +476,47 @@ fn what_is_back_after_a_failover_gets_numbers_that_no_output_has_passed() {
     }
 }
 
+/// Whoever looks or stores first on a new connection finds out whose commits its server lacks.
+#[test]
+fn accounts_whose_commits_are_gone_are_told_once() {
+    for looks in [true, false] {
+        let database = shared().database();
+        let ask = |sql: &str| database_of(&database, sql);
+        let mut journal = open(&database).unwrap();
+        journal.begin(Timestamp::now()).unwrap();
+        journal.commit(&[entry_of("a", "one")], &[]).unwrap();
+        let round = ask("SELECT answered FROM idlewatch.nodes");
+        journal.commit(&[entry_of("b", "two"), entry_of("c", "three"), entry("four")], &[]).unwrap();
+        let reconnect = || {
+            ask(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'idlewatch'",
+            )
+        };
+        let mut lost = |number: u32| {
+            if looks {
+                eventually(|| journal.alive(Timestamp::now()).ok());
+            } else {
+                let entry = entry_of(&format!("d{number}"), &format!("five-{number}"));
+                eventually(|| journal.commit(std::slice::from_ref(&entry), &[]).ok());
+            }
+            let mut lost: Vec<_> = journal.forgotten().iter().map(ToString::to_string).collect();
+            lost.sort();
+            lost
+        };
+        assert!(lost(0).is_empty());
+        reconnect();
+        assert!(lost(1).is_empty(), "it has all of it");
+        ask(&format!("UPDATE idlewatch.nodes SET answered = {round}"));
+        assert!(lost(2).is_empty(), "of a server that stays nobody asks");
+        ask(&format!("UPDATE idlewatch.nodes SET answered = {round}"));
+        reconnect();
+        let expected = if looks { vec!["b", "c"] } else { vec!["b", "c", "d0", "d1", "d2"] };
+        assert_eq!(lost(3), expected, "looks: {looks}");
+        reconnect();
+        assert!(lost(4).is_empty(), "once");
+    }
+}
+
 /// An asynchronous standby that lacks what was committed last.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failover_that_forgets_commits_loses_nothing_and_tells_the_same_ids() {
@@ -499,6 +540,8 @@ async fn a_failover_that_forgets_commits_loses_nothing_and_tells_the_same_ids() 
     monitor.wait("twenty", |events| has_each_once(events, 20));
     primary.kill();
     standby.promote();
+    // It was told already, but it might have waited for an output: nobody waits for the next message to notice.
+    monitor.wait("what the standby lacks is told again", |events| told(events, "work").len() >= 30);
     deliver(&server, 10);
     let events = monitor.wait("all", |events| {
         told(events, "work").into_iter().collect::<BTreeSet<_>>() == (1..=30).collect()

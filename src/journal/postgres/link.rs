@@ -96,6 +96,12 @@ impl Link {
         self.wire.unreadable.len() as u64
     }
 
+    /// Connects, where there is no connection: which one it is.
+    pub(super) fn open(&mut self) -> Result<u64, Failure> {
+        self.runtime.block_on(self.wire.client()).map(drop)?;
+        Ok(self.generation())
+    }
+
     /// One statement, in one round trip.
     pub(super) fn query(&mut self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, Failure> {
         self.runtime.block_on(self.wire.query(sql, parameters, ANSWER))

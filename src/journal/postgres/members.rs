@@ -99,6 +99,7 @@ impl Members {
 impl PostgresJournal {
     /// Shows life, looks at the others, claims what is to be ours, and says what is to be theirs.
     pub(super) fn turn(&mut self, now: Timestamp) -> Result<(), JournalError> {
+        self.look_back()?;
         let found = self.look(now)?;
         let pinned: HashMap<Shard, String> = found
             .iter()
@@ -135,6 +136,9 @@ impl PostgresJournal {
     fn note_losses(&mut self, held: &ShardSet) {
         let lost = self.holding.held.without(held);
         // A release whose answer was lost is none of this.
+        if !lost.is_empty() {
+            self.rounds.forget_others(held);
+        }
         let taken = lost.without(&self.holding.leaving);
         if !taken.is_empty() {
             warn!("{} went to others, who saw no life in us", text::counted(taken.len(), "shard"));

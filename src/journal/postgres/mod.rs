@@ -339,6 +339,10 @@ impl Journal for PostgresJournal {
         self.turn(now)
     }
 
+    fn forgotten(&mut self) -> Vec<AccountId> {
+        self.rounds.forgotten()
+    }
+
     fn compare(&mut self, configured: &mut Configured) -> Result<bool, JournalError> {
         let first = configured.place.parse().unwrap_or(0);
         let mine = self.holding.held.and(&configured.shards);

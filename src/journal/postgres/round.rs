@@ -1,6 +1,8 @@
 //! A commit is a round: one statement with a number. Where its answer is lost, what became of it is found out before
 //! anything else is stored; so nothing is stored twice, and nothing is taken for stored that is not.
 
+use std::collections::HashMap;
+
 use jiff::Timestamp;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
@@ -9,7 +11,8 @@ use super::failure::Failure;
 use super::link::Parameter;
 use super::step::steps;
 use super::{PostgresJournal, damaged, number, ours, signed};
-use crate::cluster::shard::Shard;
+use crate::cluster::shard::{Shard, ShardSet};
+use crate::event::AccountId;
 use crate::journal::checksum::crc;
 use crate::journal::{Entry, JournalError, LanePosition, Receipt, Unstored};
 
@@ -27,6 +30,12 @@ pub(super) struct Rounds {
     doubtful: Option<Doubtful>,
     /// What was found out of such rounds, for the entries that are offered again.
     found_out: Vec<(Entry, Answer)>,
+    /// The last round that stored something of an account.
+    stored: HashMap<AccountId, i64>,
+    /// Of which connection it is known that its server has all of that.
+    confirmed_by: u64,
+    /// Those of whom a server lacked something.
+    forgotten: Vec<AccountId>,
 }
 
 #[derive(Debug)]
@@ -39,6 +48,22 @@ impl Rounds {
     /// After those of whoever had the journal before.
     pub(super) fn of(last: i64) -> Self {
         Self { last, ..Self::default() }
+    }
+
+    /// Nothing of later rounds is stored any more.
+    fn forget_after(&mut self, round: i64) {
+        self.forgotten
+            .extend(self.stored.extract_if(|_, stored| *stored > round).map(|(account, _)| account));
+    }
+
+    /// The accounts of whom something was stored, and is not any more: since this was asked last.
+    pub(super) fn forgotten(&mut self) -> Vec<AccountId> {
+        std::mem::take(&mut self.forgotten)
+    }
+
+    /// Only these are ours still.
+    pub(super) fn forget_others(&mut self, held: &ShardSet) {
+        self.stored.retain(|account, _| held.has(Shard::of(account)));
     }
 
     /// The answers that are known, in the place of their entries.
@@ -74,12 +99,25 @@ fn shard_of(entry: &Entry) -> Option<i32> {
 }
 
 impl PostgresJournal {
+    /// A new connection may be to a standby that was promoted, and lacks what it had not received.
+    pub(super) fn look_back(&mut self) -> Result<(), JournalError> {
+        if self.link.open()? == self.rounds.confirmed_by {
+            return Ok(());
+        }
+        let rows = self.as_holder("SELECT answered FROM nodes WHERE name = $1 AND epoch = $2", &[])?;
+        let answered = rows.first().map_or(Ok(0), |row| row.try_get("answered")).map_err(damaged)?;
+        self.rounds.forget_after(answered);
+        self.rounds.confirmed_by = self.link.generation();
+        Ok(())
+    }
+
     /// Whatever was in doubt is settled first.
     pub(super) fn commit_rounds(
         &mut self,
         entries: &[Entry],
         positions: &[(String, LanePosition)],
     ) -> Result<Vec<Answer>, JournalError> {
+        self.look_back()?;
         self.settle()?;
         let mut answers = self.rounds.answers(entries);
         let open = entries.iter().zip(&answers).filter(|(_, answer)| answer.is_none());
@@ -193,6 +231,11 @@ impl PostgresJournal {
     /// What was stored, with the numbers that it got.
     fn receipts(&mut self, entries: &[&Entry], row: Option<&Row>) -> Result<Vec<Answer>, JournalError> {
         let Some(row) = row else { return Err(JournalError::TakenOver) };
+        if self.link.generation() != self.rounds.confirmed_by {
+            // It was made in between, and what its server had before cannot be told any more.
+            self.rounds.forget_after(0);
+            self.rounds.confirmed_by = self.link.generation();
+        }
         let mut next = number(row.try_get("first_sequence").map_err(damaged)?);
         let stored: Vec<bool> = row.try_get("stored_entries").map_err(damaged)?;
         let mut answers = Vec::with_capacity(entries.len());
@@ -200,6 +243,9 @@ impl PostgresJournal {
             if !stored {
                 answers.push(Err(Unstored::Superseded));
                 continue;
+            }
+            if let Some(account) = entry.account() {
+                self.rounds.stored.insert(account.clone(), self.rounds.last);
             }
             let first = next;
             next += entry.len() as u64;

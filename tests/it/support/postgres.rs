@@ -62,7 +62,8 @@ impl Postgres {
 
     /// Another server that follows this one, asynchronously.
     pub fn standby(&self) -> Self {
-        let standby = Self { dir: open_dir(), port: free_port(), options: String::new(), server: None };
+        let standby =
+            Self { dir: open_dir(), port: free_port(), options: self.options.clone(), server: None };
         let made =
             Command::new("install").args(["-d", "-o", "postgres", "-m", "700"]).arg(standby.data()).status();
         assert!(made.unwrap().success());
@@ -82,6 +83,12 @@ impl Postgres {
         let mut standby = standby;
         standby.launch();
         standby
+    }
+
+    /// It hears nothing more of the one that it follows.
+    pub fn stop_following(&self) {
+        self.ask("postgres", "ALTER SYSTEM SET primary_conninfo = ''");
+        self.ask("postgres", "SELECT pg_reload_conf()");
     }
 
     /// Makes it the one that takes writes.
