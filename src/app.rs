@@ -57,27 +57,15 @@ pub fn run(settings: &Settings, options: &RunOptions, stop: BoxFuture<'static, (
         error!("{error}");
         return Exit::CannotStart;
     }
-    announce_demand(&demand);
+    // Of accounts that are read as their shards come nothing is known yet.
+    if settings.table.is_none() || demand.connections > 0 {
+        demand.announce();
+    }
     let system = System::new();
     let exit = system.block_on(monitor(settings, options, stop));
     // To drop it would wait for threads that may hang in a write for ever.
     std::mem::forget(system);
     exit
-}
-
-/// What can be foreseen is said before it is met.
-fn announce_demand(demand: &Demand) {
-    let connections = counted(demand.connections, "connection");
-    let at_most = if demand.at_most { "at most " } else { "" };
-    info!("{at_most}{connections}: about {} MiB of memory", demand.memory() >> 20);
-    let ports = process::local_ports();
-    if let Some((host, connections)) = demand.short_of_ports(ports) {
-        warn!(
-            host:% = host;
-            "{connections} connections to one host, and {ports} ports here towards one address: where it has only one, \
-             raise net.ipv4.ip_local_port_range"
-        );
-    }
 }
 
 async fn monitor(settings: &Settings, options: &RunOptions, stop: BoxFuture<'static, ()>) -> Exit {
@@ -136,7 +124,6 @@ async fn monitor(settings: &Settings, options: &RunOptions, stop: BoxFuture<'sta
     }
     if options.loader.is_some()
         && let Some(database) = &settings.journal.database
-        && settings.table.is_some()
     {
         table::attend((**database).clone(), asked, &coordinator);
     }

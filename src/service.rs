@@ -69,6 +69,8 @@ pub async fn attend(coordinator: Addr<Coordinator>, heartbeats: Heartbeats, mut 
             told = line;
         }
         match more_often {
+            // They may just have been woken, together with us.
+            _ if watchdog.is_some() && !heartbeats.all_alive(Instant::now()) => sleep(FIRST).await,
             Some(period) => sleep(period).await,
             None if ticks.next().await.is_none() => return,
             None => {}

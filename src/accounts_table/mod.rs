@@ -20,25 +20,21 @@ use crate::secrets::SecretSource;
 /// Where rows stand, in messages.
 pub const PLACE: &str = "idlewatch.accounts";
 
-/// How far the table was read: what is written later has a higher one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Mark(pub(crate) i64);
+/// A moment of the table: what was not committed by then is no older.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark(pub(crate) String);
 
-/// What the table is now, without its rows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Latest {
-    /// Of the last change.
-    pub mark: Mark,
-    /// Of the last that left no trace of a row.
-    pub removed: Mark,
-    /// Of which connection it was heard: another one may be to another server, which knows less.
-    pub connection: u64,
+/// Before all.
+impl Default for Mark {
+    fn default() -> Self {
+        Self("0".to_owned())
+    }
 }
 
 /// Rows of some shards.
 #[derive(Debug, Default)]
 pub struct Rows {
-    /// What the table was at that moment.
+    /// When they were so.
     pub mark: Mark,
     /// In the order of their ids.
     pub stored: Vec<Stored>,
@@ -120,7 +116,7 @@ impl AccountsTable {
         match *self {}
     }
 
-    pub fn latest(&mut self) -> Result<Latest, TableError> {
+    pub fn connection(&mut self) -> Result<u64, TableError> {
         match *self {}
     }
 
@@ -128,7 +124,7 @@ impl AccountsTable {
         match *self {}
     }
 
-    pub fn read(&mut self, _: &ShardSet, _: &ShardSet, _: Mark) -> Result<Rows, TableError> {
+    pub fn read(&mut self, _: &ShardSet, _: &ShardSet, _: &Mark) -> Result<Rows, TableError> {
         match *self {}
     }
 

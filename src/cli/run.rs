@@ -9,7 +9,6 @@ use clap::{Args, ValueEnum};
 use super::selection::{AccountSelection, MailboxSelection, problem};
 use super::{Exit, Globals};
 use crate::app::{self, RunOptions};
-use crate::cluster::shard::ShardSet;
 use crate::config::settings::{Account, Initial, OutputFormat, OutputKind, OutputSettings, Policy, Settings};
 use crate::config::{self, Issue};
 use crate::coordinator::reload::Loader;
@@ -88,8 +87,8 @@ fn loader(files: Vec<PathBuf>, args: RunArgs) -> Loader {
     let (accounts, mailboxes) = (args.accounts.clone(), args.mailboxes.clone());
     let load = {
         let files = files.clone();
-        move |shards: &ShardSet| {
-            let (settings, warnings) = config::check_with(&files, shards)?;
+        move || {
+            let (settings, warnings) = config::reload(&files)?;
             Ok((args.narrow(settings).map_err(|problem| vec![problem])?, warnings))
         }
     };

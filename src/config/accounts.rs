@@ -49,7 +49,7 @@ pub(super) struct AccountReader<'a> {
     proxies: Proxies,
     pub(super) common: Common,
     pub(super) oauth: OAuthTables<'a>,
-    backends: BTreeMap<&'a str, Arc<Backend>>,
+    pub(super) backends: BTreeMap<&'a str, Arc<Backend>>,
 }
 
 /// What accounts have in common.

@@ -11,7 +11,6 @@ use super::issue::Place;
 use super::keys::{self, Kind};
 use super::load;
 use super::section::{Issues, Section, unknown_key};
-use crate::cluster::shard::ShardSet;
 
 /// What lies outside of the configuration's own files.
 #[derive(Clone, Copy, Debug)]
@@ -20,8 +19,8 @@ pub(super) enum Files<'t> {
     OnDisk,
     /// The file system, with this list in place of the database's table.
     InsteadOfTable(&'t Path),
-    /// The file system, and of the database's table these shards.
-    WithShards(&'t ShardSet),
+    /// The file system, and nothing of the database.
+    WithoutTable,
     /// These (name, text) and no others, for tests.
     These(&'t [(&'t str, &'t str)]),
 }
@@ -127,7 +126,7 @@ pub(super) fn paths(list: &Section<'_>, files: Files<'_>, issues: &mut Issues) -
     let pattern = pattern.to_string_lossy();
     let mut found: Vec<PathBuf> = match files {
         // As in a shell: no hidden files, which editors leave behind.
-        Files::OnDisk | Files::InsteadOfTable(_) | Files::WithShards(_) => match glob::glob_with(
+        Files::OnDisk | Files::InsteadOfTable(_) | Files::WithoutTable => match glob::glob_with(
             &pattern,
             glob::MatchOptions { require_literal_leading_dot: true, ..Default::default() },
         ) {
@@ -152,7 +151,7 @@ pub(super) fn paths(list: &Section<'_>, files: Files<'_>, issues: &mut Issues) -
 
 fn read(path: &Path, files: Files<'_>) -> Result<String, super::Issue> {
     match files {
-        Files::OnDisk | Files::InsteadOfTable(_) | Files::WithShards(_) => load::read(path),
+        Files::OnDisk | Files::InsteadOfTable(_) | Files::WithoutTable => load::read(path),
         Files::These(texts) => {
             let found = texts.iter().find(|(name, _)| Path::new(name) == path);
             found.map(|(_, text)| (*text).to_owned()).ok_or_else(|| load::nowhere("no such file".to_owned()))

@@ -34,7 +34,6 @@ pub use self::section::parse_duration;
 use self::settings::{LogFormat, Settings, TableSettings};
 use self::surroundings::{Look, Observer};
 use crate::accounts_table::Wanted;
-use crate::cluster::shard::ShardSet;
 
 /// Settings, and what is worth a warning.
 pub type Loaded = (Settings, Vec<Issue>);
@@ -48,13 +47,20 @@ pub fn load(named: &[PathBuf]) -> Result<Loaded, Vec<Issue>> {
     judge(&load::merge(&load::files(named), environment())?, Files::OnDisk, Look::Secrets)
 }
 
-/// [`load()`], for a monitor that begins: of the database's table it reads the accounts as it gets their shards.
+/// [`load()`], for a monitor that begins: the accounts of the database's table it reads as it gets their shards.
 ///
 /// # Errors
 /// Every problem at once.
 pub fn start(named: &[PathBuf]) -> Result<Loaded, Vec<Issue>> {
-    let tree = load::merge(&load::files(named), environment())?;
-    judge(&tree, Files::WithShards(&ShardSet::NONE), Look::Secrets)
+    judge(&load::merge(&load::files(named), environment())?, Files::WithoutTable, Look::Secrets)
+}
+
+/// [`check`], for a monitor that runs.
+///
+/// # Errors
+/// Every problem at once.
+pub fn reload(named: &[PathBuf]) -> Result<Loaded, Vec<Issue>> {
+    judge(&load::merge(&load::files(named), environment())?, Files::WithoutTable, Look::Everywhere)
 }
 
 /// [`load()`], for those who want to know before they run it: whatever it names and is not there is an error.
@@ -63,15 +69,6 @@ pub fn start(named: &[PathBuf]) -> Result<Loaded, Vec<Issue>> {
 /// Every problem at once.
 pub fn check(named: &[PathBuf]) -> Result<Loaded, Vec<Issue>> {
     judge(&load::merge(&load::files(named), environment())?, Files::OnDisk, Look::Everywhere)
-}
-
-/// [`check`], for a monitor that has these shards of the database's table.
-///
-/// # Errors
-/// Every problem at once.
-pub fn check_with(named: &[PathBuf], shards: &ShardSet) -> Result<Loaded, Vec<Issue>> {
-    let tree = load::merge(&load::files(named), environment())?;
-    judge(&tree, Files::WithShards(shards), Look::Everywhere)
 }
 
 /// What an import brings into the table `accounts`.

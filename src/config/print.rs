@@ -11,7 +11,6 @@ use super::section::{Issues, Section, origin};
 use super::settings::Account;
 use super::validate::tables;
 use super::{Issue, Look, Severity, environment, judge, load};
-use crate::cluster::shard::ShardSet;
 
 /// All layers merged, as TOML, with every inline secret masked; each account with the place it comes from, and those
 /// of lists as if they stood there.
@@ -35,7 +34,7 @@ pub fn merged(named: &[PathBuf]) -> Result<String, Vec<Issue>> {
 
 /// The providers that nobody named, by account; none where the configuration is wrong.
 fn guessed(tree: &Value) -> HashMap<String, String> {
-    let settings = judge(tree, Files::WithShards(&ShardSet::NONE), Look::Nowhere);
+    let settings = judge(tree, Files::WithoutTable, Look::Nowhere);
     let accounts = settings.map(|(settings, _)| settings.accounts).unwrap_or_default();
     let guess = |account: &Arc<Account>| {
         let chosen = account.provider.as_ref().filter(|chosen| chosen.guessed)?;

@@ -1,7 +1,7 @@
 //! Rows of the database's table `accounts`, read as the configuration has them that they belong to: with its templates and
 //! defaults, at any time.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -19,6 +19,7 @@ use crate::accounts_table::seal::{SealError, Seals};
 use crate::accounts_table::{self, PLACE, Stored};
 use crate::event::AccountId;
 use crate::secrets::SecretSource;
+use crate::secrets::backend::Backend;
 use crate::text;
 
 /// Bytes of an id that are shown.
@@ -31,9 +32,14 @@ pub struct RowReader {
     /// The accounts that are no rows, and where each of them stands.
     others: HashMap<AccountId, String>,
     seal_keys: Vec<SecretSource>,
+    /// Each asks for several secrets at once.
+    backends: BTreeMap<String, Arc<Backend>>,
     /// With the accounts that were read before.
     common: Mutex<Common>,
 }
+
+/// The sections that accounts are made of.
+const SECTIONS: [&str; 6] = ["defaults", "monitor", "oauth", "providers", "secrets", "templates"];
 
 /// What came of rows.
 #[derive(Debug, Default)]
@@ -44,18 +50,28 @@ pub struct RowsRead {
     pub broken: HashSet<AccountId>,
     /// What is worth to be told.
     pub issues: Vec<Issue>,
+    /// Some of them are sealed, and the keys are not to be had: it is worth another try.
+    pub lacks_keys: bool,
 }
 
 impl RowReader {
     /// Of a configuration whose other accounts were read by this reader.
     pub(super) fn new(
-        root: Map<String, Value>,
+        root: &Map<String, Value>,
         template: Option<&str>,
         reader: &AccountReader<'_>,
         seal_keys: Vec<SecretSource>,
     ) -> Self {
-        let (template, others) = (template.map(str::to_owned), reader.ids.clone());
-        Self { root, template, others, seal_keys, common: Mutex::default() }
+        let section = |name: &str| Some((name.to_owned(), root.get(name)?.clone()));
+        let backends = reader.backends.iter().map(|(name, backend)| ((*name).to_owned(), backend.clone()));
+        Self {
+            root: SECTIONS.into_iter().filter_map(section).collect(),
+            template: template.map(str::to_owned),
+            others: reader.ids.clone(),
+            seal_keys,
+            backends: backends.collect(),
+            common: Mutex::default(),
+        }
     }
 
     /// What passwords of rows are sealed with: the first seals, all of them open.
@@ -67,12 +83,24 @@ impl RowReader {
     pub fn read(&self, rows: &[Stored]) -> RowsRead {
         let mut reader = AccountReader::new(&self.root, &mut Issues::default());
         reader.ids.clone_from(&self.others);
+        reader.backends =
+            self.backends.iter().map(|(name, backend)| (name.as_str(), backend.clone())).collect();
         reader.common = std::mem::take(&mut self.common.lock().unwrap_or_else(PoisonError::into_inner));
         let mut issues = Issues::default();
-        let broken = self.read_with(&mut reader, self.template.as_deref(), rows, &mut issues);
+        let seals = self.seals(rows);
+        let broken = read(rows, &seals, &mut reader, self.template.as_deref(), &mut issues);
         reader.common.shrink();
         self.keep(reader.common);
-        RowsRead { accounts: reader.accounts, broken, issues: settled(issues, Look::Secrets) }
+        // A secret that is not there its account tells; here it might hang. And what is wrong elsewhere was told.
+        issues.found.retain(|issue| issue.origin == PLACE || issue.severity == Severity::Error);
+        let issues = settled(issues, Look::Nowhere);
+        RowsRead { accounts: reader.accounts, broken, issues, lacks_keys: seals.is_err() }
+    }
+
+    /// The keys, where a row needs them.
+    fn seals(&self, rows: &[Stored]) -> Result<Seals, SealError> {
+        let is_needed = rows.iter().any(|row| row.secret.is_some());
+        accounts_table::seals(if is_needed { &self.seal_keys } else { &[] })
     }
 
     /// What accounts have in common that were read.
@@ -88,10 +116,19 @@ impl RowReader {
         rows: &[Stored],
         issues: &mut Issues,
     ) -> HashSet<AccountId> {
-        let seals = accounts_table::seals(&self.seal_keys);
-        let broken = rows.iter().filter(|row| !is_read(row, &seals, reader, template, issues));
-        broken.map(|row| AccountId::from(row.id.as_str())).collect()
+        read(rows, &self.seals(rows), reader, template, issues)
     }
+}
+
+fn read<'a>(
+    rows: &[Stored],
+    seals: &Result<Seals, SealError>,
+    reader: &mut AccountReader<'a>,
+    template: Option<&'a str>,
+    issues: &mut Issues,
+) -> HashSet<AccountId> {
+    let broken = rows.iter().filter(|row| !is_read(row, seals, reader, template, issues));
+    broken.map(|row| AccountId::from(row.id.as_str())).collect()
 }
 
 impl fmt::Debug for RowReader {

@@ -19,7 +19,6 @@ pub use self::outputs::{
 };
 use super::providers::Chosen;
 use super::rows::RowReader;
-use crate::accounts_table::Mark;
 use crate::cluster::shard::ShardSet;
 use crate::event::{AccountId, AccountIdentity, Action};
 use crate::filter::Filters;
@@ -64,8 +63,6 @@ pub struct Settings {
 pub struct TableReading {
     /// The rows of these shards were read.
     pub shards: ShardSet,
-    /// What the table was then.
-    pub mark: Mark,
     /// The accounts that are rows.
     pub ids: HashSet<AccountId>,
     /// Rows that are no accounts: what is watched by these names stays as it is.

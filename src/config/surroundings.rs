@@ -87,9 +87,8 @@ impl Observer {
             (Look::Nowhere, _) => Ok(()),
             (_, Thing::Secret(source, shape)) => self.secret(&source, shape),
             (_, Thing::ServiceKey(source)) => self.service_key(&source),
-            // A start goes on without it, and has its accounts later.
             (Look::Secrets, Thing::Table(error)) => {
-                Err((Severity::Warning, format!("{error}; its accounts are watched once it can be read")))
+                Err((Severity::Warning, format!("{error}; its accounts are left out")))
             }
             (Look::Everywhere, Thing::Table(error)) => missing(error.to_string()),
             (Look::Secrets, _) => Ok(()),

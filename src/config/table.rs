@@ -18,7 +18,7 @@ use super::settings::{TableReading, TableSettings};
 use super::surroundings::Thing;
 use super::validate::{journal, tables};
 use crate::accounts_table::seal::SealError;
-use crate::accounts_table::{AccountsTable, Mark, PLACE, Stored, Wanted};
+use crate::accounts_table::{AccountsTable, PLACE, Stored, Wanted};
 use crate::cluster::shard::ShardSet;
 
 /// Bytes of a row; the table itself takes more, for it writes them with spaces.
@@ -92,46 +92,37 @@ impl TableList<'_, '_> {
         issues: &mut Issues,
     ) -> TableReading {
         let seal_keys = self.settings.as_ref().map(|settings| settings.seal_keys.clone()).unwrap_or_default();
-        let rows = RowReader::new(root.clone(), template, reader, seal_keys);
+        let rows = RowReader::new(root, template, reader, seal_keys);
         let first = reader.accounts.len();
-        let (found, broken) = match self.found(files, reader, template, issues) {
-            Some(found) => {
-                let broken = rows.read_with(reader, template, &found.stored, issues);
-                (found, broken)
-            }
-            None => Default::default(),
-        };
+        let stored = self.stored(files, reader, template, issues);
+        let broken =
+            stored.iter().flat_map(|stored| rows.read_with(reader, template, stored, issues)).collect();
         let own = reader.accounts.get(first..).unwrap_or_default();
         let ids = own.iter().map(|account| account.id().clone()).collect();
         rows.keep(std::mem::take(&mut reader.common));
-        TableReading { shards: found.shards, mark: found.mark, ids, broken, reader: Arc::new(rows) }
+        let shards = if stored.is_some() { ShardSet::ALL } else { ShardSet::NONE };
+        TableReading { shards, ids, broken, reader: Arc::new(rows) }
     }
 
-    /// None where there are none to be had, which is told.
-    fn found<'a>(
+    /// All rows; none where they are not to be had, which is told, or not to be read.
+    fn stored<'a>(
         &self,
         files: Files<'_>,
         reader: &mut AccountReader<'a>,
         template: Option<&'a str>,
         issues: &mut Issues,
-    ) -> Option<Found> {
+    ) -> Option<Vec<Stored>> {
         let settings = self.settings.as_ref()?;
-        let table = || AccountsTable::new(&settings.database);
-        let whole = |stored| Found { shards: ShardSet::ALL, mark: Mark::default(), stored };
-        let found = match files {
+        let stored = match files {
             Files::InsteadOfTable(file) => {
                 self.read_instead(file, settings, reader, template, issues);
                 return None;
             }
-            Files::WithShards(&ShardSet::NONE) => return None,
-            Files::WithShards(shards) => {
-                let read = table().and_then(|mut table| table.read(shards, &ShardSet::NONE, Mark::default()));
-                read.map(|rows| Found { shards: *shards, mark: rows.mark, stored: rows.stored })
-            }
-            Files::OnDisk => table().and_then(|mut table| table.all()).map(whole),
-            Files::These(texts) => Ok(whole(played(texts))),
+            Files::WithoutTable => return None,
+            Files::OnDisk => AccountsTable::new(&settings.database).and_then(|mut table| table.all()),
+            Files::These(texts) => Ok(played(texts)),
         };
-        found.map_err(|error| self.list.names("database", Thing::Table(error), issues)).ok()
+        stored.map_err(|error| self.list.names("database", Thing::Table(error), issues)).ok()
     }
 
     /// A file that is to become the table: as any other list.
@@ -159,14 +150,6 @@ impl TableList<'_, '_> {
             reader.account(section, template, issues);
         });
     }
-}
-
-/// What was read of it.
-#[derive(Default)]
-struct Found {
-    shards: ShardSet,
-    mark: Mark,
-    stored: Vec<Stored>,
 }
 
 pub(super) const ABSOLUTE: &str = "in the database, the path of a file has to be absolute";

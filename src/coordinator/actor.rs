@@ -13,9 +13,9 @@ use tokio::sync::watch;
 
 use super::clock::Moment;
 use super::outages::Outages;
-use super::reconcile::{Steps, as_they_were, reconcile};
+use super::reconcile::{Steps, reconcile};
 use super::reload::{Loader, READING, waits_for_start};
-use super::table::Look;
+use super::table::{Look, keep_rows};
 use crate::account::actor::{AccountActor, AccountContext};
 use crate::account::findings::Reporter;
 use crate::account::pulse::Pulse;
@@ -23,6 +23,7 @@ use crate::account::session::Wires;
 use crate::cluster::shard::ShardSet;
 use crate::config::settings::{Account, Settings};
 use crate::config::{Loaded, Severity, shown};
+use crate::demand::Demand;
 use crate::event::{AccountId, AccountState, Action};
 use crate::filter::in_force::FiltersInForce;
 use crate::journal::{Configured, JournalHandle};
@@ -102,6 +103,8 @@ pub struct Coordinator {
     pub(super) described: String,
     /// The journal is told soon which accounts there are.
     pub(super) noting: bool,
+    /// What was last said of those in the database's table.
+    pub(super) demand: Option<Demand>,
 }
 
 /// An account that is watched.
@@ -139,6 +142,7 @@ impl Coordinator {
             served: 0,
             described: String::new(),
             noting: false,
+            demand: None,
         }
     }
 
@@ -174,8 +178,7 @@ impl Coordinator {
     /// Reads the configuration; a wrong one changes nothing, a right one touches only what changed.
     fn reload(&mut self, loader: Loader) -> ResponseActFuture<Self, Result<ReloadReport, ReloadError>> {
         self.reloading = true;
-        let held = self.holding().held;
-        let loaded = async move { loader.load_within(READING, held).await }.into_actor(self);
+        let loaded = async move { loader.load_within(READING).await }.into_actor(self);
         let applied = loaded.then(|loaded, actor, ctx| match loaded {
             Ok(loaded) => actor.exchange_outputs(loaded, ctx),
             Err(refused) => Box::pin(fut::err(refused)),
@@ -187,8 +190,7 @@ impl Coordinator {
             }
             actor.config.last_reload_successful = report.is_ok();
             tell_reload(&report);
-            let held = actor.holding().held;
-            actor.follow_rows(&held);
+            actor.context.look.ask();
             report
         }))
     }
@@ -244,12 +246,7 @@ impl Coordinator {
         ctx: &mut Context<Self>,
     ) -> ResponseActFuture<Self, Result<ReloadReport, ReloadError>> {
         shown(&warnings).iter().for_each(|line| warn!("{line}"));
-        if let Some(table) = &mut settings.table {
-            settings.accounts =
-                as_they_were(&self.context.settings.accounts, settings.accounts, &table.broken);
-            let kept = settings.accounts.iter().map(|account| account.id());
-            table.ids.extend(kept.filter(|id| table.broken.contains(*id)).cloned());
-        }
+        keep_rows(&mut settings, &self.context.settings);
         let mut steps = reconcile(&self.running(), &settings.accounts, &self.holding());
         steps.skip(|id| self.is_leaving(id));
         let waiting = waits_for_start(&self.context.settings, &settings);

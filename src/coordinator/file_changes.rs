@@ -16,7 +16,6 @@ use tokio::time::{Instant, sleep};
 
 use super::actor::Coordinator;
 use super::reload::{Loader, READING};
-use crate::cluster::shard::ShardSet;
 use crate::config::{self, load};
 use crate::messages::Reload;
 
@@ -50,7 +49,7 @@ impl Seen {
 
 /// Has the configuration read again whenever its files are others than were read.
 pub async fn attend(seen: Seen, loader: Loader, coordinator: Addr<Coordinator>) {
-    let is_good = async || loader.load_within(READING, ShardSet::NONE).await.is_ok();
+    let is_good = async || loader.load_within(READING).await.is_ok();
     let is_taken = async || matches!(coordinator.send(Reload).await, Ok(Ok(_)));
     attend_to(seen, is_good, is_taken).await;
 }

@@ -1,6 +1,6 @@
 //! What a new list of accounts, or other shards, mean for those that are watched. Pure.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::cluster::shard::Holding;
@@ -70,18 +70,6 @@ pub fn reconcile(
     steps
 }
 
-/// What is desired, with those of `broken` as they were `before`: what their rows mean nobody knows.
-pub fn as_they_were(
-    before: &[Arc<Account>],
-    mut desired: Vec<Arc<Account>>,
-    broken: &HashSet<AccountId>,
-) -> Vec<Arc<Account>> {
-    let known: HashSet<_> = desired.iter().map(|account| account.id().clone()).collect();
-    let is_missed = |id: &AccountId| broken.contains(id) && !known.contains(id);
-    desired.extend(before.iter().filter(|account| is_missed(account.id())).cloned());
-    desired
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,22 +134,6 @@ mod tests {
             [("work".into(), Farewell::HandedOver)],
             "nobody here knows what it is by now"
         );
-    }
-
-    #[test]
-    fn accounts_whose_rows_are_broken_go_on() {
-        let before = accounts(&[("a", SECRET), ("b", SECRET)]);
-        let running = running(&[("a", SECRET), ("b", SECRET)]);
-        for (broken, gone, kept) in [(&[][..], 1, 0), (&["a", "new"], 0, 1), (&["b"], 1, 0)] {
-            let broken = broken.iter().map(|id| AccountId::from(*id)).collect();
-            let desired = accounts(&[("b", "password = { file = \"other\" }")]);
-            let steps = reconcile(&running, &as_they_were(&before, desired, &broken), &Holding::ALONE);
-            assert_eq!(
-                (steps.stop.len(), steps.kept, ids(&steps.replace)),
-                (gone, kept, vec!["b"]),
-                "{broken:?}"
-            );
-        }
     }
 
     /// Whatever an account is about makes it another one.

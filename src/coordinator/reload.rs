@@ -9,7 +9,6 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use crate::cluster::shard::ShardSet;
 use crate::config::settings::{Account, Settings};
 use crate::config::{Issue, Loaded};
 use crate::messages::ReloadError;
@@ -29,8 +28,7 @@ pub struct Loader {
     readers: Arc<Semaphore>,
 }
 
-/// With the accounts that the database's table has in these shards.
-type Load = dyn Fn(&ShardSet) -> Result<Loaded, Vec<Issue>> + Send + Sync;
+type Load = dyn Fn() -> Result<Loaded, Vec<Issue>> + Send + Sync;
 
 /// Accounts as the flags have them.
 type Narrow = dyn Fn(Vec<Arc<Account>>) -> Vec<Arc<Account>> + Send + Sync;
@@ -39,7 +37,7 @@ impl Loader {
     /// By this, from these files and from what they lead to.
     pub fn new(
         files: Vec<PathBuf>,
-        load: impl Fn(&ShardSet) -> Result<Loaded, Vec<Issue>> + Send + Sync + 'static,
+        load: impl Fn() -> Result<Loaded, Vec<Issue>> + Send + Sync + 'static,
     ) -> Self {
         let (load, narrow) = (Arc::new(load), Arc::new(|accounts| accounts));
         Self { load, narrow, files, readers: Arc::new(Semaphore::new(MOST_HANGING)) }
@@ -68,7 +66,7 @@ impl Loader {
     ///
     /// # Errors
     /// Every problem at once; that it takes longer than `limit`.
-    pub(super) async fn load_within(&self, limit: Duration, shards: ShardSet) -> Result<Loaded, ReloadError> {
+    pub(super) async fn load_within(&self, limit: Duration) -> Result<Loaded, ReloadError> {
         let Ok(reader) = self.readers.clone().try_acquire_owned() else {
             return Err(ReloadError::problem(format!(
                 "{MOST_HANGING} earlier readings of the configuration still hang: {HANGS}"
@@ -76,7 +74,7 @@ impl Loader {
         };
         let load = self.load.clone();
         let reading = spawn_blocking(move || {
-            let loaded = load(&shards);
+            let loaded = load();
             drop(reader);
             loaded
         });
@@ -109,8 +107,6 @@ pub fn waits_for_start(running: &Settings, desired: &Settings) -> Vec<&'static s
     let filters = outputs || !is_part(&desired.filters.headers(), &running.filters.headers());
     [
         ("monitor", running.monitor != desired.monitor),
-        // Whoever looks whether it changes begins at a start.
-        ("account_lists", running.table.is_none() && desired.table.is_some()),
         ("connections", running.connections != desired.connections),
         ("journal", running.journal != desired.journal),
         ("events", running.events != desired.events),
@@ -142,21 +138,20 @@ mod tests {
         const SHORT: Duration = Duration::from_millis(1);
         let (answer, answers) = mpsc::channel::<()>();
         let answers = Mutex::new(answers);
-        let loader = Loader::new(Vec::new(), move |_| {
+        let loader = Loader::new(Vec::new(), move || {
             let _ = answers.lock().map(|answers| answers.recv());
             Err(Vec::new())
         });
         for _ in 0..MOST_HANGING {
-            let refused =
-                timeout(LONG, loader.load_within(SHORT, ShardSet::NONE)).await.unwrap().unwrap_err();
+            let refused = timeout(LONG, loader.load_within(SHORT)).await.unwrap().unwrap_err();
             assert!(format!("{refused:?}").contains("could not be read within 0 seconds"), "{refused:?}");
         }
-        let refused = loader.load_within(LONG, ShardSet::NONE).await.unwrap_err();
+        let refused = loader.load_within(LONG).await.unwrap_err();
         assert!(format!("{refused:?}").contains("still hang"), "{refused:?}");
         drop(answer);
         let all = u32::try_from(MOST_HANGING).unwrap();
         drop(timeout(LONG, loader.readers.acquire_many(all)).await.unwrap());
-        assert_eq!(loader.load_within(LONG, ShardSet::NONE).await.unwrap_err(), ReloadError::invalid(&[]));
+        assert_eq!(loader.load_within(LONG).await.unwrap_err(), ReloadError::invalid(&[]));
     }
 
     fn settings(text: &str) -> Settings {

@@ -10,8 +10,10 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use super::actor::Coordinator;
 use super::reconcile::reconcile;
 use crate::cluster::shard::{Holding, ShardSet};
+use crate::demand::Demand;
 use crate::event::AccountId;
 use crate::messages::Wish;
+use crate::process;
 use crate::text::counted;
 
 /// After shards have come: the journal is told which accounts there are.
@@ -87,8 +89,21 @@ impl Coordinator {
             ctx.run_later(NOTED, |coordinator, _| {
                 coordinator.noting = false;
                 coordinator.note_accounts();
+                coordinator.announce_demand();
             });
         }
+    }
+
+    /// A start said so of the accounts that are in files.
+    fn announce_demand(&mut self) {
+        let settings = &self.context.settings;
+        let demand = settings.table.as_ref().map(|_| Demand::of(settings));
+        let Some(demand) = demand.filter(|demand| self.demand.as_ref() != Some(demand)) else { return };
+        demand.announce();
+        if let Err(error) = process::reserve_descriptors(demand.connections) {
+            warn!("{error}");
+        }
+        self.demand = Some(demand);
     }
 
     fn serve_these(&mut self, holding: &Holding, ctx: &mut Context<Self>) {

@@ -14,14 +14,13 @@ use log::{error, info, warn};
 
 use super::actor::Coordinator;
 use super::reconcile::reconcile;
-use crate::accounts_table::{AccountsTable, Latest, Mark, Rows, TableError};
+use crate::accounts_table::{AccountsTable, Mark, PLACE, Rows, TableError};
 use crate::cluster::shard::{Shard, ShardSet};
 use crate::config::rows::{RowReader, RowsRead};
 use crate::config::settings::{Account, DatabaseSettings, Settings, TableReading};
 use crate::config::{Issue, Severity, shown};
-use crate::demand::Demand;
 use crate::event::AccountId;
-use crate::process;
+use crate::text::counted;
 
 /// Between two looks.
 const PERIOD: Duration = Duration::from_secs(5);
@@ -37,7 +36,7 @@ impl Look {
         (Self(asks), asked)
     }
 
-    fn ask(&self) {
+    pub(super) fn ask(&self) {
         // One that waits already sees what we have seen.
         let _ = self.0.try_send(());
     }
@@ -57,30 +56,79 @@ pub fn attend(database: DatabaseSettings, asked: Receiver<()>, coordinator: &Add
 }
 
 fn attend_to(mut table: AccountsTable, asked: &Receiver<()>, coordinator: &WeakAddr<Coordinator>) {
-    let mut trusted = None;
+    let (mut trusted, mut told) = (None, Told::default());
     while asked.recv_timeout(PERIOD) != Err(RecvTimeoutError::Disconnected) {
         let Some(coordinator) = coordinator.upgrade() else { return };
         let Ok(Some(known)) = block_on(coordinator.send(AskKnown)) else { continue };
-        // While the database is away nothing changes; the connection tells.
-        let Ok(Some((rows, connection))) = look(&mut table, known, trusted) else { continue };
-        if block_on(coordinator.send(rows)).unwrap_or_default() {
-            trusted = Some(connection);
+        match look(&mut table, known, trusted.as_ref()) {
+            Ok(Looked { rows, issues, trusted: since }) => {
+                told.tell(&issues);
+                let taken = block_on(coordinator.send(rows)).unwrap_or_default();
+                trusted = since.filter(|_| taken).or(trusted.filter(|_| !taken));
+            }
+            Err(error) => told.tell(&[unread(&error)]),
         }
     }
 }
 
-/// What is new, and of which connection it was heard.
-fn look(
-    table: &mut AccountsTable,
-    known: Known,
-    trusted: Option<u64>,
-) -> Result<Option<(TakeRows, u64)>, TableError> {
-    let latest = table.latest()?;
-    let Some(Due { whole, others }) = known.due(&latest, trusted) else { return Ok(None) };
-    let Rows { mark, stored, deleted } = table.read(&whole, &others, known.mark)?;
-    let RowsRead { accounts, broken, issues } = known.reader.read(&stored);
-    let change = Change { whole, accounts, broken, deleted, issues, mark };
-    Ok(Some((TakeRows { reader: known.reader, change }, latest.connection)))
+/// What a look has found.
+struct Looked {
+    rows: TakeRows,
+    /// What is to be told of them.
+    issues: Vec<Issue>,
+    /// What the next one goes on from, where all was well.
+    trusted: Option<Trusted>,
+}
+
+/// What was read before, and by whom.
+struct Trusted {
+    /// Another one may be to another server, which knows less.
+    connection: u64,
+    /// Another one may understand rows in another way.
+    reader: Arc<RowReader>,
+    mark: Mark,
+}
+
+fn look(table: &mut AccountsTable, known: Known, trusted: Option<&Trusted>) -> Result<Looked, TableError> {
+    let connection = table.connection()?;
+    let trusted = trusted
+        .filter(|known_by| known_by.connection == connection && Arc::ptr_eq(&known_by.reader, &known.reader));
+    let Due { whole, others } = known.due(trusted.is_some());
+    let since = trusted.map(|trusted| trusted.mark.clone()).unwrap_or_default();
+    let Rows { mark, stored, deleted } = table.read(&whole, &others, &since)?;
+    let RowsRead { accounts, broken, issues, lacks_keys } = known.reader.read(&stored);
+    let is_sure = !lacks_keys && table.connection()? == connection;
+    let trusted = is_sure.then(|| Trusted { connection, reader: known.reader.clone(), mark });
+    let change = Change { whole, accounts, broken, deleted };
+    Ok(Looked { rows: TakeRows { reader: known.reader, change }, issues, trusted })
+}
+
+fn unread(error: &TableError) -> Issue {
+    let (origin, message) = (PLACE.to_owned(), format!("it cannot be read: {error}"));
+    Issue { severity: Severity::Warning, origin, path: String::new(), message }
+}
+
+/// What was told at the last look is not told again: a row may be read several times, and a database may be away for long.
+#[derive(Default)]
+struct Told(HashSet<String>);
+
+impl Told {
+    fn tell(&mut self, issues: &[Issue]) {
+        let mut now = HashSet::new();
+        for severity in [Severity::Error, Severity::Warning] {
+            let issues: Vec<_> = issues.iter().filter(|issue| issue.severity == severity).cloned().collect();
+            for line in shown(&issues) {
+                if !self.0.contains(&line) {
+                    match severity {
+                        Severity::Error => error!("{line}"),
+                        Severity::Warning => warn!("{line}"),
+                    }
+                }
+                now.insert(line);
+            }
+        }
+        self.0 = now;
+    }
 }
 
 /// What the coordinator knows of the table.
@@ -91,7 +139,6 @@ struct Known {
     read: ShardSet,
     /// The shards that are ours.
     held: ShardSet,
-    mark: Mark,
 }
 
 /// What is to be read.
@@ -104,14 +151,10 @@ struct Due {
 }
 
 impl Known {
-    /// Nothing, where the table is as it was. What was heard of another connection than the one that is `trusted`, or before rows
-    /// went without a trace, is nothing to go on from.
-    fn due(&self, latest: &Latest, trusted: Option<u64>) -> Option<Due> {
-        let is_new =
-            trusted != Some(latest.connection) || latest.removed > self.mark || latest.mark < self.mark;
-        let others = if is_new { ShardSet::NONE } else { self.held.and(&self.read) };
-        let whole = self.held.without(&others);
-        (!whole.is_empty() || latest.mark != self.mark).then_some(Due { whole, others })
+    /// Where what was read before is nothing to go on from, all is read.
+    fn due(&self, is_trusted: bool) -> Due {
+        let others = if is_trusted { self.held.and(&self.read) } else { ShardSet::NONE };
+        Due { whole: self.held.without(&others), others }
     }
 }
 
@@ -138,13 +181,23 @@ struct Change {
     /// Rows that are no accounts.
     broken: HashSet<AccountId>,
     deleted: Vec<AccountId>,
-    /// What is to be told of them.
-    issues: Vec<Issue>,
-    /// What the table was then.
-    mark: Mark,
 }
 
 impl Change {
+    /// Accounts that the flags leave out, or narrow.
+    fn keep_only(&mut self, meant: Vec<Arc<Account>>) {
+        let ids: HashSet<_> = meant.iter().map(|account| account.id()).collect();
+        let others = self.accounts.iter().map(|account| account.id()).filter(|id| !ids.contains(id));
+        self.deleted.extend(others.cloned());
+        if meant.is_empty() && !self.accounts.is_empty() {
+            info!(
+                "of {} of the table, none is meant by --account or --mailbox",
+                counted(self.accounts.len(), "row")
+            );
+        }
+        self.accounts = meant;
+    }
+
     /// It was of others' accounts.
     fn is_nothing(&self) -> bool {
         self.whole.is_empty() && !self.is_news()
@@ -160,14 +213,18 @@ impl Change {
 impl Coordinator {
     /// What is others' by now is forgotten, and what has become ours is to be read.
     pub(super) fn follow_rows(&mut self, held: &ShardSet) {
-        let settings = &mut self.context.settings;
-        let Some(table) = &mut settings.table else { return };
-        if !table.shards.without(held).is_empty() {
-            let nothing = Change { mark: table.mark, ..Change::default() };
-            settings.accounts = merged(table, std::mem::take(&mut settings.accounts), nothing, held);
-        }
-        if !held.without(&table.shards).is_empty() {
+        self.forget_rows(held);
+        let is_unread = |table: &TableReading| !held.without(&table.shards).is_empty();
+        if self.context.settings.table.as_ref().is_some_and(is_unread) {
             self.context.look.ask();
+        }
+    }
+
+    fn forget_rows(&mut self, held: &ShardSet) {
+        let settings = &mut self.context.settings;
+        if let Some(table) = settings.table.as_mut().filter(|table| !table.shards.without(held).is_empty()) {
+            settings.accounts =
+                merged(table, std::mem::take(&mut settings.accounts), Change::default(), held);
         }
     }
 
@@ -181,9 +238,11 @@ impl Handler<AskKnown> for Coordinator {
     type Result = Option<Known>;
 
     fn handle(&mut self, _: AskKnown, _: &mut Self::Context) -> Self::Result {
+        let held = self.holding().held;
+        // What came back in between is no more read than what is new.
+        self.forget_rows(&held);
         let table = self.context.settings.table.as_ref().filter(|_| !self.reloading)?;
-        let (reader, held) = (table.reader.clone(), self.holding().held);
-        Some(Known { reader, read: table.shards, held, mark: table.mark })
+        Some(Known { reader: table.reader.clone(), read: table.shards, held })
     }
 }
 
@@ -196,13 +255,12 @@ impl Handler<TakeRows> for Coordinator {
         // What a reload has read is newer.
         let table = settings.table.as_mut().filter(|table| !busy && Arc::ptr_eq(&table.reader, &reader));
         let Some(table) = table else { return false };
-        tell(&change.issues);
-        if let Some(loader) = &self.context.loader {
-            change.accounts = loader.narrow(change.accounts);
-        }
         if change.is_nothing() {
-            table.mark = change.mark;
             return true;
+        }
+        if let Some(loader) = &self.context.loader {
+            let meant = loader.narrow(change.accounts.clone());
+            change.keep_only(meant);
         }
         let is_news = change.is_news();
         let are_gained = !change.whole.without(&table.shards).is_empty();
@@ -210,11 +268,8 @@ impl Handler<TakeRows> for Coordinator {
         let mut steps = reconcile(&self.running(), &self.context.settings.accounts, &holding);
         steps.skip(|id| self.is_leaving(id));
         let report = steps.report();
-        if is_news || report.removed + report.changed > 0 || (report.added > 0 && !are_gained) {
+        if report.removed + report.changed > 0 || (report.added > 0 && (is_news || !are_gained)) {
             info!("the table of accounts changed: {report}");
-        }
-        if report.added > 0 {
-            warn_of_descriptors(&self.context.settings);
         }
         self.note_accounts_soon(ctx);
         let taken = self.take(steps, ctx);
@@ -224,18 +279,15 @@ impl Handler<TakeRows> for Coordinator {
     }
 }
 
-fn tell(issues: &[Issue]) {
-    let (errors, warnings): (Vec<_>, Vec<_>) =
-        issues.iter().cloned().partition(|issue| issue.severity == Severity::Error);
-    shown(&errors).iter().for_each(|line| error!("{line}"));
-    shown(&warnings).iter().for_each(|line| warn!("{line}"));
-}
-
-/// A start would have been refused.
-fn warn_of_descriptors(settings: &Settings) {
-    if let Err(error) = process::reserve_descriptors(Demand::of(settings).connections) {
-        warn!("{error}");
-    }
+/// Until they are read anew, rows are as they were.
+pub(super) fn keep_rows(settings: &mut Settings, before: &Settings) {
+    let (Some(table), Some(known)) = (&mut settings.table, &before.table) else { return };
+    let named: HashSet<_> = settings.accounts.iter().map(|account| account.id().clone()).collect();
+    let is_row = |id: &AccountId| known.ids.contains(id) && !named.contains(id);
+    let rows: Vec<_> = before.accounts.iter().filter(|account| is_row(account.id())).cloned().collect();
+    table.ids = rows.iter().map(|account| account.id().clone()).collect();
+    (table.shards, table.broken) = (known.shards, known.broken.clone());
+    settings.accounts.extend(rows);
 }
 
 /// All accounts as the change has them, as far as they are ours; `table` follows.
@@ -259,7 +311,7 @@ fn merged(
     table.broken.retain(&stays);
     table.ids.extend(new.keys().cloned());
     table.broken.extend(change.broken.iter().filter(|id| is_ours(id)).cloned());
-    (table.shards, table.mark) = (shards, change.mark);
+    table.shards = shards;
     accounts.extend(new.into_values());
     accounts
 }
@@ -290,22 +342,16 @@ mod tests {
     #[test]
     fn only_what_is_new_is_read() {
         let reader = read("").0.reader;
-        let due = |read: &[&str], held: &[&str], mark, latest, removed, trusted| {
-            let known =
-                Known { reader: reader.clone(), read: shards(read), held: shards(held), mark: Mark(mark) };
-            let latest = Latest { mark: Mark(latest), removed: Mark(removed), connection: 2 };
-            known.due(&latest, trusted).map(|Due { whole, others }| (whole, others))
+        let due = |read: &[&str], held: &[&str], is_trusted| {
+            let known = Known { reader: reader.clone(), read: shards(read), held: shards(held) };
+            let Due { whole, others } = known.due(is_trusted);
+            (whole, others)
         };
-        let (none, one, both) = (ShardSet::NONE, shards(&["a"]), shards(&["a", "b"]));
-        let ab = ["a", "b"];
-        assert_eq!(due(&ab, &ab, 7, 7, 3, Some(2)), None, "it is as it was");
-        assert_eq!(due(&ab, &ab, 7, 8, 3, Some(2)), Some((none, both)), "something changed");
-        assert_eq!(due(&["b"], &ab, 7, 7, 3, Some(2)), Some((one, shards(&["b"]))), "a shard came");
-        assert_eq!(due(&ab, &["a"], 7, 8, 3, Some(2)), Some((none, one)), "a shard went");
-        assert_eq!(due(&ab, &ab, 7, 9, 8, Some(2)), Some((both, none)), "rows went without a trace");
-        assert_eq!(due(&ab, &ab, 7, 6, 3, Some(2)), Some((both, none)), "it is an older one");
-        assert_eq!(due(&ab, &ab, 7, 7, 3, Some(1)), Some((both, none)), "it may be another server");
-        assert_eq!(due(&[], &[], 0, 9, 0, None), Some((none, none)), "there is nothing, and that is known");
+        let (none, one, both, ab) = (ShardSet::NONE, shards(&["a"]), shards(&["a", "b"]), ["a", "b"]);
+        assert_eq!(due(&ab, &ab, true), (none, both));
+        assert_eq!(due(&["b"], &ab, true), (one, shards(&["b"])), "a shard came");
+        assert_eq!(due(&ab, &["a"], true), (none, one), "a shard went");
+        assert_eq!(due(&ab, &ab, false), (both, none), "it may be another server, or another configuration");
     }
 
     #[derive(Clone, Debug)]
@@ -331,6 +377,8 @@ mod tests {
         Delete(usize),
         Hold(Vec<bool>),
         Reread,
+        /// Whether a file has that name then.
+        Reload(Option<usize>),
     }
 
     fn id(n: usize) -> AccountId {
@@ -339,9 +387,17 @@ mod tests {
 
     fn change(table: &TableReading, rows: &HashMap<usize, Row>, ids: &[usize], whole: ShardSet) -> Change {
         let stored: Vec<_> = ids.iter().filter_map(|n| Some(rows.get(n)?.stored(*n))).collect();
-        let RowsRead { accounts, broken, issues } = table.reader.read(&stored);
-        assert!(broken.is_empty() || !issues.is_empty());
+        let RowsRead { accounts, broken, issues, lacks_keys } = table.reader.read(&stored);
+        assert_eq!((broken.is_empty(), false), (issues.is_empty(), lacks_keys));
         Change { whole, accounts, broken, ..Change::default() }
+    }
+
+    /// As a start has read it, with an account of this name in a file.
+    fn started(name: Option<usize>) -> Settings {
+        let more = name.map(|n| format!("[[accounts]]\nid = \"{}\"\nport = 77\n", id(n))).unwrap_or_default();
+        let mut settings = from_texts("t.toml", &format!("{TEXT}{more}"), &[]).unwrap().0;
+        settings.table.as_mut().unwrap().shards = ShardSet::NONE;
+        settings
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -351,6 +407,7 @@ mod tests {
             2 => (0..6usize).prop_map(Step::Delete),
             2 => prop::collection::vec(any::<bool>(), 6).prop_map(Step::Hold),
             1 => Just(Step::Reread),
+            1 => prop::option::of(0..6usize).prop_map(Step::Reload),
         ];
         prop::collection::vec(step, 1..40)
     }
@@ -360,16 +417,23 @@ mod tests {
         /// row is broken, either nothing is known or what was right before.
         #[test]
         fn changes_add_up_to_the_table(steps in steps()) {
-            let (mut table, mut accounts) = read("");
-            table.shards = ShardSet::NONE;
+            let mut settings = started(None);
             let mut rows: HashMap<usize, Row> = HashMap::new();
-            let mut held = ShardSet::NONE;
+            let (mut held, mut filed) = (ShardSet::NONE, None);
             for step in steps {
+                if let Step::Reload(name) = step {
+                    filed = name;
+                    let mut desired = started(name);
+                    keep_rows(&mut desired, &settings);
+                    settings = desired;
+                }
+                let Settings { table: Some(table), accounts, .. } = &mut settings else { unreachable!() };
+                let of = |shards: &ShardSet| (0..6).filter(|n| shards.has(Shard::of(&id(*n)))).collect::<Vec<_>>();
                 let change = match step {
                     Step::Write(n, row) => {
                         rows.insert(n, row);
                         let ids = if table.shards.has(Shard::of(&id(n))) { vec![n] } else { Vec::new() };
-                        change(&table, &rows, &ids, ShardSet::NONE)
+                        change(table, &rows, &ids, ShardSet::NONE)
                     }
                     Step::Delete(n) => {
                         rows.remove(&n);
@@ -378,25 +442,27 @@ mod tests {
                     Step::Hold(flags) => {
                         held = flags.iter().enumerate().filter(|(_, held)| **held).map(|(n, _)| Shard::of(&id(n))).collect();
                         let whole = held.without(&table.shards);
-                        let ids: Vec<_> = (0..6).filter(|n| whole.has(Shard::of(&id(*n)))).collect();
-                        change(&table, &rows, &ids, whole)
+                        change(table, &rows, &of(&whole), whole)
                     }
-                    Step::Reread => {
-                        let ids: Vec<_> = (0..6).filter(|n| held.has(Shard::of(&id(*n)))).collect();
-                        change(&table, &rows, &ids, held)
-                    }
+                    Step::Reread | Step::Reload(_) => change(table, &rows, &of(&held), held),
                 };
-                accounts = merged(&mut table, accounts, change, &held);
+                *accounts = merged(table, std::mem::take(accounts), change, &held);
                 prop_assert_eq!(table.shards, held);
                 let known: HashMap<_, _> = accounts.iter().map(|account| (account.id().clone(), account.identity.port)).collect();
                 prop_assert_eq!(known.len(), accounts.len(), "none twice");
                 prop_assert!(known.contains_key(&AccountId::from("filed")));
                 for n in 0..6 {
-                    let (found, is_ours) = (known.get(&id(n)), held.has(Shard::of(&id(n))));
-                    match rows.get(&n).filter(|_| is_ours) {
-                        None => prop_assert!(found.is_none() && !table.broken.contains(&id(n))),
-                        Some(row) if row.is_broken => prop_assert!(table.broken.contains(&id(n))),
-                        Some(row) => prop_assert_eq!((found, table.broken.contains(&id(n))), (Some(&row.port), false)),
+                    let (found, is_broken) = (known.get(&id(n)).copied(), table.broken.contains(&id(n)));
+                    let row = rows.get(&n).filter(|_| held.has(Shard::of(&id(n))));
+                    if filed == Some(n) {
+                        prop_assert_eq!((found, is_broken), (Some(77), row.is_some()), "what is in a file stays");
+                        prop_assert!(!table.ids.contains(&id(n)));
+                        continue;
+                    }
+                    match row {
+                        None => prop_assert_eq!((found, is_broken), (None, false)),
+                        Some(row) if row.is_broken => prop_assert!(is_broken),
+                        Some(row) => prop_assert_eq!((found, is_broken), (Some(row.port), false)),
                     }
                     prop_assert_eq!(table.ids.contains(&id(n)), found.is_some());
                 }

@@ -236,7 +236,7 @@ async fn a_database_that_is_away_changes_nothing_and_is_waited_for() {
     let before = connections(&monitor, server.addr().port());
     postgres.kill();
     monitor.signal("HUP");
-    monitor.wait_log("the old one stays in force");
+    monitor.wait_log("0 accounts added, 0 removed, 0 changed, 1 as before");
     assert_eq!(connections(&monitor, server.addr().port()), before);
     postgres.launch();
     import(&monitor, "b.csv", "id\nu1\n", &[]);
@@ -278,6 +278,39 @@ async fn rows_that_others_write_move_and_take_away_are_followed() {
     write("TRUNCATE idlewatch.accounts");
     monitor.wait_log("0 accounts added, 3 removed, 0 changed, 0 as before");
     connected(&watched(0));
+    assert_eq!(monitor.stop().code(), Some(0));
+}
+
+/// Neither a table that comes with a reload nor keys that come late need a start.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_and_keys_that_come_later_are_read() {
+    let (server, database) = (server(3).await, shared().database());
+    let mut monitor = monitor(&server, &database, "", "seal_keys = [{ file = \"seal.key\" }]");
+    write_key(&monitor, "seal.key", 1);
+    let row = |id| format!("{{\"id\":\"{id}\",\"password\":{{\"inline\":\"{PASSWORD}\"}}}}\n");
+    import(&monitor, "a.jsonl", &(row("u0") + &row("u1")), &[]);
+    let (key, away) = (monitor.dir.path().join("seal.key"), monitor.dir.path().join("away"));
+    fs::rename(&key, &away).unwrap();
+    let with_table = fs::read_to_string(monitor.config()).unwrap();
+    let (head, rest) = with_table.split_once("[[account_lists]]").unwrap();
+    let (_, tail) = rest.split_once("[journal]").unwrap();
+    let filed = format!("[[accounts]]\nid = \"u2\"\npassword = {{ inline = \"{PASSWORD}\" }}\n");
+    fs::write(monitor.config(), format!("{head}{filed}[journal]{tail}")).unwrap();
+    monitor.start();
+    online(&monitor, &["u2".to_owned()]);
+    fs::write(monitor.config(), format!("{with_table}{filed}")).unwrap();
+    monitor.signal("HUP");
+    monitor.wait_log("idlewatch.accounts: u0: warning: `seal_keys`: ");
+    fs::rename(&away, &key).unwrap();
+    online(&monitor, &["u0", "u1"].map(str::to_owned));
+    // A row takes nothing from an account in a file, whatever becomes of the row.
+    ask(&database, "INSERT INTO idlewatch.accounts (id, config) VALUES ('u2', '{}')");
+    monitor.wait_log("idlewatch.accounts: u2.id: warning: \"u2\" is the id of another account already");
+    monitor.signal("HUP");
+    ask(&database, "DELETE FROM idlewatch.accounts WHERE id IN ('u1', 'u2')");
+    monitor.wait_log("0 accounts added, 1 removed, 0 changed, 2 as before");
+    let events = monitor.events();
+    assert!(["u0", "u2"].iter().all(|id| states(&events, id) == ["online"]), "{events:?}");
     assert_eq!(monitor.stop().code(), Some(0));
 }
 

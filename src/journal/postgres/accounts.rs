@@ -7,7 +7,7 @@ use super::failure::Failure;
 use super::link::{Link, Parameter};
 use super::members::numbers;
 use super::schema;
-use crate::accounts_table::{Latest, Mark, Put, Rows, Stored, TableError};
+use crate::accounts_table::{Mark, Put, Rows, Stored, TableError};
 use crate::cluster::shard::ShardSet;
 use crate::config::settings::DatabaseSettings;
 use crate::event::AccountId;
@@ -35,17 +35,12 @@ impl AccountsTable {
         schema::prepare(&mut self.link).map_err(|error| TableError(error.to_string()))
     }
 
-    /// What it is now, of a schema that a monitor has prepared.
+    /// By which connection it is read: another one may be to another server, which knows less.
     ///
     /// # Errors
-    /// Where the database is away, or refuses it.
-    pub fn latest(&mut self) -> Result<Latest, TableError> {
-        let rows = self.link.query("SELECT latest, removed FROM accounts_changes", &[])?;
-        let Some(row) = rows.first() else {
-            return Err(TableError("idlewatch.accounts_changes is empty".to_owned()));
-        };
-        let mark = |name| row.try_get(name).map(Mark).map_err(damaged);
-        Ok(Latest { mark: mark("latest")?, removed: mark("removed")?, connection: self.link.generation() })
+    /// Where there is none to be had.
+    pub fn connection(&mut self) -> Result<u64, TableError> {
+        Ok(self.link.open()?)
     }
 
     /// All rows that are not deleted. There are none where there is no table.
@@ -60,23 +55,27 @@ impl AccountsTable {
         self.link.query_all(sql, &[])?.iter().map(stored).collect::<Result<_, _>>().map_err(damaged)
     }
 
-    /// All of some shards, and of others what changed `since`: as they are at one moment.
+    /// All of some shards, and of others what changed `since`: as they are at one moment, of a schema that a monitor has prepared.
     ///
     /// # Errors
     /// Where the database is away, or refuses it.
-    pub fn read(&mut self, whole: &ShardSet, others: &ShardSet, since: Mark) -> Result<Rows, TableError> {
-        let sql = "WITH now AS MATERIALIZED (SELECT latest FROM accounts_changes), read AS (
+    pub fn read(&mut self, whole: &ShardSet, others: &ShardSet, since: &Mark) -> Result<Rows, TableError> {
+        let sql = "WITH read AS (
                 SELECT id, deleted, config, secret FROM accounts WHERE shard = ANY ($1) AND NOT deleted
                 UNION ALL
-                SELECT id, deleted, config, secret FROM accounts WHERE shard = ANY ($2) AND version > $3)
-            SELECT latest, id, deleted, config::text AS config, secret FROM now LEFT JOIN read ON true ORDER BY id COLLATE \"C\"";
+                SELECT id, deleted, config, secret FROM accounts WHERE shard = ANY ($2) AND changed >= $3::xid8
+                UNION ALL
+                SELECT DISTINCT id, true, NULL::jsonb, NULL::bytea FROM accounts_removed AS removed
+                WHERE shard = ANY ($2) AND changed >= $3::xid8 AND NOT EXISTS (SELECT FROM accounts WHERE id = removed.id))
+            SELECT mark, id, deleted, config::text AS config, secret
+            FROM (SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS mark) AS now LEFT JOIN read ON true ORDER BY id COLLATE \"C\"";
         let [whole, others] = [whole, others].map(numbers);
         let parameters: [Parameter<'_>; 3] =
-            [(&whole, Type::INT4_ARRAY), (&others, Type::INT4_ARRAY), (&since.0, Type::INT8)];
+            [(&whole, Type::INT4_ARRAY), (&others, Type::INT4_ARRAY), (&since.0, Type::TEXT)];
         let found = self.link.query_all(sql, &parameters)?;
         let mut rows = Rows::default();
         for row in &found {
-            rows.mark = row.try_get("latest").map(Mark).map_err(damaged)?;
+            rows.mark = row.try_get("mark").map(Mark).map_err(damaged)?;
             // Nothing stands beside the mark where there is no row.
             match row.try_get("deleted").map_err(damaged)? {
                 None => {}

@@ -242,7 +242,9 @@ impl PostgresJournal {
                 old AS (DELETE FROM nodes USING held WHERE nodes.name <> held.name AND nodes.seen < clock_timestamp() - interval '1 day'
                     AND NOT EXISTS (SELECT FROM shards WHERE owner = nodes.name)
                     AND NOT EXISTS (SELECT FROM events WHERE node = nodes.name) RETURNING nodes.name),
-                places AS (DELETE FROM lanes USING old WHERE lanes.node = old.name)
+                places AS (DELETE FROM lanes USING old WHERE lanes.node = old.name),
+                -- Whoever has not looked for so long reads all.
+                rows AS (DELETE FROM accounts_removed USING held WHERE at < clock_timestamp() - interval '1 day')
             SELECT count(*) FROM held";
         self.as_holder(sql, &[]).map(drop)
     }
