@@ -324,6 +324,8 @@ mod tests {
     use super::*;
     use crate::accounts_table::{PLACE, Stored};
     use crate::config::from_texts;
+    use crate::config::settings::LoginMeans;
+    use crate::secrets::SecretSource;
 
     const TEXT: &str = "[defaults]\nhost = \"h.example\"\nuser = \"{id}\"\npassword = { credential = \"{id}\" }\n\
         [[accounts]]\nid = \"filed\"\n[[account_lists]]\ndatabase = true\n\
@@ -481,6 +483,27 @@ mod tests {
         assert_eq!(later.broken, HashSet::from([AccountId::from("filed")]));
         let told = later.issues.iter().map(ToString::to_string).collect::<String>();
         assert!(told.contains("\"filed\" is the id of another account already, at t.toml:6:1"), "{told}");
+    }
+
+    /// It runs its program for as many of them as ask at the same time.
+    #[test]
+    fn rows_that_come_later_ask_the_same_store_for_their_secrets() {
+        let text = format!("{TEXT}[secrets.store]\nexec = [\"/bin/store\"]\n");
+        let row = |id: &str| format!("{id}\t{{\"password\": {{\"secret\": \"store:{id}\"}}}}\n");
+        let settings = from_texts("t.toml", &text, &[(PLACE, &row("u1"))]).unwrap().0;
+        let config = row("u2").split_once('\t').unwrap().1.to_owned();
+        let later = Stored { id: "u2".to_owned(), config, secret: None };
+        let later = settings.table.unwrap().reader.read(&[later]).accounts;
+        let stores: Vec<_> = settings
+            .accounts
+            .iter()
+            .chain(&later)
+            .filter_map(|account| match &account.login {
+                LoginMeans::Password(SecretSource::Backend(store, _)) => Some(store),
+                _ => None,
+            })
+            .collect();
+        assert!(matches!(stores.as_slice(), [one, other] if Arc::ptr_eq(one, other)));
     }
 
     /// They all stand at one place.

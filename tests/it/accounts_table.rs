@@ -281,6 +281,26 @@ async fn rows_that_others_write_move_and_take_away_are_followed() {
     assert_eq!(monitor.stop().code(), Some(0));
 }
 
+/// Whatever the flags leave out is left out when it comes, too, or becomes so.
+#[tokio::test(flavor = "multi_thread")]
+async fn flags_narrow_rows_whenever_they_are_read() {
+    let (server, database) = (server(3).await, shared().database());
+    let mut monitor = monitor(&server, &database, &inline(), "");
+    import(&monitor, "a.csv", "id\nu0\nu1\n", &[]);
+    let mut command = monitor.command();
+    command.args(["run", "--account", "u[02]", "--mailbox", "INBOX"]);
+    monitor.start_by(command);
+    online(&monitor, &["u0".to_owned()]);
+    import(&monitor, "b.csv", "id\nu2\n", &[]);
+    online(&monitor, &["u2".to_owned()]);
+    ask(&database, "UPDATE idlewatch.accounts SET config = '{\"mailboxes\": [\"Sent\"]}' WHERE id = 'u0'");
+    monitor.wait_log("0 accounts added, 1 removed, 0 changed, 1 as before");
+    ask(&database, "UPDATE idlewatch.accounts SET config = '{\"labels\": {\"x\": \"y\"}}' WHERE id = 'u1'");
+    monitor.wait_log("of 1 row of the table, none is meant by --account or --mailbox");
+    assert!(states(&monitor.events(), "u1").is_empty());
+    assert_eq!(monitor.stop().code(), Some(0));
+}
+
 /// Neither a table that comes with a reload nor keys that come late need a start.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_and_keys_that_come_later_are_read() {
