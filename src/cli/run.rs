@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
+use log::warn;
 
 use super::selection::{AccountSelection, MailboxSelection, problem};
 use super::{Exit, Globals};
@@ -69,6 +70,9 @@ pub(super) fn execute(args: RunArgs, globals: &Globals) -> Exit {
         Ok(settings) => settings,
         Err(problem) => return globals.refuse(&problem),
     };
+    if is_monitor && settings.narrowed && settings.journal.database.is_some() {
+        warn!("--account and --mailbox narrow this monitor alone: what else is of its shards nobody watches");
+    }
     let options = RunOptions {
         new_state: args.new_state,
         once: args.once.then(|| Pass {

@@ -42,8 +42,11 @@ impl Watched {
             return Verdict::Take;
         }
         let since = match &self.last {
-            // After a gap in our own looking, an outage of the database say, everybody looks dead.
-            Some((known, since, looked)) if *known == lease && now.duration_since(*looked) <= ttl / 2 => {
+            // After a gap in our own looking, an outage of the database say, everybody looks dead, and whoever was dead is.
+            Some((known, since, looked))
+                if *known == lease
+                    && (now.duration_since(*looked) <= ttl / 2 || looked.duration_since(*since) >= ttl) =>
+            {
                 *since
             }
             _ => now,
@@ -94,6 +97,20 @@ mod tests {
     fn after_a_gap_in_our_own_looking_everybody_lives_once_more() {
         let looks = [(0, "a", 4, 9), (100, "a", 4, 9), (107, "a", 4, 9), (114, "a", 4, 9), (115, "a", 4, 9)];
         let expected = [vec![Verdict::Wait; 4], vec![Verdict::Take]].concat();
+        assert_eq!(verdicts(&looks), expected);
+    }
+
+    #[test]
+    fn whoever_was_dead_before_a_gap_is_dead_until_something_is_seen_of_it() {
+        let looks = [
+            (0, "a", 4, 9),
+            (7, "a", 4, 9),
+            (14, "a", 4, 9),
+            (15, "a", 4, 9),
+            (100, "a", 4, 9),
+            (101, "a", 4, 10),
+        ];
+        let expected = [vec![Verdict::Wait; 3], vec![Verdict::Take; 2], vec![Verdict::Wait]].concat();
         assert_eq!(verdicts(&looks), expected);
     }
 }
