@@ -59,7 +59,7 @@ pub fn run(settings: &Settings, options: &RunOptions, stop: BoxFuture<'static, (
     }
     // Of accounts that are read as their shards come nothing is known yet.
     if settings.table.is_none() || demand.connections > 0 {
-        demand.announce();
+        process::announce(&demand);
     }
     let system = System::new();
     let exit = system.block_on(monitor(settings, options, stop));

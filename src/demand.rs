@@ -1,12 +1,8 @@
-//! What the accounts will ask of the machine, said before any of them connects.
+//! What the accounts will ask of the machine, said before any of them connects. Pure.
 
 use std::collections::HashMap;
 
-use log::{info, warn};
-
 use crate::config::settings::{Account, Settings, TlsMode};
-use crate::process;
-use crate::text::counted;
 
 /// What the process itself takes, and an idle connection: measured, see docs/performance.md.
 const BASE: u64 = 12 << 20;
@@ -49,21 +45,6 @@ impl Demand {
             at_most,
             plain: plain.min(most),
             busiest: busiest.map(|(host, connections)| (host.to_owned(), connections.min(most))),
-        }
-    }
-
-    /// What can be foreseen is said before it is met.
-    pub fn announce(&self) {
-        let connections = counted(self.connections, "connection");
-        let at_most = if self.at_most { "at most " } else { "" };
-        info!("{at_most}{connections}: about {} MiB of memory", self.memory() >> 20);
-        let ports = process::local_ports();
-        if let Some((host, connections)) = self.short_of_ports(ports) {
-            warn!(
-                host:% = host;
-                "{connections} connections to one host, and {ports} ports here towards one address: where it has only one, \
-                 raise net.ipv4.ip_local_port_range"
-            );
         }
     }
 

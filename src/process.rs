@@ -1,6 +1,9 @@
 //! What the process asks of the kernel.
 
-use log::warn;
+use log::{info, warn};
+
+use crate::demand::Demand;
+use crate::text::counted;
 
 /// Descriptors for the journal, outputs, name lookups and the like, beside one per connection.
 const SPARE: u64 = 256;
@@ -44,8 +47,23 @@ pub fn reserve_descriptors(connections: u64) -> Result<(), TooFewDescriptors> {
     }
 }
 
+/// What can be foreseen is said before it is met.
+pub fn announce(demand: &Demand) {
+    let connections = counted(demand.connections, "connection");
+    let at_most = if demand.at_most { "at most " } else { "" };
+    info!("{at_most}{connections}: about {} MiB of memory", demand.memory() >> 20);
+    let ports = local_ports();
+    if let Some((host, connections)) = demand.short_of_ports(ports) {
+        warn!(
+            host:% = host;
+            "{connections} connections to one host, and {ports} ports here towards one address: where it has only one, \
+             raise net.ipv4.ip_local_port_range"
+        );
+    }
+}
+
 /// Ports that connections towards one address may come from; Linux's default where nobody tells.
-pub fn local_ports() -> u64 {
+fn local_ports() -> u64 {
     let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     ports(&range).unwrap_or(28_232)
 }

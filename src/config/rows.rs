@@ -220,3 +220,66 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+#[cfg(feature = "postgres")]
+mod read_later {
+    use super::*;
+    use crate::config::from_texts;
+    use crate::config::settings::{LoginMeans, TableReading};
+
+    const TEXT: &str = "[defaults]\nhost = \"h.example\"\nuser = \"{id}\"\npassword = { credential = \"{id}\" }\n\
+        [[accounts]]\nid = \"filed\"\n[[account_lists]]\ndatabase = true\n\
+        [journal]\nurl = \"postgres://iw@localhost/mail?sslmode=disable\"\n";
+
+    /// As if these rows had been read.
+    fn read(rows: &str) -> (TableReading, Vec<Arc<Account>>) {
+        let settings = from_texts("t.toml", TEXT, &[(PLACE, rows)]).unwrap().0;
+        (settings.table.unwrap(), settings.accounts)
+    }
+
+    /// What accounts have in common is one, whenever they were read; and a row cannot take the name of an account in a file.
+    #[test]
+    fn rows_that_come_later_are_read_as_the_first() {
+        let (table, accounts) = read("u1\t{}\n");
+        let row = |id: &str| Stored { id: id.to_owned(), config: "{}".to_owned(), secret: None };
+        let later = table.reader.read(&[row("u2"), row("filed")]);
+        assert!(Arc::ptr_eq(&accounts[1].policy, &later.accounts[0].policy));
+        assert!(Arc::ptr_eq(&accounts[1].identity.host, &later.accounts[0].identity.host));
+        assert_eq!(later.broken, HashSet::from([AccountId::from("filed")]));
+        let told = later.issues.iter().map(ToString::to_string).collect::<String>();
+        assert!(told.contains("\"filed\" is the id of another account already, at t.toml:6:1"), "{told}");
+    }
+
+    /// It runs its program for as many of them as ask at the same time.
+    #[test]
+    fn rows_that_come_later_ask_the_same_store_for_their_secrets() {
+        let text = format!("{TEXT}[secrets.store]\nexec = [\"/bin/store\"]\n");
+        let row = |id: &str| format!("{id}\t{{\"password\": {{\"secret\": \"store:{id}\"}}}}\n");
+        let settings = from_texts("t.toml", &text, &[(PLACE, &row("u1"))]).unwrap().0;
+        let config = row("u2").split_once('\t').unwrap().1.to_owned();
+        let later = Stored { id: "u2".to_owned(), config, secret: None };
+        let later = settings.table.unwrap().reader.read(&[later]).accounts;
+        let stores: Vec<_> = settings
+            .accounts
+            .iter()
+            .chain(&later)
+            .filter_map(|account| match &account.login {
+                LoginMeans::Password(SecretSource::Backend(store, _)) => Some(store),
+                _ => None,
+            })
+            .collect();
+        assert!(matches!(stores.as_slice(), [one, other] if Arc::ptr_eq(one, other)));
+    }
+
+    /// They all stand at one place.
+    #[test]
+    fn each_row_has_its_own_proxy() {
+        let rows =
+            "u1\t{\"proxy\": \"http://a.example:1\"}\nu2\t{\"proxy\": \"http://b.example:2\"}\nu3\t{}\n";
+        let (_, accounts) = read(rows);
+        let proxies: Vec<_> =
+            accounts.iter().map(|account| account.proxy.as_ref().map(|proxy| proxy.port)).collect();
+        assert_eq!(proxies, [None, Some(1), Some(2), None]);
+    }
+}

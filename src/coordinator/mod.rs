@@ -10,5 +10,6 @@ pub mod outages;
 pub mod reconcile;
 pub mod reload;
 mod replaying;
+mod rows;
 mod serving;
 pub mod table;

@@ -99,7 +99,7 @@ impl Coordinator {
         let settings = &self.context.settings;
         let demand = settings.table.as_ref().map(|_| Demand::of(settings));
         let Some(demand) = demand.filter(|demand| self.demand.as_ref() != Some(demand)) else { return };
-        demand.announce();
+        process::announce(&demand);
         if let Err(error) = process::reserve_descriptors(demand.connections) {
             warn!("{error}");
         }

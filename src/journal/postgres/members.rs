@@ -135,10 +135,10 @@ impl PostgresJournal {
     /// Whoever was taken for dead while it slept has to learn it.
     fn note_losses(&mut self, held: &ShardSet) {
         let lost = self.holding.held.without(held);
-        // A release whose answer was lost is none of this.
         if !lost.is_empty() {
             self.rounds.forget_others(held);
         }
+        // A release whose answer was lost is none of this.
         let taken = lost.without(&self.holding.leaving);
         if !taken.is_empty() {
             warn!("{} went to others, who saw no life in us", text::counted(taken.len(), "shard"));
